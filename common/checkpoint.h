@@ -1,0 +1,76 @@
+/*
+ * A checkpoint: the index, every shard and config.json, seen as one table of tensors.
+ *
+ * Which files are shards is decided as loaders do: model.safetensors.index.json when it exists (files it does not
+ * name are ignored), else model.safetensors, else every *.safetensors file but consolidated*. The index and the
+ * shards must agree: every tensor of the index is in the shard it names, every tensor of those shards is in the
+ * index, no name exists twice.
+ */
+#ifndef QSTREAM_COMMON_CHECKPOINT_H
+#define QSTREAM_COMMON_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/safetensors.h"
+#include "common/source.h"
+#include "common/status.h"
+
+struct shard {
+    char *file; /* name inside the folder */
+    struct byte_source *source;
+    uint64_t data_offset; /* of the data section */
+};
+
+struct tensor {
+    struct tensor_info info;
+    uint32_t shard; /* index into checkpoint.shards */
+};
+
+struct checkpoint {
+    char *path;
+    char *config; /* config.json's bytes, NUL-terminated */
+    size_t config_length;
+    bool has_index;
+    struct shard *shards; /* sorted by file name */
+    size_t shard_count;
+    struct tensor *tensors; /* by shard, inside a shard in the order of the data */
+    size_t tensor_count;
+    uint32_t *by_name; /* indices into tensors, sorted by name */
+};
+
+/*
+ * Opens the folder `path`. Reads headers only. Free with checkpoint_close, also after an error.
+ */
+enum status checkpoint_open(const char *path, struct checkpoint *checkpoint, struct error *error);
+
+void checkpoint_close(struct checkpoint *checkpoint);
+
+/* The tensor of that name, NULL when there is none. */
+const struct tensor *checkpoint_find(const struct checkpoint *checkpoint, const char *name);
+
+/* As checkpoint_find for the name `stem` + `suffix`. */
+const struct tensor *checkpoint_find_joined(const struct checkpoint *checkpoint, const char *stem,
+                                            size_t stem_length, const char *suffix);
+
+/* Reads `size` bytes of a tensor's data from `offset` on. */
+enum status checkpoint_read(const struct checkpoint *checkpoint, const struct tensor *tensor, uint64_t offset,
+                            void *buffer, size_t size, struct error *error);
+
+/* What a tensor is for, told by its name. Used to group tables and to find norms; never to decide a layout. */
+enum role {
+    ROLE_ATTENTION, /* the language model's q, k, v, o projections */
+    ROLE_MLP,       /* gate, up, down, dense or shared expert */
+    ROLE_EXPERT,    /* a routed expert's projection */
+    ROLE_ROUTER,
+    ROLE_NORM,
+    ROLE_EMBEDDING,
+    ROLE_HEAD,
+    ROLE_VISION, /* vision tower, audio tower, projector */
+    ROLE_OTHER,
+    ROLES
+};
+const char *role_name(enum role role);
+enum role role_of(const char *tensor_name);
+
+#endif

@@ -1,0 +1,262 @@
+#include "common/json_text.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { DEPTH_MAX = 128 };
+
+struct scanner {
+    const char *json;
+    size_t at, length;
+    const char *problem; /* what is wrong at `at`, once something is */
+};
+
+static bool fail(struct scanner *scan, const char *problem) {
+    if (!scan->problem)
+        scan->problem = problem;
+    return false;
+}
+
+static void skip_space(struct scanner *scan) {
+    while (scan->at < scan->length && strchr(" \t\r\n", scan->json[scan->at]) && scan->json[scan->at])
+        scan->at++;
+}
+
+static bool next_is(struct scanner *scan, char wanted) {
+    skip_space(scan);
+    return scan->at < scan->length && scan->json[scan->at] == wanted;
+}
+
+static bool expect(struct scanner *scan, char wanted, const char *problem) {
+    if (!next_is(scan, wanted))
+        return fail(scan, problem);
+    scan->at++;
+    return true;
+}
+
+static bool scan_string(struct scanner *scan, struct json_span *span) {
+    if (!next_is(scan, '"'))
+        return fail(scan, "a string was expected");
+    span->begin = scan->at++;
+    while (scan->at < scan->length && scan->json[scan->at] != '"') {
+        unsigned char c = (unsigned char)scan->json[scan->at];
+        if (c < 0x20)
+            return fail(scan, "a control character in a string");
+        scan->at += c == '\\' ? 2 : 1;
+    }
+    if (scan->at >= scan->length) {
+        scan->at = scan->length;
+        return fail(scan, "a string without an end");
+    }
+    span->end = ++scan->at;
+    return true;
+}
+
+static bool scan_word(struct scanner *scan, const char *word) {
+    size_t length = strlen(word);
+    if (scan->length - scan->at < length || memcmp(scan->json + scan->at, word, length) != 0)
+        return false;
+    scan->at += length;
+    return true;
+}
+
+static size_t scan_digits(struct scanner *scan) {
+    size_t start = scan->at;
+    while (scan->at < scan->length && scan->json[scan->at] >= '0' && scan->json[scan->at] <= '9')
+        scan->at++;
+    return scan->at - start;
+}
+
+static bool scan_number(struct scanner *scan) {
+    if (scan->json[scan->at] == '-')
+        scan->at++;
+    if (scan_word(scan, "Infinity"))
+        return true;
+    size_t start = scan->at;
+    size_t digits = scan_digits(scan);
+    if (digits == 0 || (digits > 1 && scan->json[start] == '0'))
+        return fail(scan, "not a JSON value");
+    if (scan->at < scan->length && scan->json[scan->at] == '.') {
+        scan->at++;
+        if (scan_digits(scan) == 0)
+            return fail(scan, "a number without digits behind its point");
+    }
+    if (scan->at < scan->length && (scan->json[scan->at] | 0x20) == 'e') {
+        scan->at++;
+        if (scan->at < scan->length && (scan->json[scan->at] == '+' || scan->json[scan->at] == '-'))
+            scan->at++;
+        if (scan_digits(scan) == 0)
+            return fail(scan, "a number without digits in its exponent");
+    }
+    return true;
+}
+
+static bool scan_value(struct scanner *scan, int depth, struct json_span *span);
+
+/*
+ * Scans an object; when `key` is not NULL, *found is set to the last member of that name.
+ * `key` is compared with the raw bytes between the quotes.
+ */
+static bool scan_object(struct scanner *scan, int depth, const char *key, struct json_member *found) {
+    if (!expect(scan, '{', "an object was expected"))
+        return false;
+    if (next_is(scan, '}')) {
+        scan->at++;
+        return true;
+    }
+    for (;;) {
+        struct json_member member;
+        if (!scan_string(scan, &member.key) || !expect(scan, ':', "':' was expected") ||
+            !scan_value(scan, depth, &member.value))
+            return false;
+        size_t length = member.key.end - member.key.begin - 2;
+        if (key && strlen(key) == length && memcmp(scan->json + member.key.begin + 1, key, length) == 0)
+            *found = member;
+        if (next_is(scan, ',')) {
+            scan->at++;
+            continue;
+        }
+        return expect(scan, '}', "',' or '}' was expected");
+    }
+}
+
+static bool scan_array(struct scanner *scan, int depth) {
+    scan->at++;
+    if (next_is(scan, ']')) {
+        scan->at++;
+        return true;
+    }
+    for (;;) {
+        struct json_span value;
+        if (!scan_value(scan, depth, &value))
+            return false;
+        if (next_is(scan, ',')) {
+            scan->at++;
+            continue;
+        }
+        return expect(scan, ']', "',' or ']' was expected");
+    }
+}
+
+static bool scan_value(struct scanner *scan, int depth, struct json_span *span) {
+    skip_space(scan);
+    if (scan->at >= scan->length)
+        return fail(scan, "the text ends too early");
+    if (depth >= DEPTH_MAX)
+        return fail(scan, "nested too deeply");
+    span->begin = scan->at;
+    bool good;
+    switch (scan->json[scan->at]) {
+    case '{':
+        good = scan_object(scan, depth + 1, NULL, NULL);
+        break;
+    case '[':
+        good = scan_array(scan, depth + 1);
+        break;
+    case '"': {
+        struct json_span string;
+        good = scan_string(scan, &string);
+        break;
+    }
+    default:
+        good = scan_word(scan, "true") || scan_word(scan, "false") || scan_word(scan, "null") ||
+               scan_word(scan, "NaN") || scan_word(scan, "Infinity") || scan_number(scan);
+    }
+    span->end = scan->at;
+    return good;
+}
+
+enum status json_text_check(const char *name, const char *json, size_t length, struct error *error) {
+    struct scanner scan = {.json = json, .length = length};
+    bool good = scan_object(&scan, 0, NULL, NULL);
+    if (good) {
+        skip_space(&scan);
+        if (scan.at != length)
+            good = fail(&scan, "something follows the object");
+    }
+    if (!good) {
+        size_t line = 1;
+        for (size_t i = 0; i < scan.at && i < length; i++)
+            line += json[i] == '\n';
+        return error_set(error, STATUS_BAD_INPUT, "'%s' is not valid JSON: %s (line %zu, byte %zu)", name,
+                         scan.problem, line, scan.at);
+    }
+    return STATUS_OK;
+}
+
+struct json_span json_text_object(const char *json, size_t length) {
+    struct scanner scan = {.json = json, .length = length};
+    skip_space(&scan);
+    struct json_span span = {scan.at, length};
+    while (span.end > span.begin && json[span.end - 1] != '}')
+        span.end--;
+    return span;
+}
+
+bool json_text_member(const char *json, struct json_span object, const char *key,
+                      struct json_member *member) {
+    struct scanner scan = {.json = json, .at = object.begin, .length = object.end};
+    struct json_member found = {0};
+    if (!scan_object(&scan, 0, key, &found) || found.key.end == 0)
+        return false;
+    *member = found;
+    return true;
+}
+
+/* The span to cut so that `member` disappears together with one of the commas next to it. */
+static struct json_span removal(const char *json, struct json_member member) {
+    struct json_span cut = {member.key.begin, member.value.end};
+    size_t after = cut.end, before = cut.begin;
+    while (strchr(" \t\r\n", json[after]) && json[after])
+        after++;
+    while (before > 0 && strchr(" \t\r\n", json[before - 1]))
+        before--;
+    if (json[before - 1] == ',')
+        cut.begin = before - 1;
+    else if (json[after] == ',')
+        cut.end = after + 1;
+    return cut;
+}
+
+void json_text_splice(struct text *out, const char *json, size_t length, const char *key, const char *value,
+                      const char *nested) {
+    struct json_span top = json_text_object(json, length);
+    struct json_member member, inner_object, inner;
+    struct json_span cut = {0, 0};
+    if (nested && json_text_member(json, top, nested, &inner_object) &&
+        json[inner_object.value.begin] == '{' && json_text_member(json, inner_object.value, key, &inner))
+        cut = removal(json, inner);
+
+    /* Where the new value goes, and what is written there. */
+    struct json_span place;
+    bool present = json_text_member(json, top, key, &member);
+    if (present) {
+        place = member.value;
+    } else {
+        size_t last = top.end - 1; /* the closing brace */
+        while (strchr(" \t\r\n", json[last - 1]))
+            last--;
+        place = (struct json_span){last, last};
+    }
+    bool empty = !present && json[place.begin - 1] == '{';
+
+    bool cut_first = cut.end > 0 && cut.begin < place.begin;
+    size_t at = 0;
+    if (cut_first) {
+        text_append(out, json, cut.begin);
+        at = cut.end;
+    }
+    text_append(out, json + at, place.begin - at);
+    if (!present) {
+        text_append_string(out, empty ? "\n  \"" : ",\n  \"");
+        text_append_string(out, key);
+        text_append_string(out, "\": ");
+    }
+    text_append_string(out, value);
+    at = place.end;
+    if (cut.end > 0 && !cut_first) {
+        text_append(out, json + at, cut.begin - at);
+        at = cut.end;
+    }
+    text_append(out, json + at, length - at);
+}

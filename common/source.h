@@ -1,0 +1,61 @@
+/*
+ * Byte sources: something of known size that can be read at any offset. A local file now, a range of HTTP
+ * requests later; every reader of checkpoints works on either.
+ */
+#ifndef QSTREAM_COMMON_SOURCE_H
+#define QSTREAM_COMMON_SOURCE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/status.h"
+
+/* What tells one state of a source from another. */
+struct source_identity {
+    uint64_t size;    /* bytes */
+    int64_t mtime_ns; /* modification time in ns since the epoch; 0 where there is none */
+};
+
+struct byte_source;
+
+struct byte_source_operations {
+    enum status (*read_at)(struct byte_source *source, uint64_t offset, void *buffer, size_t size,
+                           struct error *error);
+    /* Fills *now with the identity as it is at this moment. */
+    enum status (*identify)(struct byte_source *source, struct source_identity *now, struct error *error);
+    /* A hint that the range will be read soon. May do nothing. */
+    void (*prefetch)(struct byte_source *source, uint64_t offset, uint64_t size);
+    void (*close)(struct byte_source *source); /* frees the source */
+};
+
+/* The head of every implementation's own struct. */
+struct byte_source {
+    const struct byte_source_operations *operations;
+    char *name;                      /* path or URL, for messages; owned */
+    struct source_identity identity; /* when it was opened */
+};
+
+/* Opens a regular file. Not there: STATUS_BAD_INPUT; there but unreadable: STATUS_IO. */
+enum status byte_source_open_file(const char *path, struct byte_source **source, struct error *error);
+
+/*
+ * Reads exactly `size` bytes at `offset`. Safe from several threads at once. A source that has become shorter is
+ * STATUS_BAD_INPUT, a failing device STATUS_IO; both name the source and the offset.
+ */
+enum status byte_source_read_at(struct byte_source *source, uint64_t offset, void *buffer, size_t size,
+                                struct error *error);
+
+/* STATUS_BAD_INPUT when size or modification time are no longer what they were when the source was opened. */
+enum status byte_source_check_unchanged(struct byte_source *source, struct error *error);
+
+void byte_source_prefetch(struct byte_source *source, uint64_t offset, uint64_t size);
+
+void byte_source_close(struct byte_source *source); /* NULL is fine */
+
+/*
+ * Reads a whole small file (JSON, recipes) into memory, NUL-terminated; the caller frees *bytes.
+ * More than `limit` bytes: STATUS_BAD_INPUT.
+ */
+enum status file_read(const char *path, size_t limit, char **bytes, size_t *length, struct error *error);
+
+#endif

@@ -1,0 +1,157 @@
+#include "common/text.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void text_escape(char *out, size_t size, const char *text) {
+    size_t used = 0;
+    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+        bool c1 = c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f;
+        bool plain = *c >= 0x20 && *c != 0x7f && !c1;
+        if (used + (plain ? 1 : 4) >= size)
+            break;
+        if (plain) {
+            out[used++] = (char)*c;
+            continue;
+        }
+        if (c1)
+            c++; /* U+0080..U+009F: shown by its code point */
+        snprintf(out + used, size - used, "\\x%02x", *c);
+        used += 4;
+    }
+    out[used] = '\0';
+}
+
+static bool text_reserve(struct text *text, size_t more) {
+    if (text->failed)
+        return false;
+    if (more < text->capacity - text->length)
+        return true;
+    size_t capacity = text->capacity ? text->capacity : 256;
+    while (capacity - text->length <= more) {
+        if (capacity > SIZE_MAX / 2) {
+            text->failed = true;
+            return false;
+        }
+        capacity *= 2;
+    }
+    char *bytes = realloc(text->bytes, capacity);
+    if (!bytes) {
+        text->failed = true;
+        return false;
+    }
+    text->bytes = bytes;
+    text->capacity = capacity;
+    return true;
+}
+
+void text_append(struct text *text, const void *bytes, size_t length) {
+    if (!text_reserve(text, length))
+        return;
+    memcpy(text->bytes + text->length, bytes, length);
+    text->length += length;
+    text->bytes[text->length] = '\0';
+}
+
+void text_append_string(struct text *text, const char *string) {
+    text_append(text, string, strlen(string));
+}
+
+void text_printf(struct text *text, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(NULL, 0, format, arguments);
+    va_end(arguments);
+    if (length < 0 || !text_reserve(text, (size_t)length + 1)) {
+        text->failed = true;
+        return;
+    }
+    va_start(arguments, format);
+    vsnprintf(text->bytes + text->length, (size_t)length + 1, format, arguments);
+    va_end(arguments);
+    text->length += (size_t)length;
+}
+
+void text_append_json_string(struct text *text, const char *string) {
+    text_append(text, "\"", 1);
+    for (const char *c = string; *c; c++) {
+        if (*c == '"' || *c == '\\') {
+            const char escaped[2] = {'\\', *c};
+            text_append(text, escaped, 2);
+        } else if ((unsigned char)*c < 0x20) {
+            text_printf(text, "\\u%04x", (unsigned char)*c);
+        } else {
+            text_append(text, c, 1);
+        }
+    }
+    text_append(text, "\"", 1);
+}
+
+void text_free(struct text *text) {
+    free(text->bytes);
+    *text = (struct text){0};
+}
+
+char *text_format(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(NULL, 0, format, arguments);
+    va_end(arguments);
+    char *out = length < 0 ? NULL : malloc((size_t)length + 1);
+    if (!out)
+        return NULL;
+    va_start(arguments, format);
+    vsnprintf(out, (size_t)length + 1, format, arguments);
+    va_end(arguments);
+    return out;
+}
+
+bool text_ends_with(const char *string, const char *suffix) {
+    size_t length = strlen(string), tail = strlen(suffix);
+    return length >= tail && memcmp(string + length - tail, suffix, tail) == 0;
+}
+
+const char *text_size(uint64_t bytes, char out[TEXT_SIZE_MAX]) {
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    while (value >= 999.5 && unit + 1 < sizeof units / sizeof *units) {
+        value /= 1000;
+        unit++;
+    }
+    int decimals = unit == 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
+    snprintf(out, TEXT_SIZE_MAX, "%.*f %s", decimals, value, units[unit]);
+    return out;
+}
+
+bool text_parse_size(const char *string, uint64_t *bytes) {
+    if (*string < '0' || *string > '9')
+        return false;
+    char *end;
+    double value = strtod(string, &end);
+    static const char letters[] = "KMGTP";
+    double factor = 1;
+    if (*end) {
+        const char *letter = strchr(letters, *end == 'k' ? 'K' : *end);
+        if (letter && *letter) {
+            int power = (int)(letter - letters) + 1;
+            end++;
+            bool decimal = *end == 'B';
+            if (*end == 'i' && end[1] == 'B')
+                end += 2;
+            else if (*end == 'B')
+                end++;
+            factor = pow(decimal ? 1000 : 1024, power);
+        } else if (*end == 'B') {
+            end++;
+        }
+    }
+    value *= factor;
+    if (*end || !(value >= 1) || value >= 9.2e18)
+        return false;
+    *bytes = (uint64_t)value;
+    return true;
+}

@@ -1,0 +1,50 @@
+/*
+ * Text: growing strings, escaping, sizes for people.
+ */
+#ifndef QSTREAM_COMMON_TEXT_H
+#define QSTREAM_COMMON_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * Copies `text` to `out` (at most `size` bytes with the final NUL) with every control character, C0, DEL and C1,
+ * written as \xNN. Names in checkpoints come from strangers; what reaches a terminal goes through here.
+ */
+void text_escape(char *out, size_t size, const char *text);
+
+/*
+ * A string that grows. Zero-initialize it; free with text_free. A failed allocation sets `failed` and turns all
+ * later calls into no-ops, so that a long sequence of appends needs one check at its end. `bytes` is
+ * NUL-terminated whenever it is not NULL.
+ */
+struct text {
+    char *bytes;
+    size_t length;
+    size_t capacity;
+    bool failed;
+};
+
+void text_append(struct text *text, const void *bytes, size_t length);
+void text_append_string(struct text *text, const char *string);
+void text_printf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void text_append_json_string(struct text *text, const char *string); /* with its quotes; the input is UTF-8 */
+void text_free(struct text *text);
+
+/* strdup(3) of a formatted string; NULL when out of memory. */
+char *text_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+bool text_ends_with(const char *string, const char *suffix);
+
+/* "1.38 GB", decimal units as disks and the Hub use them. Returns `out`. */
+enum { TEXT_SIZE_MAX = 32 };
+const char *text_size(uint64_t bytes, char out[TEXT_SIZE_MAX]);
+
+/*
+ * Reads a size: digits (a fraction is allowed before a unit), then nothing, K M G T (powers of 1024, as `K`,
+ * `KiB`) or KB MB GB TB (powers of 1000). False when it is anything else, zero or too large.
+ */
+bool text_parse_size(const char *string, uint64_t *bytes);
+
+#endif

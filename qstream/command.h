@@ -1,0 +1,15 @@
+/*
+ * Commands: one function each, called with argv[0] = the command's name. They return the process's exit code
+ * (enum status), print results to stdout, and errors, each one line that begins with "qstream: ", to stderr.
+ */
+#ifndef QSTREAM_QSTREAM_COMMAND_H
+#define QSTREAM_QSTREAM_COMMAND_H
+
+#include "common/status.h"
+
+int command_quantize(int argc, char **argv);
+
+/* Prints an error and returns its exit code. */
+int command_fail(enum status status, const struct error *error);
+
+#endif

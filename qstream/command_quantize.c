@@ -1,0 +1,680 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "common/progress.h"
+#include "common/thread_team.h"
+#include "qstream/command.h"
+#include "qstream/execute.h"
+#include "qstream/publish.h"
+#include "qstream/report.h"
+#include "qstream/tile.h"
+#include "qstream/version.h"
+
+static const char usage[] =
+    "usage: qstream quantize SRC DST --recipe FILE [OPTIONS]\n"
+    "       qstream quantize SRC DST --recipe FILE --part I/N [OPTIONS]   (I from 0), then once\n"
+    "       qstream quantize SRC DST --recipe FILE --finish [OPTIONS]\n"
+    "\n"
+    "Quantizes the checkpoint in the folder SRC into the folder DST. Memory does not grow with the model. A run that\n"
+    "was killed goes on when the same command is given again; the result is the same to the byte.\n"
+    "\n"
+    "  --recipe FILE      which weight gets which format: a file, or the name of one that comes with qstream\n"
+    "                     (mistral-medium-3.5-mxfp4, llama-mxfp4, qwen3-moe-mxfp4)\n"
+    "  --rule RULE        how MXFP4 scales are chosen: mse (default), amax, qstream\n"
+    "  --gamma SOURCE     weights for the errors of --rule qstream: none (default), layernorm, original\n"
+    "  --shard-size SIZE  largest sum of tensor bytes in a shard, e.g. 5GB (default: shards as in the source)\n"
+    "  --dry-run          print the plan and the exact size of DST; write nothing\n"
+    "  --part I/N         make only this share of the shards, for a cluster with a shared file system\n"
+    "  --finish           check that all parts are complete and publish DST\n"
+    "  --jobs N           worker threads (default: one per processor)\n"
+    "  --memory SIZE      most memory to use (default 256MiB); fewer workers run where it does not suffice\n"
+    "  --hash-source      also record digests of the source's bytes in qstream.json\n"
+    "  --cpu LEVEL        portable, neon, avx2 or avx512 (default: the best this machine has)\n"
+    "  --json             print the result as one JSON object (schema qstream.quantize/1)\n"
+    "  --quiet            no progress and no summary\n"
+    "  --help             print this text\n";
+
+struct arguments {
+    const char *source, *destination, *recipe;
+    struct plan_options plan;
+    unsigned jobs;
+    uint64_t memory;
+    unsigned part, parts; /* parts 0: the whole */
+    bool finish, dry_run, hash_source, json, quiet;
+    enum cpu_level cpu;
+};
+
+static const uint64_t default_memory = (uint64_t)256 << 20;
+/* Program, libraries, thread stacks and the open tables of files: measured at under 20 MiB. */
+static const uint64_t fixed_memory = (uint64_t)24 << 20;
+
+/* ---- the command line ---- */
+
+static bool number_parse(const char *text, unsigned least, unsigned most, unsigned *number) {
+    char *end;
+    errno = 0;
+    unsigned long value = strtoul(text, &end, 10);
+    if (end == text || *end || errno || *text == '-' || value < least || value > most)
+        return false;
+    *number = (unsigned)value;
+    return true;
+}
+
+static bool part_parse(const char *text, struct arguments *arguments) {
+    char *copy = strdup(text), *slash = copy ? strchr(copy, '/') : NULL;
+    bool good = false;
+    if (slash) {
+        *slash = '\0';
+        good = number_parse(slash + 1, 1, 99999, &arguments->parts) &&
+               number_parse(copy, 0, arguments->parts - 1, &arguments->part);
+    }
+    free(copy);
+    return good;
+}
+
+static enum status option_parse(int option, const char *value, struct arguments *arguments, struct error *error) {
+    switch (option) {
+    case 'r':
+        arguments->recipe = value;
+        return STATUS_OK;
+    case 'R':
+        arguments->plan.rule = scale_rule_parse(value);
+        if (arguments->plan.rule == SCALE_RULES)
+            return error_set(error, STATUS_USAGE, "--rule takes mse, amax or qstream, not '%s'", value);
+        return STATUS_OK;
+    case 'g':
+        for (int i = 0; i < GAMMA_SOURCES; i++)
+            if (strcmp(value, gamma_name((enum gamma_source)i)) == 0) {
+                arguments->plan.gamma = (enum gamma_source)i;
+                return STATUS_OK;
+            }
+        return error_set(error, STATUS_USAGE, "--gamma takes none, layernorm or original, not '%s'", value);
+    case 's':
+        if (!text_parse_size(value, &arguments->plan.shard_size))
+            return error_set(error, STATUS_USAGE, "--shard-size takes a size such as 5GB, not '%s'", value);
+        return STATUS_OK;
+    case 'm':
+        if (!text_parse_size(value, &arguments->memory))
+            return error_set(error, STATUS_USAGE, "--memory takes a size such as 256MiB, not '%s'", value);
+        return STATUS_OK;
+    case 'j':
+        if (!number_parse(value, 1, 1024, &arguments->jobs))
+            return error_set(error, STATUS_USAGE, "--jobs takes a number from 1 to 1024, not '%s'", value);
+        return STATUS_OK;
+    case 'p':
+        if (!part_parse(value, arguments))
+            return error_set(error, STATUS_USAGE, "--part takes I/N with I from 0 to N-1, not '%s'", value);
+        return STATUS_OK;
+    case 'c':
+        arguments->cpu = cpu_level_parse(value);
+        if (arguments->cpu == CPU_LEVELS || !cpu_has(arguments->cpu) || !mxfp4_quantize_for(arguments->cpu))
+            return error_set(error, STATUS_USAGE, "--cpu: this machine has no '%s' (see 'qstream version')", value);
+        return STATUS_OK;
+    case 'n':
+        arguments->dry_run = true;
+        return STATUS_OK;
+    case 'f':
+        arguments->finish = true;
+        return STATUS_OK;
+    case 'H':
+        arguments->hash_source = true;
+        return STATUS_OK;
+    case 'J':
+        arguments->json = true;
+        return STATUS_OK;
+    case 'q':
+        arguments->quiet = true;
+        return STATUS_OK;
+    default:
+        return error_set(error, STATUS_USAGE, "see 'qstream quantize --help'");
+    }
+}
+
+/* *help is set when the text was asked for. */
+static enum status arguments_parse(int argc, char **argv, struct arguments *arguments, bool *help,
+                                   struct error *error) {
+    static const struct option options[] = {
+        {"recipe", required_argument, NULL, 'r'},     {"rule", required_argument, NULL, 'R'},
+        {"gamma", required_argument, NULL, 'g'},      {"shard-size", required_argument, NULL, 's'},
+        {"memory", required_argument, NULL, 'm'},     {"jobs", required_argument, NULL, 'j'},
+        {"part", required_argument, NULL, 'p'},       {"cpu", required_argument, NULL, 'c'},
+        {"dry-run", no_argument, NULL, 'n'},          {"finish", no_argument, NULL, 'f'},
+        {"hash-source", no_argument, NULL, 'H'},      {"json", no_argument, NULL, 'J'},
+        {"quiet", no_argument, NULL, 'q'},            {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    *arguments = (struct arguments){.plan = {.rule = SCALE_RULE_MSE, .gamma = GAMMA_NONE},
+                                    .jobs = processor_count(),
+                                    .memory = default_memory,
+                                    .cpu = cpu_best()};
+    *help = false;
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
+        if (option == 'h') {
+            *help = true;
+            return STATUS_OK;
+        }
+        if (option == '?' || option == ':')
+            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream quantize --help'",
+                             option == ':' ? "a value is missing behind" : "there is no option",
+                             argv[optind - 1]);
+        enum status status = option_parse(option, optarg, arguments, error);
+        if (status != STATUS_OK)
+            return status;
+    }
+    if (argc - optind != 2)
+        return error_set(error, STATUS_USAGE, "quantize takes two folders, SRC and DST; see 'qstream quantize --help'");
+    arguments->source = argv[optind];
+    arguments->destination = argv[optind + 1];
+    if (!arguments->recipe)
+        return error_set(error, STATUS_USAGE, "--recipe is missing; see 'qstream quantize --help'");
+    if (arguments->finish && arguments->parts)
+        return error_set(error, STATUS_USAGE, "--part and --finish exclude each other");
+    if (arguments->plan.gamma != GAMMA_NONE && arguments->plan.rule != SCALE_RULE_QSTREAM)
+        return error_set(error, STATUS_USAGE, "--gamma goes with --rule qstream");
+    return STATUS_OK;
+}
+
+/* A recipe by path, or by name from the folder that comes with the program. Caller frees. */
+static char *recipe_path(const char *recipe) {
+    if (strchr(recipe, '/') || text_ends_with(recipe, ".json") || access(recipe, F_OK) == 0)
+        return strdup(recipe);
+    char program[4096];
+    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    while (length > 0 && program[length - 1] != '/')
+        length--;
+    static const char *const places[] = {"../configs", "../share/qstream/configs"}; /* build tree, installed */
+    for (size_t i = 0; i < sizeof places / sizeof *places && length > 0; i++) {
+        char *path = text_format("%.*s%s/%s.json", (int)length, program, places[i], recipe);
+        if (path && access(path, F_OK) == 0)
+            return path;
+        free(path);
+    }
+    return strdup(recipe);
+}
+
+/* ---- folders ---- */
+
+/* Whether one of the two folders is, or lies inside, the other. */
+static bool folders_overlap(const char *a, const char *b) {
+    size_t x = strlen(a), y = strlen(b), shorter = x < y ? x : y;
+    return strncmp(a, b, shorter) == 0 && ((a[shorter] == '\0' && (b[shorter] == '/' || !b[shorter])) || a[shorter] == '/');
+}
+
+static enum status destination_overlap_check(const char *source, const char *destination, struct error *error) {
+    char *from = realpath(source, NULL), *to = realpath(destination, NULL);
+    if (!to) { /* not there yet: the folder above it tells */
+        char *copy = strdup(destination), *slash;
+        while (copy && !to && (slash = strrchr(copy, '/')) && slash != copy) {
+            *slash = '\0';
+            char *above = realpath(copy, NULL);
+            if (above)
+                to = text_format("%s/%s", above, destination + (slash - copy) + 1);
+            free(above);
+        }
+        free(copy);
+    }
+    enum status status = STATUS_OK;
+    if (from && to && folders_overlap(from, to))
+        status = error_set(error, STATUS_USAGE, "SRC and DST must be separate folders, but '%s' and '%s' overlap", source,
+                           destination);
+    free(from);
+    free(to);
+    return status;
+}
+
+static enum status folder_make(const char *path, struct error *error) {
+    char *copy = strdup(path);
+    if (!copy)
+        return error_set_memory(error);
+    enum status status = STATUS_OK;
+    for (char *slash = copy + 1; status == STATUS_OK; slash++) {
+        slash = strchr(slash, '/');
+        if (slash)
+            *slash = '\0';
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
+            status = error_set_errno(error, STATUS_IO, errno, "cannot make the folder '%s'", copy);
+        if (!slash)
+            break;
+        *slash = '/';
+    }
+    free(copy);
+    return status;
+}
+
+enum destination_state { DESTINATION_NEW, DESTINATION_BEGUN, DESTINATION_FINISHED };
+
+/* What DST holds. Anything but nothing or our own work is refused. */
+static enum status destination_look(const char *path, const struct fingerprint *fingerprint,
+                                    enum destination_state *state, struct error *error) {
+    *state = DESTINATION_NEW;
+    DIR *folder = opendir(path);
+    if (!folder && errno == ENOENT)
+        return STATUS_OK;
+    if (!folder)
+        return error_set_errno(error, errno == ENOTDIR ? STATUS_USAGE : STATUS_IO, errno, "cannot use '%s' as DST", path);
+    bool empty = true, begun = false, published = false;
+    struct dirent *entry;
+    while ((entry = readdir(folder))) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        empty = false;
+        begun = begun || strcmp(entry->d_name, work_folder) == 0;
+        published = published || strcmp(entry->d_name, "config.json") == 0;
+    }
+    closedir(folder);
+    struct fingerprint found;
+    if (published && manifest_fingerprint(path, &found) && memcmp(&found, fingerprint, sizeof found) == 0)
+        *state = DESTINATION_FINISHED;
+    else if (begun && !published)
+        *state = DESTINATION_BEGUN;
+    else if (!empty)
+        return error_set(error, STATUS_USAGE,
+                         published ? "'%s' already holds a checkpoint, made otherwise; choose another DST or remove it"
+                                   : "'%s' is not empty and not an unfinished run; choose another DST or empty it",
+                         path);
+    return STATUS_OK;
+}
+
+/* Room for what is still to be written. */
+static enum status space_check(const struct plan *plan, const char *folder, uint64_t wanted, struct error *error) {
+    struct statvfs space;
+    if (statvfs(folder, &space) != 0)
+        return error_set_errno(error, STATUS_IO, errno, "cannot look at '%s'", folder);
+    uint64_t there = 0, available = (uint64_t)space.f_bavail * space.f_frsize;
+    for (size_t s = 0; s < plan->shard_count; s++) {
+        char *path = shard_partial_path(plan, s, folder);
+        struct stat file;
+        if (path && stat(path, &file) == 0)
+            there += (uint64_t)file.st_blocks * 512;
+        free(path);
+    }
+    uint64_t missing = wanted > there ? wanted - there : 0;
+    if (missing > available) {
+        char need[TEXT_SIZE_MAX], have[TEXT_SIZE_MAX];
+        return error_set(error, STATUS_IO, "'%s' needs %s more, but only %s are free there", folder,
+                         text_size(missing, need), text_size(available, have));
+    }
+    return STATUS_OK;
+}
+
+/* ---- the fingerprint ---- */
+
+static enum status fingerprint_make(const struct plan *plan, const struct recipe *recipe, bool hash_source,
+                                    struct fingerprint *fingerprint, struct error *error) {
+    struct text source = {0}, options = {0};
+    const struct checkpoint *checkpoint = plan->checkpoint;
+    for (size_t i = 0; i < checkpoint->shard_count; i++) {
+        const struct shard *shard = &checkpoint->shards[i];
+        text_printf(&source, "%s %" PRIu64 " %" PRId64 "\n", shard->file, shard->source->identity.size,
+                    shard->source->identity.mtime_ns);
+    }
+    text_append(&source, checkpoint->config, checkpoint->config_length);
+    text_printf(&options, "output %d rule %s gamma %s shard-size %" PRIu64 " hash-source %d tiles %u",
+                QSTREAM_OUTPUT_VERSION, scale_rule_name(plan->options.rule), gamma_name(plan->options.gamma),
+                plan->options.shard_size, hash_source, plan->tile_count);
+    enum status status = source.failed || options.failed ? error_set_memory(error) : STATUS_OK;
+    if (status == STATUS_OK)
+        status = sha256_of(source.bytes, source.length, fingerprint->source, error);
+    if (status == STATUS_OK)
+        status = sha256_of(recipe->bytes, recipe->length, fingerprint->recipe, error);
+    if (status == STATUS_OK)
+        status = sha256_of(options.bytes, options.length, fingerprint->options, error);
+    text_free(&source);
+    text_free(&options);
+    return status;
+}
+
+/* ---- parts ---- */
+
+/* The shards of part `part` of `parts`: contiguous, about the same number of bytes each. */
+static void part_shards(const struct plan *plan, unsigned part, unsigned parts, uint32_t *first, uint32_t *end) {
+    double total = 0, before = 0;
+    for (size_t s = 0; s < plan->shard_count; s++)
+        total += (double)plan->shards[s].size;
+    *first = *end = 0;
+    for (uint32_t s = 0; s < plan->shard_count; s++) {
+        /* A shard belongs to the part in which its middle lies. */
+        double middle = before + (double)plan->shards[s].size / 2;
+        unsigned owner = (unsigned)(middle / total * parts);
+        before += (double)plan->shards[s].size;
+        if (owner < part)
+            *first = s + 1;
+        if (owner <= part)
+            *end = s + 1;
+    }
+    if (*end < *first)
+        *end = *first;
+}
+
+static char *journal_path(const struct arguments *arguments) {
+    if (!arguments->parts)
+        return text_format("%s/%s/journal", arguments->destination, work_folder);
+    return text_format("%s/%s/part-%05u-of-%05u", arguments->destination, work_folder, arguments->part,
+                       arguments->parts);
+}
+
+/*
+ * Takes the lock of DST: shared for a part, exclusive for everything else, so that parts run beside each other but
+ * nothing runs beside a whole run or --finish.
+ */
+static enum status destination_lock(const struct arguments *arguments, int *fd, struct error *error) {
+    char *work = text_format("%s/%s", arguments->destination, work_folder);
+    char *path = text_format("%s/%s/lock", arguments->destination, work_folder);
+    enum status status = work && path ? folder_make(work, error) : error_set_memory(error);
+    *fd = -1;
+    if (status == STATUS_OK && (*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot create '%s'", path);
+    if (status == STATUS_OK && flock(*fd, (arguments->parts ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0)
+        status = errno == EWOULDBLOCK ? error_set(error, STATUS_USAGE,
+                                                  "another qstream is at work on '%s'; wait for it, or stop it",
+                                                  arguments->destination)
+                                      : error_set_errno(error, STATUS_IO, errno, "cannot lock '%s'", path);
+    free(work);
+    free(path);
+    return status;
+}
+
+static int is_journal(const struct dirent *entry) {
+    return strcmp(entry->d_name, "journal") == 0 || strncmp(entry->d_name, "part-", 5) == 0;
+}
+
+/* Journals of another way of cutting the work would be forgotten; refuse to start beside them. */
+static enum status journals_check(const struct arguments *arguments, struct error *error) {
+    char *work = text_format("%s/%s", arguments->destination, work_folder);
+    struct dirent **entries = NULL;
+    int count = work ? scandir(work, &entries, is_journal, alphasort) : -1;
+    enum status status = count < 0 ? error_set_errno(error, STATUS_IO, errno, "cannot list '%s'", work) : STATUS_OK;
+    char ending[32];
+    snprintf(ending, sizeof ending, "-of-%05u", arguments->parts);
+    for (int i = 0; i < count; i++) {
+        bool ours = arguments->parts ? text_ends_with(entries[i]->d_name, ending)
+                                     : strcmp(entries[i]->d_name, "journal") == 0;
+        if (!ours && status == STATUS_OK)
+            status = error_set(error, STATUS_USAGE,
+                               "'%s' holds the work of a run that was cut otherwise ('%s'); go on with that one, or "
+                               "remove the folder to start anew",
+                               arguments->destination, entries[i]->d_name);
+        free(entries[i]);
+    }
+    free(entries);
+    free(work);
+    return status;
+}
+
+/* --finish: reads the journals of all parts into *state. */
+static enum status parts_collect(const struct arguments *arguments, const struct plan *plan,
+                                 const struct fingerprint *fingerprint, struct run_state *state, struct error *error) {
+    char *work = text_format("%s/%s", arguments->destination, work_folder);
+    struct dirent **entries = NULL;
+    int count = work ? scandir(work, &entries, is_journal, alphasort) : -1;
+    enum status status = count < 0 ? error_set_errno(error, STATUS_IO, errno, "cannot list '%s'", work) : STATUS_OK;
+    const char *cut = NULL;
+    for (int i = 0; i < count && status == STATUS_OK; i++) {
+        const char *this_cut = strstr(entries[i]->d_name, "-of-");
+        if (cut && this_cut && strcmp(cut, this_cut) != 0)
+            status = error_set(error, STATUS_USAGE, "'%s' holds parts of different cuts: '%s' and others", work,
+                               entries[i]->d_name);
+        cut = this_cut;
+        char *path = text_format("%s/%s", work, entries[i]->d_name);
+        if (!path)
+            status = error_set_memory(error);
+        if (status == STATUS_OK)
+            status = journal_read(path, fingerprint, run_state_visit, state, error);
+        free(path);
+    }
+    size_t missing = 0, first_missing = 0;
+    for (size_t s = plan->shard_count; s-- > 0;)
+        if (!state->shards[s]) {
+            missing++;
+            first_missing = s;
+        }
+    if (status == STATUS_OK && missing > 0)
+        status = error_set(error, STATUS_USAGE,
+                           "%zu of %zu shards are not complete, '%s' first: run their parts (again) before --finish",
+                           missing, plan->shard_count, plan->shards[first_missing].file);
+    for (size_t s = 0; s < plan->shard_count && status == STATUS_OK; s++) {
+        char *partial = shard_partial_path(plan, s, arguments->destination);
+        char *final = shard_final_path(plan, s, arguments->destination);
+        struct stat file;
+        if (!partial || !final)
+            status = error_set_memory(error);
+        else if ((stat(partial, &file) != 0 && stat(final, &file) != 0) || (uint64_t)file.st_size != plan->shards[s].size)
+            status = error_set(error, STATUS_BAD_INPUT,
+                               "'%s' is missing or has another size than its journal says; run its part again from an "
+                               "empty folder",
+                               partial);
+        free(partial);
+        free(final);
+    }
+    for (int i = 0; i < count; i++)
+        free(entries[i]);
+    free(entries);
+    free(work);
+    return status;
+}
+
+/* ---- the command ---- */
+
+struct session {
+    struct arguments arguments;
+    struct checkpoint checkpoint;
+    struct layout layout;
+    struct recipe recipe;
+    struct plan plan;
+    struct fingerprint fingerprint;
+    struct run_state state;
+    struct publication publication;
+    int lock;
+    double start;
+    uint64_t written_before; /* bytes of tensors that earlier runs had made */
+};
+
+static enum status session_plan(struct session *session, struct error *error) {
+    const struct arguments *arguments = &session->arguments;
+    char *path = recipe_path(arguments->recipe);
+    if (!path)
+        return error_set_memory(error);
+    enum status status = recipe_read(path, &session->recipe, error);
+    free(path);
+    if (status == STATUS_OK)
+        status = checkpoint_open(arguments->source, &session->checkpoint, error);
+    if (status == STATUS_OK)
+        status = layout_detect(&session->checkpoint, &session->layout, error);
+    if (status == STATUS_OK)
+        status = plan_build(&session->checkpoint, &session->layout, &session->recipe, &arguments->plan, &session->plan,
+                            error);
+    if (status == STATUS_OK)
+        status = fingerprint_make(&session->plan, &session->recipe, arguments->hash_source, &session->fingerprint, error);
+    return status;
+}
+
+/* Workers that fit into --memory beside the tables. */
+static enum status jobs_limit(const struct session *session, unsigned *jobs, struct error *error) {
+    const struct plan *plan = &session->plan;
+    uint64_t tables = 0, header = 0;
+    for (size_t i = 0; i < plan->shard_count; i++)
+        header = plan->shards[i].header_size > header ? plan->shards[i].header_size : header;
+    tables += session->checkpoint.tensor_count * (sizeof(struct tensor) + sizeof(struct tensor_layout) + 128);
+    tables += plan->output_count * (sizeof(struct plan_output) + 128) + plan->job_count * (sizeof(struct plan_job) + 16);
+    tables += plan->module_count * 128 + (uint64_t)plan->tile_count * 2 + 2 * header;
+    if (session->arguments.hash_source)
+        tables += (uint64_t)plan->tile_count * SHA256_SIZE;
+    uint64_t fixed = fixed_memory + tables, each = tile_worker_bytes(plan) + ((uint64_t)1 << 20);
+    if (session->arguments.memory < fixed + each) {
+        char need[TEXT_SIZE_MAX];
+        return error_set(error, STATUS_USAGE, "--memory is too small: this checkpoint needs at least %s",
+                         text_size(fixed + each, need));
+    }
+    uint64_t fitting = (session->arguments.memory - fixed) / each;
+    *jobs = fitting < session->arguments.jobs ? (unsigned)fitting : session->arguments.jobs;
+    return STATUS_OK;
+}
+
+static void tell(const struct session *session, const char *state) {
+    const struct arguments *arguments = &session->arguments;
+    if (arguments->json) {
+        struct text out = {0};
+        text_append_string(&out, "{\"schema\": \"qstream.quantize/1\", \"state\": ");
+        text_append_json_string(&out, state);
+        text_append_string(&out, ", ");
+        plan_json(&session->plan, session->publication.folder_bytes, &out);
+        text_append_string(&out, "}\n");
+        if (!out.failed)
+            fputs(out.bytes, stdout);
+        text_free(&out);
+        return;
+    }
+    if (arguments->quiet && !arguments->dry_run)
+        return;
+    struct text table = {0};
+    plan_table(&session->plan, session->publication.folder_bytes, &table);
+    if (!table.failed)
+        fputs(table.bytes, stdout);
+    text_free(&table);
+    if (strcmp(state, "finished") == 0) {
+        double seconds = seconds_now() - session->start;
+        uint64_t source = 0;
+        char rate[TEXT_SIZE_MAX];
+        for (size_t i = 0; i < session->plan.share_count; i++)
+            source += session->plan.shares[i].bytes_in;
+        printf("%s: finished in %.1f s, %s/s of source\n", arguments->destination, seconds,
+               text_size((uint64_t)((double)source / seconds), rate));
+    } else if (strcmp(state, "planned") != 0) {
+        printf("%s: %s\n", arguments->destination, state);
+    }
+}
+
+static void tell_left_out(const struct session *session) {
+    const struct text *left_out = &session->publication.left_out;
+    if (session->arguments.quiet || left_out->length == 0)
+        return;
+    fputs("not carried over, since they describe or hold the source's weights:", stderr);
+    for (const char *line = left_out->bytes; *line;) {
+        char name[512], escaped[512];
+        size_t length = strcspn(line, "\n");
+        snprintf(name, sizeof name, "%.*s", (int)length, line);
+        text_escape(escaped, sizeof escaped, name);
+        fprintf(stderr, " %s", escaped);
+        line += length + 1;
+    }
+    fputc('\n', stderr);
+}
+
+static enum status session_execute(struct session *session, struct error *error) {
+    struct arguments *arguments = &session->arguments;
+    const struct plan *plan = &session->plan;
+    struct execute_options options = {.folder = arguments->destination,
+                                      .end_shard = (uint32_t)plan->shard_count,
+                                      .cpu = arguments->cpu,
+                                      .hash_source = arguments->hash_source,
+                                      .quiet = arguments->quiet};
+    if (arguments->parts)
+        part_shards(plan, arguments->part, arguments->parts, &options.first_shard, &options.end_shard);
+    enum status status = jobs_limit(session, &options.jobs, error);
+    if (status == STATUS_OK)
+        status = journals_check(arguments, error);
+    char *journal = journal_path(arguments);
+    if (status == STATUS_OK && !journal)
+        status = error_set_memory(error);
+    options.journal = journal;
+    if (status == STATUS_OK)
+        status = execute(plan, &options, &session->fingerprint, &session->state, error);
+    free(journal);
+    return status;
+}
+
+static enum status session_run(struct session *session, struct error *error) {
+    struct arguments *arguments = &session->arguments;
+    session->start = seconds_now();
+    session->lock = -1;
+    enum status status = session_plan(session, error);
+    /* The files that come with the shards: rendered once to know their sizes, again with digests at the end. */
+    if (status == STATUS_OK)
+        status = publication_prepare(&session->plan, &session->recipe, NULL, &session->fingerprint,
+                                     &session->publication, error);
+    if (status != STATUS_OK)
+        return status;
+    if (arguments->dry_run) {
+        tell(session, "planned");
+        tell_left_out(session);
+        return STATUS_OK;
+    }
+    enum destination_state state;
+    status = destination_overlap_check(arguments->source, arguments->destination, error);
+    if (status == STATUS_OK)
+        status = destination_look(arguments->destination, &session->fingerprint, &state, error);
+    if (status != STATUS_OK)
+        return status;
+    if (state == DESTINATION_FINISHED) {
+        tell(session, "is complete already");
+        return STATUS_OK;
+    }
+    if (state == DESTINATION_NEW && arguments->finish)
+        return error_set(error, STATUS_USAGE, "--finish: '%s' holds no parts yet", arguments->destination);
+    status = folder_make(arguments->destination, error);
+    if (status == STATUS_OK)
+        status = destination_lock(arguments, &session->lock, error);
+    if (status == STATUS_OK)
+        status = space_check(&session->plan, arguments->destination, session->publication.folder_bytes, error);
+    if (status == STATUS_OK)
+        status = run_state_init(&session->plan, arguments->hash_source, &session->state, error);
+    if (status == STATUS_OK)
+        status = arguments->finish ? parts_collect(arguments, &session->plan, &session->fingerprint, &session->state, error)
+                                   : session_execute(session, error);
+    if (status != STATUS_OK)
+        return status;
+    if (arguments->parts) {
+        if (!arguments->quiet && !arguments->json)
+            printf("%s: part %u of %u is complete; when all are, run with --finish\n", arguments->destination,
+                   arguments->part, arguments->parts);
+        else if (arguments->json)
+            tell(session, "part complete");
+        return STATUS_OK;
+    }
+    publication_free(&session->publication);
+    status = publication_prepare(&session->plan, &session->recipe, &session->state, &session->fingerprint,
+                                 &session->publication, error);
+    if (status == STATUS_OK)
+        status = publication_write(&session->plan, &session->publication, arguments->destination, error);
+    if (status == STATUS_OK) {
+        tell(session, "finished");
+        tell_left_out(session);
+    }
+    return status;
+}
+
+int command_quantize(int argc, char **argv) {
+    struct session *session = calloc(1, sizeof *session);
+    struct error error = {0};
+    bool help;
+    if (!session)
+        return command_fail(error_set_memory(&error), &error);
+    enum status status = arguments_parse(argc, argv, &session->arguments, &help, &error);
+    session->lock = -1;
+    if (status == STATUS_OK && help)
+        fputs(usage, stdout);
+    else if (status == STATUS_OK)
+        status = session_run(session, &error);
+    if (session->lock >= 0)
+        close(session->lock);
+    publication_free(&session->publication);
+    run_state_free(&session->state);
+    plan_free(&session->plan);
+    recipe_free(&session->recipe);
+    layout_free(&session->layout);
+    checkpoint_close(&session->checkpoint);
+    free(session);
+    return status == STATUS_OK ? STATUS_OK : command_fail(status, &error);
+}

@@ -1,0 +1,659 @@
+#include "qstream/execute.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/interrupt.h"
+#include "common/progress.h"
+#include "common/thread_team.h"
+#include "qstream/tile.h"
+
+/* Output bytes, or seconds, after which finished tiles are synced and journaled. */
+static const uint64_t commit_bytes = (uint64_t)512 << 20;
+static const double commit_seconds = 5;
+enum { PREFETCH_TILES = 8 };
+#define NO_TILE UINT32_MAX
+
+/* ---- what is done ---- */
+
+enum status run_state_init(const struct plan *plan, bool hash_source, struct run_state *state, struct error *error) {
+    *state = (struct run_state){
+        .plan = plan,
+        .tiles = calloc(plan->tile_count, 1),
+        .shards = calloc(plan->shard_count, 1),
+        .digests = calloc(plan->shard_count, SHA256_SIZE),
+        .amax = calloc(plan->job_count, sizeof(uint16_t)),
+        .amax_known = calloc(plan->job_count, 1),
+        .sources = hash_source ? calloc(plan->tile_count, SHA256_SIZE) : NULL,
+    };
+    if (!state->tiles || !state->shards || !state->digests || !state->amax || !state->amax_known ||
+        (hash_source && !state->sources))
+        return error_set_memory(error);
+    return STATUS_OK;
+}
+
+void run_state_free(struct run_state *state) {
+    free(state->tiles);
+    free(state->shards);
+    free(state->digests);
+    free(state->amax);
+    free(state->amax_known);
+    free(state->sources);
+    *state = (struct run_state){0};
+}
+
+void run_state_visit(void *context, const struct journal_record *record) {
+    struct run_state *state = context;
+    const struct plan *plan = state->plan;
+    switch (record->type) {
+    case JOURNAL_TILES:
+        for (uint32_t tile = record->first; tile <= record->last && tile < plan->tile_count; tile++)
+            state->tiles[tile] = 1;
+        break;
+    case JOURNAL_SHARD:
+        if (record->first < plan->shard_count) {
+            state->shards[record->first] = 1;
+            memcpy(state->digests[record->first], record->payload, SHA256_SIZE);
+        }
+        break;
+    case JOURNAL_AMAX:
+        if (record->first < plan->job_count) {
+            state->amax[record->first] = (uint16_t)record->last;
+            state->amax_known[record->first] = 1;
+        }
+        break;
+    case JOURNAL_SOURCE:
+        if (state->sources && record->first < plan->tile_count)
+            memcpy(state->sources[record->first], record->payload, SHA256_SIZE);
+        break;
+    default:
+        break;
+    }
+}
+
+char *shard_partial_path(const struct plan *plan, size_t shard, const char *folder) {
+    return text_format("%s/%s.partial", folder, plan->shards[shard].file);
+}
+
+char *shard_final_path(const struct plan *plan, size_t shard, const char *folder) {
+    return text_format("%s/%s", folder, plan->shards[shard].file);
+}
+
+/* ---- a run ---- */
+
+struct shard_run {
+    pthread_mutex_t hashing; /* held by the one worker that hashes */
+    int fd;                  /* -1: not open yet, or complete */
+    struct sha256 *hash;
+    uint32_t output;          /* the frontier: this output of the shard ... */
+    uint32_t tile;            /* ... up to this tile of its job */
+    atomic_bool hashed;       /* the digest is known */
+    bool dirty;               /* written to since the last sync; under run.lock */
+};
+
+struct run {
+    const struct plan *plan;
+    const struct execute_options *options;
+    struct run_state *state;
+    struct shard_run *shards;
+    _Atomic uint8_t *finished; /* [tile_count] written, not necessarily synced */
+    uint32_t end_tile;
+    atomic_uint next_tile;
+    atomic_uint *amax;        /* [job_count] running maxima of the first pass */
+    atomic_uint *amax_left;   /* [job_count] tiles of a job that the first pass still has to read */
+    atomic_bool stop;
+    atomic_uint_fast64_t bytes_done; /* of the output */
+    pthread_mutex_t lock;     /* guards what follows */
+    pthread_cond_t changed;
+    uint32_t *pending;        /* tiles to be journaled */
+    size_t pending_count, pending_capacity;
+    uint64_t pending_bytes;
+    unsigned running;         /* workers that have not ended */
+    enum status status;       /* the first failure */
+    struct error error;
+    bool first_pass;
+};
+
+static void run_fail(struct run *run, enum status status, const struct error *error) {
+    pthread_mutex_lock(&run->lock);
+    if (run->status == STATUS_OK) {
+        run->status = status;
+        run->error = *error;
+    }
+    pthread_cond_signal(&run->changed);
+    pthread_mutex_unlock(&run->lock);
+    atomic_store(&run->stop, true);
+}
+
+static enum status write_at(int fd, const char *name, const uint8_t *bytes, size_t size, uint64_t offset,
+                            struct error *error) {
+    while (size > 0) {
+        ssize_t done = pwrite(fd, bytes, size, (off_t)offset);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return error_set_errno(error, STATUS_IO, errno,
+                                   "cannot write '%s.partial'; what is done is kept, run the same command to go on",
+                                   name);
+        bytes += done;
+        offset += (uint64_t)done;
+        size -= (size_t)done;
+    }
+    return STATUS_OK;
+}
+
+/* Creates the shard's file with its header, or opens the one that an earlier run left. Under run.lock. */
+static enum status shard_open(struct run *run, uint32_t number, struct error *error) {
+    struct shard_run *shard = &run->shards[number];
+    const struct plan_shard *planned = &run->plan->shards[number];
+    if (shard->fd >= 0)
+        return STATUS_OK;
+    char *path = shard_partial_path(run->plan, number, run->options->folder);
+    struct text header = {0};
+    enum status status = path ? plan_shard_header(run->plan, number, &header, error) : error_set_memory(error);
+    if (status == STATUS_OK) {
+        shard->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        if (shard->fd < 0 || ftruncate(shard->fd, (off_t)planned->size) != 0)
+            status = error_set_errno(error, STATUS_IO, errno, "cannot create '%s'", path);
+    }
+    if (status == STATUS_OK)
+        status = write_at(shard->fd, planned->file, (const uint8_t *)header.bytes, header.length, 0, error);
+    if (status == STATUS_OK && !(shard->hash = sha256_new()))
+        status = error_set_memory(error);
+    if (status == STATUS_OK) {
+        sha256_update(shard->hash, header.bytes, header.length);
+        shard->dirty = true;
+    }
+    text_free(&header);
+    free(path);
+    return status;
+}
+
+/* ---- hashing ---- */
+
+/* The tile that the frontier of a shard waits for; NO_TILE at its end. Under shard.hashing. */
+static uint32_t frontier_tile(const struct run *run, uint32_t number) {
+    const struct shard_run *shard = &run->shards[number];
+    const struct plan_shard *planned = &run->plan->shards[number];
+    if (shard->output == planned->output_count)
+        return NO_TILE;
+    const struct plan_output *output = &run->plan->outputs[planned->first_output + shard->output];
+    return run->plan->jobs[output->job].first_tile + shard->tile;
+}
+
+static bool tile_ready(const struct run *run, uint32_t tile) {
+    return tile != NO_TILE && atomic_load(&run->finished[tile]) && !atomic_load(&run->stop);
+}
+
+static enum status hash_range(struct run *run, uint32_t number, uint64_t offset, uint64_t size, uint8_t *buffer,
+                              struct error *error) {
+    struct shard_run *shard = &run->shards[number];
+    while (size > 0) {
+        size_t wanted = size < TILE_SCRATCH_BYTES ? (size_t)size : TILE_SCRATCH_BYTES;
+        ssize_t got = pread(shard->fd, buffer, wanted, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return error_set_errno(error, STATUS_IO, got < 0 ? errno : EIO, "cannot read back '%s.partial'",
+                                   run->plan->shards[number].file);
+        sha256_update(shard->hash, buffer, (size_t)got);
+        offset += (uint64_t)got;
+        size -= (uint64_t)got;
+    }
+    return STATUS_OK;
+}
+
+/* Moves the frontier of a shard over all tiles that are finished. Under shard.hashing. */
+static enum status frontier_advance(struct run *run, uint32_t number, uint8_t *buffer, struct error *error) {
+    struct shard_run *shard = &run->shards[number];
+    const struct plan_shard *planned = &run->plan->shards[number];
+    while (tile_ready(run, frontier_tile(run, number))) {
+        const struct plan_output *output = &run->plan->outputs[planned->first_output + shard->output];
+        const struct plan_job *job = &run->plan->jobs[output->job];
+        uint64_t first, count, row_bytes = plan_output_row_bytes(job, output);
+        plan_tile_rows(job, job->first_tile + shard->tile, &first, &count);
+        uint64_t offset = first * row_bytes, size = count * row_bytes;
+        if (row_bytes == 0)
+            size = shard->tile == 0 ? output->info.size : 0;
+        enum status status = hash_range(run, number, output->info.offset + offset, size, buffer, error);
+        if (status != STATUS_OK)
+            return status;
+        if (++shard->tile == job->tile_count) {
+            shard->tile = 0;
+            shard->output++;
+        }
+    }
+    if (shard->output == planned->output_count && !atomic_load(&shard->hashed)) {
+        sha256_digest(shard->hash, run->state->digests[number]);
+        atomic_store(&shard->hashed, true);
+    }
+    return STATUS_OK;
+}
+
+/* Hashes what is ready, unless another worker is at it. Nobody's finished tile is left behind. */
+static enum status shard_hash(struct run *run, uint32_t number, uint8_t *buffer, struct error *error) {
+    struct shard_run *shard = &run->shards[number];
+    enum status status = STATUS_OK;
+    uint32_t awaited;
+    do {
+        if (pthread_mutex_trylock(&shard->hashing) != 0)
+            break;
+        status = frontier_advance(run, number, buffer, error);
+        awaited = frontier_tile(run, number);
+        pthread_mutex_unlock(&shard->hashing);
+        /* Between the last look and the unlock a worker may have finished this tile and found us here. */
+    } while (status == STATUS_OK && tile_ready(run, awaited));
+    return status;
+}
+
+/* ---- workers ---- */
+
+/*
+ * Notes that `number` (a tile; in the first pass a job) is finished. Its shard becomes dirty at the same moment:
+ * marked earlier, a sync could clear the mark before the data is written.
+ */
+static enum status journal_later(struct run *run, uint32_t number, struct shard_run *shard, uint64_t bytes,
+                                 struct error *error) {
+    enum status status = STATUS_OK;
+    pthread_mutex_lock(&run->lock);
+    if (shard)
+        shard->dirty = true;
+    if (run->pending_count == run->pending_capacity) {
+        size_t capacity = run->pending_capacity ? 2 * run->pending_capacity : 1024;
+        uint32_t *pending = realloc(run->pending, capacity * sizeof *pending);
+        if (pending) {
+            run->pending = pending;
+            run->pending_capacity = capacity;
+        } else {
+            status = error_set_memory(error);
+        }
+    }
+    if (status == STATUS_OK) {
+        run->pending[run->pending_count++] = number;
+        run->pending_bytes += bytes;
+        if (run->pending_bytes >= commit_bytes)
+            pthread_cond_signal(&run->changed);
+    }
+    pthread_mutex_unlock(&run->lock);
+    return status;
+}
+
+static enum status tile_run(struct run *run, struct tile_worker *worker, uint32_t tile, struct error *error) {
+    const struct plan_job *job = plan_job_of_tile(run->plan, tile);
+    size_t job_number = (size_t)(job - run->plan->jobs);
+    uint32_t number = run->plan->outputs[job->outputs[0]].shard;
+    struct shard_run *shard = &run->shards[number];
+    struct tile_result result;
+    enum status status = tile_convert(worker, job, tile, run->state->amax[job_number], &result, error);
+    if (status == STATUS_OK && run->options->hash_source)
+        status = sha256_of(worker->source, result.source_size, run->state->sources[tile], error);
+    if (status != STATUS_OK)
+        return status;
+
+    pthread_mutex_lock(&run->lock);
+    status = shard_open(run, number, error);
+    pthread_mutex_unlock(&run->lock);
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < job->output_count && status == STATUS_OK; i++) {
+        uint64_t offset = run->plan->outputs[job->outputs[i]].info.offset + result.offset[i];
+        status = write_at(shard->fd, run->plan->shards[number].file, result.bytes[i], result.size[i], offset, error);
+        bytes += result.size[i];
+    }
+    if (status != STATUS_OK)
+        return status;
+    atomic_store(&run->finished[tile], 1);
+    atomic_fetch_add(&run->bytes_done, bytes);
+    status = journal_later(run, tile, shard, bytes, error);
+    if (status == STATUS_OK)
+        status = shard_hash(run, number, worker->source, error);
+    return status;
+}
+
+/* The first pass over weights that need one scale for all of their elements. */
+static enum status amax_run(struct run *run, struct tile_worker *worker, uint32_t tile, struct error *error) {
+    const struct plan_job *job = plan_job_of_tile(run->plan, tile);
+    size_t number = (size_t)(job - run->plan->jobs);
+    if (job->kind != JOB_FP8_TENSOR || run->state->amax_known[number])
+        return STATUS_OK;
+    uint16_t largest;
+    enum status status = tile_amax(worker, job, tile, &largest, error);
+    if (status != STATUS_OK)
+        return status;
+    unsigned seen = atomic_load(&run->amax[number]);
+    while (largest > seen && !atomic_compare_exchange_weak(&run->amax[number], &seen, largest)) {
+    }
+    if (atomic_fetch_sub(&run->amax_left[number], 1) == 1)
+        status = journal_later(run, (uint32_t)number, NULL, 0, error);
+    return status;
+}
+
+static void worker_main(void *context, unsigned number) {
+    struct run *run = context;
+    struct tile_worker worker;
+    struct error error;
+    enum status status = tile_worker_init(run->plan, run->options->cpu, &worker, &error);
+    (void)number;
+    while (status == STATUS_OK && !atomic_load(&run->stop)) {
+        uint32_t tile = atomic_fetch_add(&run->next_tile, 1);
+        if (tile >= run->end_tile)
+            break;
+        if (run->first_pass) {
+            status = amax_run(run, &worker, tile, &error);
+            continue;
+        }
+        if (atomic_load(&run->finished[tile]))
+            continue; /* by an earlier run */
+        if (tile + PREFETCH_TILES < run->end_tile)
+            tile_prefetch(run->plan, tile + PREFETCH_TILES);
+        status = tile_run(run, &worker, tile, &error);
+    }
+    /* Tiles of an earlier run may still have to be hashed. */
+    for (uint32_t s = run->options->first_shard; !run->first_pass && s < run->options->end_shard && status == STATUS_OK; s++)
+        if (!atomic_load(&run->shards[s].hashed) && !atomic_load(&run->stop)) {
+            pthread_mutex_lock(&run->lock);
+            status = shard_open(run, s, &error);
+            pthread_mutex_unlock(&run->lock);
+            if (status == STATUS_OK)
+                status = shard_hash(run, s, worker.source, &error);
+        }
+    tile_worker_free(&worker);
+    if (status != STATUS_OK)
+        run_fail(run, status, &error);
+    pthread_mutex_lock(&run->lock);
+    run->running--;
+    pthread_cond_signal(&run->changed);
+    pthread_mutex_unlock(&run->lock);
+}
+
+/* ---- the coordinating thread ---- */
+
+static int by_number(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Syncs every shard that was written to since the last time. */
+static enum status shards_sync(struct run *run, struct error *error) {
+    for (uint32_t s = run->options->first_shard; s < run->options->end_shard; s++) {
+        struct shard_run *shard = &run->shards[s];
+        pthread_mutex_lock(&run->lock);
+        bool dirty = shard->dirty;
+        shard->dirty = false;
+        pthread_mutex_unlock(&run->lock);
+        if (dirty && fdatasync(shard->fd) != 0)
+            return error_set_errno(error, STATUS_IO, errno, "cannot sync '%s.partial'", run->plan->shards[s].file);
+    }
+    return STATUS_OK;
+}
+
+static size_t tile_records(struct run *run, uint32_t *tiles, size_t count, struct journal_record *records) {
+    size_t made = 0;
+    if (run->state->sources)
+        for (size_t i = 0; i < count; i++) {
+            struct journal_record record = {.type = JOURNAL_SOURCE, .first = tiles[i]};
+            memcpy(record.payload, run->state->sources[tiles[i]], SHA256_SIZE);
+            records[made++] = record;
+        }
+    qsort(tiles, count, sizeof *tiles, by_number);
+    for (size_t i = 0; i < count;) {
+        size_t end = i + 1;
+        while (end < count && tiles[end] == tiles[end - 1] + 1)
+            end++;
+        records[made++] = (struct journal_record){.type = JOURNAL_TILES, .first = tiles[i], .last = tiles[end - 1]};
+        i = end;
+    }
+    return made;
+}
+
+/*
+ * Makes the tiles that were finished so far durable, then journals them. The order is the promise: data, sync,
+ * record, sync.
+ */
+static enum status commit(struct run *run, struct journal *journal, struct error *error) {
+    pthread_mutex_lock(&run->lock);
+    uint32_t *tiles = run->pending;
+    size_t count = run->pending_count;
+    run->pending = NULL;
+    run->pending_count = run->pending_capacity = 0;
+    run->pending_bytes = 0;
+    pthread_mutex_unlock(&run->lock);
+
+    size_t shard_count = run->options->end_shard - run->options->first_shard;
+    struct journal_record *records = calloc(2 * count + shard_count + 1, sizeof *records);
+    enum status status = records ? STATUS_OK : error_set_memory(error);
+    size_t made = 0;
+    if (status == STATUS_OK && run->first_pass) {
+        for (size_t i = 0; i < count; i++)
+            records[made++] = (struct journal_record){
+                .type = JOURNAL_AMAX, .first = tiles[i], .last = atomic_load(&run->amax[tiles[i]])};
+        status = journal_append(journal, records, made, error);
+    } else if (status == STATUS_OK) {
+        /* Digests are read before the sync: a shard hashed now has all of its tiles among those synced below. */
+        bool *hashed = calloc(shard_count + 1, sizeof *hashed);
+        if (!hashed)
+            status = error_set_memory(error);
+        for (size_t i = 0; i < shard_count && hashed; i++)
+            hashed[i] = atomic_load(&run->shards[run->options->first_shard + i].hashed);
+        if (status == STATUS_OK)
+            status = shards_sync(run, error);
+        if (status == STATUS_OK)
+            made = tile_records(run, tiles, count, records);
+        if (status == STATUS_OK)
+            status = journal_append(journal, records, made, error);
+        for (size_t i = 0; i < count && status == STATUS_OK; i++)
+            run->state->tiles[tiles[i]] = 1;
+        /* A shard's record follows when the records of all of its tiles are there. */
+        made = 0;
+        for (size_t i = 0; i < shard_count && status == STATUS_OK; i++) {
+            uint32_t s = run->options->first_shard + (uint32_t)i;
+            const struct plan_shard *planned = &run->plan->shards[s];
+            bool complete = hashed[i] && !run->state->shards[s];
+            for (uint32_t j = planned->first_job; complete && j < planned->first_job + planned->job_count; j++)
+                for (uint32_t t = 0; complete && t < run->plan->jobs[j].tile_count; t++)
+                    complete = run->state->tiles[run->plan->jobs[j].first_tile + t];
+            if (!complete)
+                continue;
+            records[made] = (struct journal_record){.type = JOURNAL_SHARD, .first = s};
+            memcpy(records[made++].payload, run->state->digests[s], SHA256_SIZE);
+        }
+        if (status == STATUS_OK)
+            status = journal_append(journal, records, made, error);
+        for (size_t i = 0; i < made && status == STATUS_OK; i++) {
+            struct shard_run *shard = &run->shards[records[i].first];
+            run->state->shards[records[i].first] = 1;
+            close(shard->fd);
+            shard->fd = -1;
+            sha256_free(shard->hash);
+            shard->hash = NULL;
+        }
+        free(hashed);
+    }
+    free(records);
+    free(tiles);
+    return status;
+}
+
+/* Waits until `seconds` have passed or something is to be done; true while workers run. */
+static bool wait_for_workers(struct run *run, double seconds) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += (long)(seconds * 1e9);
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&run->lock);
+    if (run->running > 0 && run->pending_bytes < commit_bytes && run->status == STATUS_OK)
+        pthread_cond_timedwait(&run->changed, &run->lock, &until);
+    bool running = run->running > 0;
+    pthread_mutex_unlock(&run->lock);
+    return running;
+}
+
+/* One pass over the tiles [first, end). */
+static enum status pass(struct run *run, struct journal *journal, uint32_t first, const char *verb, uint64_t total,
+                        struct error *error) {
+    struct thread_team team;
+    struct progress progress;
+    atomic_store(&run->next_tile, first);
+    run->running = run->options->jobs;
+    progress_start(&progress, verb, total, atomic_load(&run->bytes_done), run->options->quiet);
+    enum status status = thread_team_start(&team, run->options->jobs, worker_main, run, error);
+    if (status != STATUS_OK)
+        return status;
+    pthread_mutex_lock(&run->lock);
+    run->running -= run->options->jobs - team.count;
+    pthread_mutex_unlock(&run->lock);
+
+    double last_commit = seconds_now();
+    while (wait_for_workers(run, 0.1)) {
+        if (interrupt_pending())
+            atomic_store(&run->stop, true);
+        if (!run->first_pass)
+            progress_update(&progress, atomic_load(&run->bytes_done));
+        pthread_mutex_lock(&run->lock);
+        bool due = run->pending_bytes >= commit_bytes || seconds_now() - last_commit >= commit_seconds;
+        pthread_mutex_unlock(&run->lock);
+        if (!due || status != STATUS_OK)
+            continue;
+        status = commit(run, journal, error);
+        last_commit = seconds_now();
+        if (status != STATUS_OK)
+            atomic_store(&run->stop, true);
+    }
+    thread_team_join(&team);
+    progress_end(&progress);
+    /* What is finished is worth keeping even when something failed, unless it was the syncing itself. */
+    if (status == STATUS_OK)
+        status = commit(run, journal, error);
+    if (run->status != STATUS_OK) {
+        status = run->status;
+        *error = run->error;
+    }
+    if (status == STATUS_OK && interrupt_pending())
+        status = error_set(error, STATUS_INTERRUPTED, "interrupted; what is done is kept, run the same command to go on");
+    return status;
+}
+
+/* The files that an earlier run's journal speaks of must be there. */
+static enum status files_check(const struct run *run, struct error *error) {
+    for (uint32_t s = run->options->first_shard; s < run->options->end_shard; s++) {
+        const struct plan_shard *planned = &run->plan->shards[s];
+        bool any = run->state->shards[s];
+        for (uint32_t j = planned->first_job; j < planned->first_job + planned->job_count && !any; j++)
+            for (uint32_t t = 0; t < run->plan->jobs[j].tile_count && !any; t++)
+                any = run->state->tiles[run->plan->jobs[j].first_tile + t];
+        if (!any)
+            continue;
+        char *partial = shard_partial_path(run->plan, s, run->options->folder);
+        char *final = shard_final_path(run->plan, s, run->options->folder);
+        struct stat file;
+        bool there = partial && final && (stat(partial, &file) == 0 || stat(final, &file) == 0) &&
+                     (uint64_t)file.st_size == planned->size;
+        free(partial);
+        free(final);
+        if (!there)
+            return error_set(error, STATUS_BAD_INPUT,
+                             "the journal says that '%s.partial' was begun, but it is missing or has another size; "
+                             "remove '%s' to start anew",
+                             planned->file, run->options->folder);
+    }
+    return STATUS_OK;
+}
+
+static enum status run_init(struct run *run, struct error *error) {
+    const struct plan *plan = run->plan;
+    pthread_mutex_init(&run->lock, NULL);
+    pthread_cond_init(&run->changed, NULL);
+    run->shards = calloc(plan->shard_count, sizeof *run->shards);
+    run->finished = calloc(plan->tile_count, sizeof *run->finished);
+    run->amax = calloc(plan->job_count, sizeof *run->amax);
+    run->amax_left = calloc(plan->job_count, sizeof *run->amax_left);
+    if (!run->shards || !run->finished || !run->amax || !run->amax_left)
+        return error_set_memory(error);
+    for (size_t s = 0; s < plan->shard_count; s++) {
+        pthread_mutex_init(&run->shards[s].hashing, NULL);
+        run->shards[s].fd = -1;
+    }
+    return STATUS_OK;
+}
+
+static void run_free(struct run *run) {
+    for (size_t s = 0; run->shards && s < run->plan->shard_count; s++) {
+        if (run->shards[s].fd >= 0)
+            close(run->shards[s].fd);
+        sha256_free(run->shards[s].hash);
+        pthread_mutex_destroy(&run->shards[s].hashing);
+    }
+    pthread_mutex_destroy(&run->lock);
+    pthread_cond_destroy(&run->changed);
+    free(run->shards);
+    free((void *)run->finished);
+    free(run->amax);
+    free(run->amax_left);
+    free(run->pending);
+}
+
+enum status execute(const struct plan *plan, const struct execute_options *options, const struct fingerprint *fingerprint,
+                    struct run_state *state, struct error *error) {
+    struct run run = {.plan = plan, .options = options, .state = state};
+    struct journal *journal = NULL;
+    enum status status = run_init(&run, error);
+    if (status == STATUS_OK)
+        status = journal_open(options->journal, fingerprint, run_state_visit, state, &journal, error);
+    if (status == STATUS_OK)
+        status = files_check(&run, error);
+    if (status != STATUS_OK || options->first_shard == options->end_shard) {
+        journal_close(journal);
+        run_free(&run);
+        return status;
+    }
+    const struct plan_shard *last = &plan->shards[options->end_shard - 1];
+    const struct plan_job *last_job = &plan->jobs[last->first_job + last->job_count - 1];
+    uint32_t first_tile = plan->jobs[plan->shards[options->first_shard].first_job].first_tile;
+    run.end_tile = last_job->first_tile + last_job->tile_count;
+
+    uint64_t total = 0, done = 0;
+    bool first_pass = false;
+    for (uint32_t j = plan->shards[options->first_shard].first_job; j < last->first_job + last->job_count; j++) {
+        const struct plan_job *job = &plan->jobs[j];
+        uint64_t bytes = 0, tiles_done = 0;
+        for (uint32_t i = 0; i < job->output_count; i++)
+            bytes += plan->outputs[job->outputs[i]].info.size;
+        for (uint32_t t = job->first_tile; t < job->first_tile + job->tile_count; t++) {
+            atomic_store(&run.finished[t], state->tiles[t]);
+            tiles_done += state->tiles[t];
+        }
+        total += bytes;
+        done += (uint64_t)((double)bytes * (double)tiles_done / job->tile_count);
+        atomic_store(&run.amax_left[j], job->tile_count);
+        first_pass = first_pass || (job->kind == JOB_FP8_TENSOR && !state->amax_known[j]);
+    }
+    for (uint32_t s = options->first_shard; s < options->end_shard; s++)
+        atomic_store(&run.shards[s].hashed, state->shards[s]);
+    atomic_store(&run.bytes_done, done);
+    if (first_pass) {
+        run.first_pass = true;
+        status = pass(&run, journal, first_tile, "reading", total, error);
+        run.first_pass = false;
+        for (size_t j = 0; j < plan->job_count && status == STATUS_OK; j++)
+            if (plan->jobs[j].kind == JOB_FP8_TENSOR && !state->amax_known[j]) {
+                state->amax[j] = (uint16_t)atomic_load(&run.amax[j]);
+                state->amax_known[j] = 1;
+            }
+    }
+    if (status == STATUS_OK)
+        status = pass(&run, journal, first_tile, "quantizing", total, error);
+    for (uint32_t s = options->first_shard; s < options->end_shard && status == STATUS_OK; s++)
+        if (!state->shards[s])
+            status = error_set(error, STATUS_IO, "shard '%s' was not completed: this is a bug in qstream",
+                               plan->shards[s].file);
+    journal_close(journal);
+    run_free(&run);
+    return status;
+}

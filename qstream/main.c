@@ -1,0 +1,106 @@
+#include <malloc.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "common/cpu.h"
+#include "common/interrupt.h"
+#include "qstream/command.h"
+#include "qstream/version.h"
+
+struct command {
+    const char *name;
+    int (*function)(int argc, char **argv);
+    const char *summary;
+};
+
+static int command_version(int argc, char **argv);
+static int command_help(int argc, char **argv);
+
+static const struct command commands[] = {
+    {"quantize", command_quantize, "turn a BF16 or FP8 checkpoint into an MXFP4 one"},
+    {"version", command_version, "print the version and what this machine offers"},
+    {"help", command_help, "print this text, or a command's"},
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static const struct command *command_find(const char *name) {
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static void usage(FILE *out) {
+    fputs("usage: qstream COMMAND [ARGUMENTS]\n\n", out);
+    for (int i = 0; i < COMMANDS; i++)
+        fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+    fputs("\n'qstream COMMAND --help' explains a command. Exit codes: 0 fine, 1 a check failed, 2 wrong usage,\n"
+          "3 bad input, 4 I/O or memory failure, 130 interrupted.\n",
+          out);
+}
+
+static int command_help(int argc, char **argv) {
+    if (argc < 2) {
+        usage(stdout);
+        return STATUS_OK;
+    }
+    const struct command *command = command_find(argv[1]);
+    if (!command) {
+        fprintf(stderr, "qstream: there is no command '%s'; see 'qstream help'\n", argv[1]);
+        return STATUS_USAGE;
+    }
+    char help[] = "--help";
+    char *arguments[] = {argv[1], help, NULL};
+    return command->function(2, arguments);
+}
+
+static int command_version(int argc, char **argv) {
+    (void)argc;
+    (void)argv;
+    printf("qstream %s\ninstruction set: %s (variants:", QSTREAM_VERSION, cpu_level_name(cpu_best()));
+    for (enum cpu_level level = 0; level < CPU_LEVELS; level++)
+        if (cpu_has(level))
+            printf(" %s", cpu_level_name(level));
+    printf(")\nSHA-256 instructions: %s\n", cpu_has_sha() ? "yes" : "no");
+    return STATUS_OK;
+}
+
+int command_fail(enum status status, const struct error *error) {
+    fprintf(stderr, "qstream: %s\n", error->message);
+    return (int)status;
+}
+
+/* A shard and an output per open file: large checkpoints have more than the usual soft limit of 1024. */
+static void open_files_raise(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+int main(int argc, char **argv) {
+    mallopt(M_ARENA_MAX, 1); /* an arena per thread would reserve 64 MiB of address space each */
+    open_files_raise();
+    interrupt_install();
+    if (argc < 2) {
+        usage(stderr);
+        return STATUS_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return command_help(1, argv);
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)
+        return command_version(1, argv);
+    const struct command *command = command_find(argv[1]);
+    if (!command) {
+        fprintf(stderr, "qstream: there is no command '%s'; see 'qstream help'\n", argv[1]);
+        return STATUS_USAGE;
+    }
+    int code = command->function(argc - 1, argv + 1);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fputs("qstream: cannot write to standard output\n", stderr);
+        code = code ? code : STATUS_IO;
+    }
+    return code;
+}
