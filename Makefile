@@ -1,31 +1,91 @@
 # qstream: see 'make help'.
-CC ?= gcc
+CC = gcc
 prefix ?= /usr/local
 BUILD ?= build
-
 CFLAGS ?= -O2 -g
+Q := $(if $(V),,@)
+
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
+# No contraction and no fast math: the same figures on every machine.
 QCFLAGS = -std=c17 -D_GNU_SOURCE -I. -ffp-contract=off -fno-strict-aliasing -pthread -MMD -MP $(WARNINGS) $(CFLAGS)
 LIBRARIES = -ljansson -lcrypto -lpcre2-8 -lz -lm -pthread
 
 COMMON = $(sort $(wildcard common/*.c))
 QUANTIZE = $(filter-out qstream/main.c,$(sort $(wildcard qstream/*.c)))
 OBJECTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMON) $(QUANTIZE))
-
-# Files named after an instruction set are built for it and called only where it exists.
-$(BUILD)/obj/%_avx2.o: QCFLAGS += $(if $(X86),-O3 -mavx2 -mfma -mbmi2 -mf16c)
-$(BUILD)/obj/%_avx512.o: QCFLAGS += $(if $(X86),-O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx2 -mfma -mbmi2 -mf16c)
-$(BUILD)/obj/%_portable.o $(BUILD)/obj/%_neon.o $(BUILD)/obj/qstream/convert.o: QCFLAGS += -O3
-X86 := $(findstring x86_64,$(shell $(CC) -dumpmachine))
+UNIT_TESTS = $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
+SOURCES = $(shell git ls-files '*.[ch]' '*.inc' 2>/dev/null)
 
 .PHONY: all
-all: $(BUILD)/qstream
+all: $(BUILD)/qstream ## build build/qstream
 
 $(BUILD)/qstream: $(BUILD)/obj/qstream/main.o $(OBJECTS)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBRARIES)
+	$(Q)echo "  LD $@"
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBRARIES)
+
+# Files named after an instruction set are compiled for it and called only where the machine has it.
+ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
+AVX2 = -mavx2 -mfma -mbmi2 -mf16c
+$(BUILD)/obj/%_avx2.o: QCFLAGS += -O3 $(AVX2)
+$(BUILD)/obj/%_avx512.o: QCFLAGS += -O3 $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi
+endif
+$(BUILD)/obj/%_portable.o $(BUILD)/obj/%_neon.o $(BUILD)/obj/qstream/convert.o: QCFLAGS += -O3
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(QCFLAGS) -c -o $@ $<
+	$(Q)echo "  CC $<"
+	$(Q)$(CC) $(QCFLAGS) -c -o $@ $<
 
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+$(BUILD)/unit/%: tests/unit/%.c $(OBJECTS)
+	@mkdir -p $(@D)
+	$(Q)echo "  LD $@"
+	$(Q)$(CC) $(QCFLAGS) $(LDFLAGS) -o $@ $< $(OBJECTS) -lcmocka $(LIBRARIES)
+
+-include $(shell find $(BUILD)/obj $(BUILD)/unit -name '*.d' 2>/dev/null)
+
+.PHONY: unit
+unit: $(UNIT_TESTS) ## build the unit tests, build/unit/test_*
+
+.PHONY: demo
+demo: ## install what is missing, make the sample model, quantize it
+	./setup build
+	$(MAKE) all
+	tests/demo.sh
+
+.PHONY: test
+test: ## install what is missing and run every test
+	./setup test
+	tests/run.sh
+
+.PHONY: fuzz
+fuzz: ## fuzz the parsers, SECONDS=60 in all
+	tests/fuzz/run.sh $(or $(SECONDS),60)
+
+.PHONY: bench
+bench: all ## measure speed against this machine's own limits
+	tests/bench/bench.sh
+
+.PHONY: format
+format: ## lay out the sources with clang-format
+	clang-format -i $(SOURCES)
+
+.PHONY: lint
+lint: ## clang-format, cppcheck, clang-tidy
+	tests/lint.sh
+
+.PHONY: install
+install: all ## install to $(DESTDIR)$(prefix)
+	install -D -m 755 $(BUILD)/qstream $(DESTDIR)$(prefix)/bin/qstream
+	install -d $(DESTDIR)$(prefix)/share/qstream/configs
+	install -m 644 configs/*.json $(DESTDIR)$(prefix)/share/qstream/configs
+	install -D -m 644 docs/qstream.1 $(DESTDIR)$(prefix)/share/man/man1/qstream.1
+	install -D -m 644 completions/qstream.bash $(DESTDIR)$(prefix)/share/bash-completion/completions/qstream
+	install -D -m 644 completions/_qstream $(DESTDIR)$(prefix)/share/zsh/site-functions/_qstream
+
+.PHONY: clean
+clean: ## remove what was compiled; models and tools stay
+	rm -rf $(BUILD)/obj $(BUILD)/unit $(BUILD)/qstream $(BUILD)/asan $(BUILD)/clang $(BUILD)/arm64 $(BUILD)/fuzz
+
+.PHONY: help
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18

@@ -14,13 +14,9 @@ static const char index_file[] = "model.safetensors.index.json";
 static const char single_file[] = "model.safetensors";
 static const size_t json_file_max = (size_t)1 << 30; /* an index of 10 million tensors */
 
-static int by_string(const void *a, const void *b) {
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
+static int by_string(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
-static char *path_join(const char *folder, const char *file) {
-    return text_format("%s/%s", folder, file);
-}
+static char *path_join(const char *folder, const char *file) { return text_format("%s/%s", folder, file); }
 
 static enum status shard_add(struct checkpoint *checkpoint, const char *file, struct error *error) {
     struct shard *shards = realloc(checkpoint->shards, (checkpoint->shard_count + 1) * sizeof *shards);
@@ -38,8 +34,7 @@ static enum status shard_add(struct checkpoint *checkpoint, const char *file, st
 static enum status shard_name_check(const char *file, struct error *error) {
     if (strchr(file, '/') || file[0] == '.' || !text_ends_with(file, ".safetensors"))
         return error_set(error, STATUS_BAD_INPUT,
-                         "'%s' names the shard '%s', which is not a plain *.safetensors file name",
-                         index_file, file);
+                         "'%s' names the shard '%s', which is not a plain *.safetensors file name", index_file, file);
     return STATUS_OK;
 }
 
@@ -53,8 +48,7 @@ static enum status index_read(const char *path, json_t **weight_map, struct erro
     json_t *root = json_loadb(bytes, length, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &at);
     free(bytes);
     if (!root)
-        return error_set(error, STATUS_BAD_INPUT, "'%s' is not valid JSON: %s (line %d)", path, at.text,
-                         at.line);
+        return error_set(error, STATUS_BAD_INPUT, "'%s' is not valid JSON: %s (line %d)", path, at.text, at.line);
     json_t *map = json_object_get(root, "weight_map");
     if (!json_is_object(map) || json_object_size(map) == 0)
         status = error_set(error, STATUS_BAD_INPUT, "'%s' has no weight_map object with tensors in it", path);
@@ -75,8 +69,8 @@ static enum status shards_from_index(struct checkpoint *checkpoint, json_t *weig
     enum status status = STATUS_OK;
     json_object_foreach(weight_map, name, value) {
         if (!json_is_string(value)) {
-            status = error_set(error, STATUS_BAD_INPUT, "'%s': the shard of tensor '%s' is not a string",
-                               index_file, name);
+            status =
+                error_set(error, STATUS_BAD_INPUT, "'%s': the shard of tensor '%s' is not a string", index_file, name);
             break;
         }
         files[count++] = json_string_value(value);
@@ -125,17 +119,16 @@ static enum status shards_from_folder(struct checkpoint *checkpoint, struct erro
     return STATUS_OK;
 }
 
-static enum status shard_read(struct checkpoint *checkpoint, size_t number, json_t *weight_map,
-                              size_t *capacity, struct error *error) {
+static enum status shard_read(struct checkpoint *checkpoint, size_t number, json_t *weight_map, size_t *capacity,
+                              struct error *error) {
     struct shard *shard = &checkpoint->shards[number];
     char *path = path_join(checkpoint->path, shard->file);
     if (!path)
         return error_set_memory(error);
     enum status status = byte_source_open_file(path, &shard->source, error);
     if (status == STATUS_BAD_INPUT && weight_map && access(path, F_OK) != 0)
-        status =
-            error_set(error, STATUS_BAD_INPUT,
-                      "'%s' is missing, but '%s' places tensors in it; download it again", path, index_file);
+        status = error_set(error, STATUS_BAD_INPUT, "'%s' is missing, but '%s' places tensors in it; download it again",
+                           path, index_file);
     free(path);
     if (status != STATUS_OK)
         return status;
@@ -155,12 +148,13 @@ static enum status shard_read(struct checkpoint *checkpoint, size_t number, json
         if (weight_map) {
             const char *indexed = json_string_value(json_object_get(weight_map, info->name));
             if (!indexed)
-                status =
-                    error_set(error, STATUS_BAD_INPUT, "'%s' holds tensor '%s', which '%s' does not name; an index that matches its shards is needed",
-                              shard->source->name, info->name, index_file);
+                status = error_set(
+                    error, STATUS_BAD_INPUT,
+                    "'%s' holds tensor '%s', which '%s' does not name; an index that matches its shards is needed",
+                    shard->source->name, info->name, index_file);
             else if (strcmp(indexed, shard->file) != 0)
-                status = error_set(error, STATUS_BAD_INPUT, "tensor '%s' lies in '%s', but '%s' says '%s'",
-                                   info->name, shard->file, index_file, indexed);
+                status = error_set(error, STATUS_BAD_INPUT, "tensor '%s' lies in '%s', but '%s' says '%s'", info->name,
+                                   shard->file, index_file, indexed);
             if (status != STATUS_OK)
                 break;
         }
@@ -188,9 +182,8 @@ static enum status names_sort(struct checkpoint *checkpoint, struct error *error
         const struct tensor *a = &checkpoint->tensors[checkpoint->by_name[i - 1]];
         const struct tensor *b = &checkpoint->tensors[checkpoint->by_name[i]];
         if (strcmp(a->info.name, b->info.name) == 0)
-            return error_set(error, STATUS_BAD_INPUT, "tensor '%s' exists twice, in '%s' and in '%s'",
-                             a->info.name, checkpoint->shards[a->shard].file,
-                             checkpoint->shards[b->shard].file);
+            return error_set(error, STATUS_BAD_INPUT, "tensor '%s' exists twice, in '%s' and in '%s'", a->info.name,
+                             checkpoint->shards[a->shard].file, checkpoint->shards[b->shard].file);
     }
     return STATUS_OK;
 }
@@ -208,9 +201,8 @@ static enum status tensors_read(struct checkpoint *checkpoint, json_t *weight_ma
     json_t *value;
     json_object_foreach(weight_map, name, value) {
         if (!checkpoint_find(checkpoint, name))
-            return error_set(error, STATUS_BAD_INPUT,
-                             "'%s' places tensor '%s' in '%s', which does not hold it", index_file, name,
-                             json_string_value(value));
+            return error_set(error, STATUS_BAD_INPUT, "'%s' places tensor '%s' in '%s', which does not hold it",
+                             index_file, name, json_string_value(value));
     }
     return STATUS_OK;
 }
@@ -221,17 +213,16 @@ enum status checkpoint_open(const char *path, struct checkpoint *checkpoint, str
         return error_set_memory(error);
     struct stat folder;
     if (stat(path, &folder) != 0)
-        return error_set_errno(error, errno == ENOENT ? STATUS_BAD_INPUT : STATUS_IO, errno,
-                               "cannot open '%s'", path);
+        return error_set_errno(error, errno == ENOENT ? STATUS_BAD_INPUT : STATUS_IO, errno, "cannot open '%s'", path);
     if (!S_ISDIR(folder.st_mode))
-        return error_set(
-            error, STATUS_BAD_INPUT,
-            "'%s' is not a folder; a checkpoint is a folder with config.json and .safetensors files", path);
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s' is not a folder; a checkpoint is a folder with config.json and .safetensors files",
+                         path);
 
     char *config = path_join(path, "config.json"), *index = path_join(path, index_file);
     json_t *weight_map = NULL;
-    enum status status = config && index ? STATUS_OK : error_set_memory(error);
-    if (status == STATUS_OK)
+    enum status status = error_set_memory(error);
+    if (config && index)
         status = file_read(config, json_file_max, &checkpoint->config, &checkpoint->config_length, error);
     if (status == STATUS_OK)
         status = json_text_check(config, checkpoint->config, checkpoint->config_length, error);
@@ -275,8 +266,8 @@ static int compare_joined(const char *name, const char *stem, size_t stem_length
     return order ? order : strcmp(name + stem_length, suffix);
 }
 
-const struct tensor *checkpoint_find_joined(const struct checkpoint *checkpoint, const char *stem,
-                                            size_t stem_length, const char *suffix) {
+const struct tensor *checkpoint_find_joined(const struct checkpoint *checkpoint, const char *stem, size_t stem_length,
+                                            const char *suffix) {
     size_t low = 0, high = checkpoint->tensor_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -298,8 +289,8 @@ const struct tensor *checkpoint_find(const struct checkpoint *checkpoint, const 
 
 enum status checkpoint_read(const struct checkpoint *checkpoint, const struct tensor *tensor, uint64_t offset,
                             void *buffer, size_t size, struct error *error) {
-    return byte_source_read_at(checkpoint->shards[tensor->shard].source, tensor->info.offset + offset, buffer,
-                               size, error);
+    return byte_source_read_at(checkpoint->shards[tensor->shard].source, tensor->info.offset + offset, buffer, size,
+                               error);
 }
 
 static const char *const role_names[ROLES] = {
@@ -308,9 +299,7 @@ static const char *const role_names[ROLES] = {
     [ROLE_HEAD] = "head",           [ROLE_VISION] = "vision", [ROLE_OTHER] = "other",
 };
 
-const char *role_name(enum role role) {
-    return role_names[role];
-}
+const char *role_name(enum role role) { return role_names[role]; }
 
 enum role role_of(const char *name) {
     static const struct {

@@ -50,8 +50,8 @@ void checkpoint_close(struct checkpoint *checkpoint);
 const struct tensor *checkpoint_find(const struct checkpoint *checkpoint, const char *name);
 
 /* As checkpoint_find for the name `stem` + `suffix`. */
-const struct tensor *checkpoint_find_joined(const struct checkpoint *checkpoint, const char *stem,
-                                            size_t stem_length, const char *suffix);
+const struct tensor *checkpoint_find_joined(const struct checkpoint *checkpoint, const char *stem, size_t stem_length,
+                                            const char *suffix);
 
 /* Reads `size` bytes of a tensor's data from `offset` on. */
 enum status checkpoint_read(const struct checkpoint *checkpoint, const struct tensor *tensor, uint64_t offset,

@@ -25,8 +25,8 @@ static unsigned detect(void) {
     __builtin_cpu_init();
     /* Not every compiler knows F16C by name; it uses AVX's registers. */
     bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
-    bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                __builtin_cpu_supports("bmi2");
+    bool avx2 =
+        f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                   __builtin_cpu_supports("avx512vbmi");
@@ -53,15 +53,11 @@ static unsigned detect(void) {
 
 #elif defined(__aarch64__) && defined(__APPLE__)
 
-static unsigned detect(void) {
-    return 1 << CPU_NEON | FEATURE_SHA;
-}
+static unsigned detect(void) { return 1 << CPU_NEON | FEATURE_SHA; }
 
 #else
 
-static unsigned detect(void) {
-    return 0;
-}
+static unsigned detect(void) { return 0; }
 
 #endif
 
@@ -76,9 +72,7 @@ static unsigned features(void) {
     return found;
 }
 
-bool cpu_has(enum cpu_level level) {
-    return (unsigned)level < CPU_LEVELS && (features() >> level & 1) != 0;
-}
+bool cpu_has(enum cpu_level level) { return (unsigned)level < CPU_LEVELS && (features() >> level & 1) != 0; }
 
 enum cpu_level cpu_best(void) {
     int level = CPU_LEVELS - 1;
@@ -98,6 +92,4 @@ enum cpu_level cpu_level_parse(const char *name) {
     return (enum cpu_level)level;
 }
 
-bool cpu_has_sha(void) {
-    return (features() & FEATURE_SHA) != 0;
-}
+bool cpu_has_sha(void) { return (features() & FEATURE_SHA) != 0; }

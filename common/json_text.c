@@ -178,8 +178,8 @@ enum status json_text_check(const char *name, const char *json, size_t length, s
         size_t line = 1;
         for (size_t i = 0; i < scan.at && i < length; i++)
             line += json[i] == '\n';
-        return error_set(error, STATUS_BAD_INPUT, "'%s' is not valid JSON: %s (line %zu, byte %zu)", name,
-                         scan.problem, line, scan.at);
+        return error_set(error, STATUS_BAD_INPUT, "'%s' is not valid JSON: %s (line %zu, byte %zu)", name, scan.problem,
+                         line, scan.at);
     }
     return STATUS_OK;
 }
@@ -193,8 +193,7 @@ struct json_span json_text_object(const char *json, size_t length) {
     return span;
 }
 
-bool json_text_member(const char *json, struct json_span object, const char *key,
-                      struct json_member *member) {
+bool json_text_member(const char *json, struct json_span object, const char *key, struct json_member *member) {
     struct scanner scan = {.json = json, .at = object.begin, .length = object.end};
     struct json_member found = {0};
     if (!scan_object(&scan, 0, key, &found) || found.key.end == 0)
@@ -223,8 +222,8 @@ void json_text_splice(struct text *out, const char *json, size_t length, const c
     struct json_span top = json_text_object(json, length);
     struct json_member member, inner_object, inner;
     struct json_span cut = {0, 0};
-    if (nested && json_text_member(json, top, nested, &inner_object) &&
-        json[inner_object.value.begin] == '{' && json_text_member(json, inner_object.value, key, &inner))
+    if (nested && json_text_member(json, top, nested, &inner_object) && json[inner_object.value.begin] == '{' &&
+        json_text_member(json, inner_object.value, key, &inner))
         cut = removal(json, inner);
 
     /* Where the new value goes, and what is written there. */

@@ -22,11 +22,11 @@ size_t module_length(const char *name) {
 
 /* What quantization_config promises. */
 struct promise {
-    bool quantized;       /* there is a quantization_config */
-    bool compressed;      /* quant_method compressed-tensors: strategies come from its groups */
-    bool strategies[5];   /* by enum scaling: which ones may occur */
-    bool static_inputs;   /* every FP8 weight has an activation scale */
-    bool dynamic_inputs;  /* none has */
+    bool quantized;      /* there is a quantization_config */
+    bool compressed;     /* quant_method compressed-tensors: strategies come from its groups */
+    bool strategies[5];  /* by enum scaling: which ones may occur */
+    bool static_inputs;  /* every FP8 weight has an activation scale */
+    bool dynamic_inputs; /* none has */
     uint32_t block_rows, block_columns;
     char text[160]; /* for messages: what it says */
 };
@@ -161,9 +161,8 @@ static enum status scaling_detect(const struct tensor_info *weight, const struct
     can[SCALING_TENSOR] = floats && elements == 1;
     can[SCALING_CHANNEL] =
         floats && (scale_is(weight, scale, rows, 1) || (scale->rank == 1 && weight->rank == 2 && elements == rows));
-    can[SCALING_BLOCK] =
-        (floats || exponents) && scale_is(weight, scale, ceil_div(rows, promise->block_rows),
-                                          ceil_div(columns, promise->block_columns));
+    can[SCALING_BLOCK] = (floats || exponents) && scale_is(weight, scale, ceil_div(rows, promise->block_rows),
+                                                           ceil_div(columns, promise->block_columns));
     can[SCALING_MX] = exponents && columns % MX_BLOCK == 0 && scale_is(weight, scale, rows, columns / MX_BLOCK);
     for (int kind = SCALING_TENSOR; kind <= SCALING_MX; kind++)
         if (can[kind] && promise->strategies[kind]) {
@@ -186,19 +185,18 @@ static const struct tensor *companion(const struct checkpoint *checkpoint, const
 }
 
 /* The one of two names under which a companion exists; *found is NULL when there is none, both are an error. */
-static enum status companion_either(const struct checkpoint *checkpoint, const struct tensor *weight,
-                                    const char *first, const char *second, const struct tensor **found,
-                                    struct error *error) {
+static enum status companion_either(const struct checkpoint *checkpoint, const struct tensor *weight, const char *first,
+                                    const char *second, const struct tensor **found, struct error *error) {
     const struct tensor *a = companion(checkpoint, weight, first), *b = companion(checkpoint, weight, second);
+    *found = a ? a : b;
     if (a && b)
         return error_set(error, STATUS_BAD_INPUT, "'%s' has two scales, '%s' and '%s': which one counts?",
                          weight->info.name, a->info.name, b->info.name);
-    *found = a ? a : b;
     return STATUS_OK;
 }
 
-static enum status fp8_weight_detect(const struct checkpoint *checkpoint, const struct promise *promise,
-                                     uint32_t index, struct layout *layout, struct error *error) {
+static enum status fp8_weight_detect(const struct checkpoint *checkpoint, const struct promise *promise, uint32_t index,
+                                     struct layout *layout, struct error *error) {
     const struct tensor *weight = &checkpoint->tensors[index], *scale, *input_scale;
     const char *name = weight->info.name;
     bool fused = !text_ends_with(name, weight_suffix);
@@ -210,9 +208,8 @@ static enum status fp8_weight_detect(const struct checkpoint *checkpoint, const 
                          "'%s/config.json' has no quantization_config, but tensor '%s' is F8_E4M3: one of them is "
                          "wrong",
                          checkpoint->path, name);
-    enum status status =
-        companion_either(checkpoint, weight, fused ? "_scale_inv" : ".weight_scale_inv",
-                         fused ? "_scale" : ".weight_scale", &scale, error);
+    enum status status = companion_either(checkpoint, weight, fused ? "_scale_inv" : ".weight_scale_inv",
+                                          fused ? "_scale" : ".weight_scale", &scale, error);
     if (status == STATUS_OK)
         status = companion_either(checkpoint, weight, fused ? "_activation_scale" : ".activation_scale",
                                   fused ? "_input_scale" : ".input_scale", &input_scale, error);
@@ -231,7 +228,8 @@ static enum status fp8_weight_detect(const struct checkpoint *checkpoint, const 
     layout->tensors[entry->scale].owner = index;
     if (!input_scale && promise->static_inputs)
         return error_set(error, STATUS_BAD_INPUT,
-                         "config.json says activation_scheme static, but FP8 weight '%s' has no activation_scale", name);
+                         "config.json says activation_scheme static, but FP8 weight '%s' has no activation_scale",
+                         name);
     if (input_scale && promise->dynamic_inputs)
         return error_set(error, STATUS_BAD_INPUT, "config.json says activation_scheme dynamic, but there is '%s'",
                          input_scale->info.name);
@@ -240,8 +238,7 @@ static enum status fp8_weight_detect(const struct checkpoint *checkpoint, const 
         enum dtype dtype = input_scale->info.dtype;
         shape_elements(input_scale->info.shape, input_scale->info.rank, &elements);
         if (elements != 1 || (dtype != DTYPE_F32 && dtype != DTYPE_BF16 && dtype != DTYPE_F16))
-            return error_set(error, STATUS_BAD_INPUT, "'%s' is not one floating-point number",
-                             input_scale->info.name);
+            return error_set(error, STATUS_BAD_INPUT, "'%s' is not one floating-point number", input_scale->info.name);
         entry->input_scale = (uint32_t)(input_scale - checkpoint->tensors);
         layout->tensors[entry->input_scale].owner = index;
     }
@@ -250,8 +247,8 @@ static enum status fp8_weight_detect(const struct checkpoint *checkpoint, const 
 
 /* A scale without its weight is data that would be dropped silently. */
 static enum status orphan_check(const struct tensor *tensor, struct error *error) {
-    static const char *const suffixes[] = {".weight_scale_inv", ".weight_scale", ".activation_scale",
-                                           ".input_scale",      "_scale_inv"};
+    static const char *const suffixes[] = {".weight_scale_inv", ".weight_scale", ".activation_scale", ".input_scale",
+                                           "_scale_inv"};
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
         if (text_ends_with(tensor->info.name, suffixes[i]))
             return error_set(error, STATUS_BAD_INPUT, "'%s' belongs to no FP8 weight of the checkpoint",
@@ -295,7 +292,8 @@ static enum status exclusion_check(const struct checkpoint *checkpoint, const st
             status = error_set_memory(error);
         else if ((entry = entry_above(entries, name, prefix)))
             status = error_set(error, STATUS_BAD_INPUT,
-                               "config.json lists '%s' among the modules that are not converted, but '%s' is FP8", entry, name);
+                               "config.json lists '%s' among the modules that are not converted, but '%s' is FP8",
+                               entry, name);
         free(prefix);
     }
     json_decref(entries);

@@ -25,15 +25,14 @@ enum status pattern_new(const char *text, struct pattern **out, struct error *er
     if (strncmp(text, "re:", 3) == 0) {
         int code;
         PCRE2_SIZE offset;
-        pattern->code =
-            pcre2_compile((PCRE2_SPTR)text + 3, PCRE2_ZERO_TERMINATED,
-                          PCRE2_ANCHORED | PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &code, &offset, NULL);
+        pattern->code = pcre2_compile((PCRE2_SPTR)text + 3, PCRE2_ZERO_TERMINATED,
+                                      PCRE2_ANCHORED | PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &code, &offset, NULL);
         if (!pattern->code) {
             PCRE2_UCHAR reason[128];
             pcre2_get_error_message(code, reason, sizeof reason);
-            enum status status = error_set(error, STATUS_BAD_INPUT,
-                                           "the pattern '%s' is not a valid regular expression: %s (at %zu)",
-                                           text, (char *)reason, (size_t)offset);
+            enum status status =
+                error_set(error, STATUS_BAD_INPUT, "the pattern '%s' is not a valid regular expression: %s (at %zu)",
+                          text, (char *)reason, (size_t)offset);
             pattern_free(pattern);
             return status;
         }
@@ -54,8 +53,7 @@ enum status pattern_match(struct pattern *pattern, const char *name, bool *match
         *matches = fnmatch(pattern->text, name, 0) == 0;
         return STATUS_OK;
     }
-    int result =
-        pcre2_match(pattern->code, (PCRE2_SPTR)name, strlen(name), 0, 0, pattern->match, pattern->limits);
+    int result = pcre2_match(pattern->code, (PCRE2_SPTR)name, strlen(name), 0, 0, pattern->match, pattern->limits);
     *matches = result >= 0;
     if (result < 0 && result != PCRE2_ERROR_NOMATCH) {
         PCRE2_UCHAR reason[128];
@@ -66,13 +64,9 @@ enum status pattern_match(struct pattern *pattern, const char *name, bool *match
     return STATUS_OK;
 }
 
-const char *pattern_text(const struct pattern *pattern) {
-    return pattern->text;
-}
+const char *pattern_text(const struct pattern *pattern) { return pattern->text; }
 
-bool pattern_is_regex(const struct pattern *pattern) {
-    return pattern->code != NULL;
-}
+bool pattern_is_regex(const struct pattern *pattern) { return pattern->code != NULL; }
 
 void pattern_free(struct pattern *pattern) {
     if (!pattern)

@@ -37,12 +37,8 @@ static const struct {
     [DTYPE_F6_E3M2] = {"F6_E3M2", 6},
 };
 
-const char *dtype_name(enum dtype dtype) {
-    return dtypes[dtype].name;
-}
-unsigned dtype_bits(enum dtype dtype) {
-    return dtypes[dtype].bits;
-}
+const char *dtype_name(enum dtype dtype) { return dtypes[dtype].name; }
+unsigned dtype_bits(enum dtype dtype) { return dtypes[dtype].bits; }
 
 static bool dtype_parse(const char *name, enum dtype *dtype) {
     for (int i = 0; i < DTYPES; i++)
@@ -63,8 +59,8 @@ bool shape_elements(const uint64_t *shape, unsigned rank, uint64_t *elements) {
 
 bool tensor_bytes(enum dtype dtype, const uint64_t *shape, unsigned rank, uint64_t *bytes) {
     uint64_t elements, bits;
-    if (!shape_elements(shape, rank, &elements) ||
-        __builtin_mul_overflow(elements, dtype_bits(dtype), &bits) || bits % 8 != 0)
+    if (!shape_elements(shape, rank, &elements) || __builtin_mul_overflow(elements, dtype_bits(dtype), &bits) ||
+        bits % 8 != 0)
         return false;
     *bytes = bits / 8;
     return true;
@@ -79,23 +75,21 @@ const char *shape_text(const uint64_t *shape, unsigned rank, char out[SHAPE_TEXT
 }
 
 /* What one entry of the header says, checked in itself but not against its neighbours. */
-static enum status entry_parse(const char *file_name, const char *name, const json_t *entry,
-                               uint64_t data_offset, struct tensor_info *tensor, struct error *error) {
+static enum status entry_parse(const char *file_name, const char *name, const json_t *entry, uint64_t data_offset,
+                               struct tensor_info *tensor, struct error *error) {
     const json_t *dtype = json_object_get(entry, "dtype");
     const json_t *shape = json_object_get(entry, "shape");
     const json_t *offsets = json_object_get(entry, "data_offsets");
-    if (!json_is_string(dtype) || !json_is_array(shape) ||
-        !json_is_array(offsets) || json_array_size(offsets) != 2)
+    if (!json_is_string(dtype) || !json_is_array(shape) || !json_is_array(offsets) || json_array_size(offsets) != 2)
         return error_set(error, STATUS_BAD_INPUT,
-                         "'%s': the header entry of tensor '%s' is not {dtype, shape, data_offsets[2]}",
-                         file_name, name);
+                         "'%s': the header entry of tensor '%s' is not {dtype, shape, data_offsets[2]}", file_name,
+                         name);
     if (!dtype_parse(json_string_value(dtype), &tensor->dtype))
-        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' has the unknown dtype '%s'", file_name,
-                         name, json_string_value(dtype));
+        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' has the unknown dtype '%s'", file_name, name,
+                         json_string_value(dtype));
     if (json_array_size(shape) > TENSOR_MAX_RANK)
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s': tensor '%s' has %zu dimensions; at most %d are supported", file_name, name,
-                         json_array_size(shape), TENSOR_MAX_RANK);
+        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' has %zu dimensions; at most %d are supported",
+                         file_name, name, json_array_size(shape), TENSOR_MAX_RANK);
     tensor->rank = (unsigned)json_array_size(shape);
     for (unsigned i = 0; i < tensor->rank; i++) {
         const json_t *extent = json_array_get(shape, i);
@@ -107,14 +101,13 @@ static enum status entry_parse(const char *file_name, const char *name, const js
     const json_t *first = json_array_get(offsets, 0), *last = json_array_get(offsets, 1);
     if (!json_is_integer(first) || !json_is_integer(last) || json_integer_value(first) < 0 ||
         json_integer_value(last) < json_integer_value(first))
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s': the data_offsets of tensor '%s' are not an ordered pair", file_name, name);
+        return error_set(error, STATUS_BAD_INPUT, "'%s': the data_offsets of tensor '%s' are not an ordered pair",
+                         file_name, name);
     uint64_t begin = (uint64_t)json_integer_value(first), end = (uint64_t)json_integer_value(last), size;
     if (!tensor_bytes(tensor->dtype, tensor->shape, tensor->rank, &size)) {
         char text[SHAPE_TEXT_MAX];
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s': tensor '%s' of shape %s and dtype %s has no size in bytes", file_name, name,
-                         shape_text(tensor->shape, tensor->rank, text), dtype_name(tensor->dtype));
+        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' of shape %s and dtype %s has no size in bytes",
+                         file_name, name, shape_text(tensor->shape, tensor->rank, text), dtype_name(tensor->dtype));
     }
     if (end - begin != size)
         return error_set(error, STATUS_BAD_INPUT,
@@ -136,8 +129,7 @@ static enum status metadata_check(const char *file_name, json_t *metadata, struc
         return error_set(error, STATUS_BAD_INPUT, "'%s': __metadata__ is not an object", file_name);
     json_object_foreach(metadata, key, value) {
         if (!json_is_string(value))
-            return error_set(error, STATUS_BAD_INPUT, "'%s': __metadata__ entry '%s' is not a string",
-                             file_name, key);
+            return error_set(error, STATUS_BAD_INPUT, "'%s': __metadata__ entry '%s' is not a string", file_name, key);
     }
     return STATUS_OK;
 }
@@ -155,13 +147,13 @@ enum status safetensors_parse(const char *name, const char *json, size_t length,
                               struct safetensors *file, struct error *error) {
     *file = (struct safetensors){.data_offset = LENGTH_FIELD + (uint64_t)length};
     if (length == 0 || json[0] != '{')
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s' is not a safetensors file: its header does not start with '{'", name);
+        return error_set(error, STATUS_BAD_INPUT, "'%s' is not a safetensors file: its header does not start with '{'",
+                         name);
     json_error_t at;
     json_t *root = json_loadb(json, length, JSON_REJECT_DUPLICATES, &at);
     if (!root)
-        return error_set(error, STATUS_BAD_INPUT, "'%s': the header is not valid JSON: %s (byte %d)", name,
-                         at.text, at.position);
+        return error_set(error, STATUS_BAD_INPUT, "'%s': the header is not valid JSON: %s (byte %d)", name, at.text,
+                         at.position);
     enum status status = STATUS_OK;
     file->tensors = calloc(json_object_size(root) + 1, sizeof *file->tensors);
     if (!file->tensors)
@@ -201,8 +193,8 @@ enum status safetensors_parse(const char *name, const char *json, size_t length,
     }
     if (expected != file_size)
         return error_set(error, STATUS_BAD_INPUT,
-                         "'%s': the tensors end at byte %" PRIu64 " but the file has %" PRIu64 " bytes", name,
-                         expected, file_size);
+                         "'%s': the tensors end at byte %" PRIu64 " but the file has %" PRIu64 " bytes", name, expected,
+                         file_size);
     return STATUS_OK;
 }
 
@@ -211,9 +203,8 @@ enum status safetensors_read(struct byte_source *source, struct safetensors *fil
     uint64_t file_size = source->identity.size;
     uint8_t field[LENGTH_FIELD];
     if (file_size < LENGTH_FIELD)
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s' has %" PRIu64 " bytes: too short for a safetensors file", source->name,
-                         file_size);
+        return error_set(error, STATUS_BAD_INPUT, "'%s' has %" PRIu64 " bytes: too short for a safetensors file",
+                         source->name, file_size);
     enum status status = byte_source_read_at(source, 0, field, sizeof field, error);
     if (status != STATUS_OK)
         return status;

@@ -4,9 +4,7 @@
 #include <stdio.h>
 
 /* struct sha256 is OpenSSL's own context under a name that says what it does. */
-static EVP_MD_CTX *context(struct sha256 *hash) {
-    return (EVP_MD_CTX *)hash;
-}
+static EVP_MD_CTX *context(struct sha256 *hash) { return (EVP_MD_CTX *)hash; }
 
 struct sha256 *sha256_new(void) {
     EVP_MD_CTX *new = EVP_MD_CTX_new();
@@ -25,9 +23,7 @@ void sha256_digest(struct sha256 *hash, uint8_t digest[SHA256_SIZE]) {
     EVP_DigestFinal_ex(context(hash), digest, NULL);
 }
 
-void sha256_free(struct sha256 *hash) {
-    EVP_MD_CTX_free(context(hash));
-}
+void sha256_free(struct sha256 *hash) { EVP_MD_CTX_free(context(hash)); }
 
 enum status sha256_of(const void *bytes, size_t length, uint8_t digest[SHA256_SIZE], struct error *error) {
     struct sha256 *hash = sha256_new();

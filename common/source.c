@@ -41,8 +41,7 @@ static enum status file_read_at(struct byte_source *source, uint64_t offset, voi
     return STATUS_OK;
 }
 
-static enum status file_identify(struct byte_source *source, struct source_identity *now,
-                                 struct error *error) {
+static enum status file_identify(struct byte_source *source, struct source_identity *now, struct error *error) {
     struct stat stat;
     if (fstat(((struct file_source *)source)->fd, &stat) != 0)
         return error_set_errno(error, STATUS_IO, errno, "cannot stat '%s'", source->name);
@@ -71,8 +70,8 @@ enum status byte_source_open_file(const char *path, struct byte_source **out, st
     *out = NULL;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a FIFO must not hang us */
     if (fd < 0)
-        return error_set_errno(error, errno == ENOENT || errno == ENOTDIR ? STATUS_BAD_INPUT : STATUS_IO,
-                               errno, "cannot open '%s'", path);
+        return error_set_errno(error, errno == ENOENT || errno == ENOTDIR ? STATUS_BAD_INPUT : STATUS_IO, errno,
+                               "cannot open '%s'", path);
     struct stat stat;
     if (fstat(fd, &stat) != 0) {
         enum status status = error_set_errno(error, STATUS_IO, errno, "cannot stat '%s'", path);
@@ -84,14 +83,13 @@ enum status byte_source_open_file(const char *path, struct byte_source **out, st
         return error_set(error, STATUS_BAD_INPUT, "'%s' is not a regular file", path);
     }
     struct file_source *source = calloc(1, sizeof *source);
-    char *name = strdup(path);
-    if (!source || !name) {
+    if (source)
+        source->base = (struct byte_source){&file_operations, strdup(path), identity_of(&stat)};
+    if (!source || !source->base.name) {
         free(source);
-        free(name);
         close(fd);
         return error_set_memory(error);
     }
-    source->base = (struct byte_source){&file_operations, name, identity_of(&stat)};
     source->fd = fd;
     *out = &source->base;
     return STATUS_OK;
@@ -134,9 +132,9 @@ enum status file_read(const char *path, size_t limit, char **bytes, size_t *leng
     uint64_t size = source->identity.size;
     char *buffer = NULL;
     if (size > limit)
-        status = error_set(error, STATUS_BAD_INPUT,
-                           "'%s' has %" PRIu64 " bytes, more than the %zu that such a file may have", path,
-                           size, limit);
+        status =
+            error_set(error, STATUS_BAD_INPUT,
+                      "'%s' has %" PRIu64 " bytes, more than the %zu that such a file may have", path, size, limit);
     else if (!(buffer = malloc((size_t)size + 1)))
         status = error_set_memory(error);
     else

@@ -19,8 +19,7 @@ struct source_identity {
 struct byte_source;
 
 struct byte_source_operations {
-    enum status (*read_at)(struct byte_source *source, uint64_t offset, void *buffer, size_t size,
-                           struct error *error);
+    enum status (*read_at)(struct byte_source *source, uint64_t offset, void *buffer, size_t size, struct error *error);
     /* Fills *now with the identity as it is at this moment. */
     enum status (*identify)(struct byte_source *source, struct source_identity *now, struct error *error);
     /* A hint that the range will be read soon. May do nothing. */

@@ -26,19 +26,19 @@ struct error {
 };
 
 /*
- * Formats a message into *error and returns `status`, so that a failing function can end in
- * `return error_set(error, STATUS_IO, ...)`. Control characters (names come from strangers' files) are
- * written as \xNN: a message never moves the cursor or changes the colours of a terminal.
- * `error` may be NULL.
+ * Formats a message into *error; its value is `status`, so that a failing function can end in
+ * `return error_set(error, STATUS_IO, ...)`. (Macros, so that analyzers see which status it is.) Control characters
+ * (names come from strangers' files) are written as \xNN: a message never moves the cursor or changes the colours of
+ * a terminal. `error` may be NULL.
  */
-enum status error_set(struct error *error, enum status status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+#define error_set(error, status, ...) (error_write((error), 0, __VA_ARGS__), (status))
 
 /* As error_set, with ": " and strerror(error_number) at the end. */
-enum status error_set_errno(struct error *error, enum status status, int error_number, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+#define error_set_errno(error, status, error_number, ...) (error_write((error), (error_number), __VA_ARGS__), (status))
 
-/* The error of a failed allocation: STATUS_IO. */
-enum status error_set_memory(struct error *error);
+/* The error of a failed allocation. */
+#define error_set_memory(error) (error_write((error), 0, "out of memory"), STATUS_IO)
+
+void error_write(struct error *error, int error_number, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -56,9 +56,7 @@ void text_append(struct text *text, const void *bytes, size_t length) {
     text->bytes[text->length] = '\0';
 }
 
-void text_append_string(struct text *text, const char *string) {
-    text_append(text, string, strlen(string));
-}
+void text_append_string(struct text *text, const char *string) { text_append(text, string, strlen(string)); }
 
 void text_printf(struct text *text, const char *format, ...) {
     va_list arguments;

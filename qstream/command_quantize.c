@@ -144,13 +144,20 @@ static enum status option_parse(int option, const char *value, struct arguments 
 static enum status arguments_parse(int argc, char **argv, struct arguments *arguments, bool *help,
                                    struct error *error) {
     static const struct option options[] = {
-        {"recipe", required_argument, NULL, 'r'},     {"rule", required_argument, NULL, 'R'},
-        {"gamma", required_argument, NULL, 'g'},      {"shard-size", required_argument, NULL, 's'},
-        {"memory", required_argument, NULL, 'm'},     {"jobs", required_argument, NULL, 'j'},
-        {"part", required_argument, NULL, 'p'},       {"cpu", required_argument, NULL, 'c'},
-        {"dry-run", no_argument, NULL, 'n'},          {"finish", no_argument, NULL, 'f'},
-        {"hash-source", no_argument, NULL, 'H'},      {"json", no_argument, NULL, 'J'},
-        {"quiet", no_argument, NULL, 'q'},            {"help", no_argument, NULL, 'h'},
+        {"recipe", required_argument, NULL, 'r'},
+        {"rule", required_argument, NULL, 'R'},
+        {"gamma", required_argument, NULL, 'g'},
+        {"shard-size", required_argument, NULL, 's'},
+        {"memory", required_argument, NULL, 'm'},
+        {"jobs", required_argument, NULL, 'j'},
+        {"part", required_argument, NULL, 'p'},
+        {"cpu", required_argument, NULL, 'c'},
+        {"dry-run", no_argument, NULL, 'n'},
+        {"finish", no_argument, NULL, 'f'},
+        {"hash-source", no_argument, NULL, 'H'},
+        {"json", no_argument, NULL, 'J'},
+        {"quiet", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     *arguments = (struct arguments){.plan = {.rule = SCALE_RULE_MSE, .gamma = GAMMA_NONE},
@@ -167,8 +174,7 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         }
         if (option == '?' || option == ':')
             return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream quantize --help'",
-                             option == ':' ? "a value is missing behind" : "there is no option",
-                             argv[optind - 1]);
+                             option == ':' ? "a value is missing behind" : "there is no option", argv[optind - 1]);
         enum status status = option_parse(option, optarg, arguments, error);
         if (status != STATUS_OK)
             return status;
@@ -209,7 +215,8 @@ static char *recipe_path(const char *recipe) {
 /* Whether one of the two folders is, or lies inside, the other. */
 static bool folders_overlap(const char *a, const char *b) {
     size_t x = strlen(a), y = strlen(b), shorter = x < y ? x : y;
-    return strncmp(a, b, shorter) == 0 && ((a[shorter] == '\0' && (b[shorter] == '/' || !b[shorter])) || a[shorter] == '/');
+    return strncmp(a, b, shorter) == 0 &&
+           ((a[shorter] == '\0' && (b[shorter] == '/' || !b[shorter])) || a[shorter] == '/');
 }
 
 static enum status destination_overlap_check(const char *source, const char *destination, struct error *error) {
@@ -227,8 +234,8 @@ static enum status destination_overlap_check(const char *source, const char *des
     }
     enum status status = STATUS_OK;
     if (from && to && folders_overlap(from, to))
-        status = error_set(error, STATUS_USAGE, "SRC and DST must be separate folders, but '%s' and '%s' overlap", source,
-                           destination);
+        status = error_set(error, STATUS_USAGE, "SRC and DST must be separate folders, but '%s' and '%s' overlap",
+                           source, destination);
     free(from);
     free(to);
     return status;
@@ -263,7 +270,8 @@ static enum status destination_look(const char *path, const struct fingerprint *
     if (!folder && errno == ENOENT)
         return STATUS_OK;
     if (!folder)
-        return error_set_errno(error, errno == ENOTDIR ? STATUS_USAGE : STATUS_IO, errno, "cannot use '%s' as DST", path);
+        return error_set_errno(error, errno == ENOTDIR ? STATUS_USAGE : STATUS_IO, errno, "cannot use '%s' as DST",
+                               path);
     bool empty = true, begun = false, published = false;
     struct dirent *entry;
     while ((entry = readdir(folder))) {
@@ -377,10 +385,10 @@ static enum status destination_lock(const struct arguments *arguments, int *fd, 
     if (status == STATUS_OK && (*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0)
         status = error_set_errno(error, STATUS_IO, errno, "cannot create '%s'", path);
     if (status == STATUS_OK && flock(*fd, (arguments->parts ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0)
-        status = errno == EWOULDBLOCK ? error_set(error, STATUS_USAGE,
-                                                  "another qstream is at work on '%s'; wait for it, or stop it",
-                                                  arguments->destination)
-                                      : error_set_errno(error, STATUS_IO, errno, "cannot lock '%s'", path);
+        status = errno == EWOULDBLOCK
+                     ? error_set(error, STATUS_USAGE, "another qstream is at work on '%s'; wait for it, or stop it",
+                                 arguments->destination)
+                     : error_set_errno(error, STATUS_IO, errno, "cannot lock '%s'", path);
     free(work);
     free(path);
     return status;
@@ -399,8 +407,8 @@ static enum status journals_check(const struct arguments *arguments, struct erro
     char ending[32];
     snprintf(ending, sizeof ending, "-of-%05u", arguments->parts);
     for (int i = 0; i < count; i++) {
-        bool ours = arguments->parts ? text_ends_with(entries[i]->d_name, ending)
-                                     : strcmp(entries[i]->d_name, "journal") == 0;
+        bool ours =
+            arguments->parts ? text_ends_with(entries[i]->d_name, ending) : strcmp(entries[i]->d_name, "journal") == 0;
         if (!ours && status == STATUS_OK)
             status = error_set(error, STATUS_USAGE,
                                "'%s' holds the work of a run that was cut otherwise ('%s'); go on with that one, or "
@@ -450,7 +458,8 @@ static enum status parts_collect(const struct arguments *arguments, const struct
         struct stat file;
         if (!partial || !final)
             status = error_set_memory(error);
-        else if ((stat(partial, &file) != 0 && stat(final, &file) != 0) || (uint64_t)file.st_size != plan->shards[s].size)
+        else if ((stat(partial, &file) != 0 && stat(final, &file) != 0) ||
+                 (uint64_t)file.st_size != plan->shards[s].size)
             status = error_set(error, STATUS_BAD_INPUT,
                                "'%s' is missing or has another size than its journal says; run its part again from an "
                                "empty folder",
@@ -496,7 +505,8 @@ static enum status session_plan(struct session *session, struct error *error) {
         status = plan_build(&session->checkpoint, &session->layout, &session->recipe, &arguments->plan, &session->plan,
                             error);
     if (status == STATUS_OK)
-        status = fingerprint_make(&session->plan, &session->recipe, arguments->hash_source, &session->fingerprint, error);
+        status =
+            fingerprint_make(&session->plan, &session->recipe, arguments->hash_source, &session->fingerprint, error);
     return status;
 }
 
@@ -507,7 +517,8 @@ static enum status jobs_limit(const struct session *session, unsigned *jobs, str
     for (size_t i = 0; i < plan->shard_count; i++)
         header = plan->shards[i].header_size > header ? plan->shards[i].header_size : header;
     tables += session->checkpoint.tensor_count * (sizeof(struct tensor) + sizeof(struct tensor_layout) + 128);
-    tables += plan->output_count * (sizeof(struct plan_output) + 128) + plan->job_count * (sizeof(struct plan_job) + 16);
+    tables +=
+        plan->output_count * (sizeof(struct plan_output) + 128) + plan->job_count * (sizeof(struct plan_job) + 16);
     tables += plan->module_count * 128 + (uint64_t)plan->tile_count * 2 + 2 * header;
     if (session->arguments.hash_source)
         tables += (uint64_t)plan->tile_count * SHA256_SIZE;
@@ -631,8 +642,9 @@ static enum status session_run(struct session *session, struct error *error) {
     if (status == STATUS_OK)
         status = run_state_init(&session->plan, arguments->hash_source, &session->state, error);
     if (status == STATUS_OK)
-        status = arguments->finish ? parts_collect(arguments, &session->plan, &session->fingerprint, &session->state, error)
-                                   : session_execute(session, error);
+        status = arguments->finish
+                     ? parts_collect(arguments, &session->plan, &session->fingerprint, &session->state, error)
+                     : session_execute(session, error);
     if (status != STATUS_OK)
         return status;
     if (arguments->parts) {

@@ -254,7 +254,7 @@ static enum status targets_derive(const struct plan *plan, enum scheme scheme, j
     enum status status = STATUS_OK;
     bool exact = false;
     *targets = NULL;
-    for (int explicit = 0; explicit <= 1 && !exact && status == STATUS_OK; explicit++) {
+    for (int explicit = 0; explicit <= 1 && !exact && status == STATUS_OK; explicit ++) {
         json_decref(*targets);
         *targets = targets_write(parents, explicit);
         status = targets_check(plan, scheme, *targets, &exact, error);
@@ -311,8 +311,8 @@ static enum status quantization_config(const struct plan *plan, const struct rec
         status = ignore_derive(plan, recipe, ignore, error);
     if (status == STATUS_OK) {
         *out = format ? json_pack("{s:s, s:s, s:s, s:O, s:O, s:n}", "quant_method", "compressed-tensors", "format",
-                                  format, "quantization_status", "compressed", "config_groups", groups, "ignore", ignore,
-                                  "kv_cache_scheme")
+                                  format, "quantization_status", "compressed", "config_groups", groups, "ignore",
+                                  ignore, "kv_cache_scheme")
                       : json_null();
         if (!*out)
             status = error_set_memory(error);

@@ -18,8 +18,7 @@ uint16_t fp8_scale_from_amax(uint16_t amax) {
     return scale == 0 ? BF16_EPSILON : scale;
 }
 
-static void fp8_e4m3_to_bf16_by_table(const uint8_t *in, size_t count, const uint16_t table[256],
-                                      uint16_t *out) {
+static void fp8_e4m3_to_bf16_by_table(const uint8_t *in, size_t count, const uint16_t table[256], uint16_t *out) {
     for (size_t i = 0; i < count; i++)
         out[i] = table[in[i]];
 }

@@ -1,7 +1,7 @@
 /*
  * Conversions of weight rows around MXFP4: any source format to BF16, and BF16 to FP8 as compressed-tensors'
- * FP8_DYNAMIC does it. Each exists as plain C and as SIMD variants equal to it bit for bit; `convert_for`
- * gives the set for a level.
+ * FP8_DYNAMIC does it. Each exists as plain C and as SIMD variants equal to it bit for bit; `convert_for` gives
+ * the set for a level. Input and output must not overlap; any alignment that their element types have will do.
  */
 #ifndef QSTREAM_QSTREAM_CONVERT_H
 #define QSTREAM_QSTREAM_CONVERT_H
@@ -12,13 +12,18 @@
 #include "common/cpu.h"
 
 struct convert {
-    /* out[i] = bf16(fp8_e4m3(in[i]) * scale): the product in float32, then rounded to BF16. NaN stays NaN. */
+    /*
+     * out[i] = bf16(fp8_e4m3(in[i]) * scale): the product in float32, then rounded to BF16. Where it is NaN, the
+     * quiet NaN 0x7fc0 with the code's sign.
+     */
     void (*fp8_e4m3_to_bf16)(const uint8_t *in, size_t count, float scale, uint16_t *out);
 
-    /* The same through a table made once per scale by fp8_table_fill: table[code] = bf16(fp8_e4m3(code) *
-     * scale). */
-    void (*fp8_e4m3_to_bf16_by_table)(const uint8_t *in, size_t count, const uint16_t table[256],
-                                      uint16_t *out);
+    /*
+     * The same through a table made once per scale by fp8_table_fill: table[code] = bf16(fp8_e4m3(code) * scale).
+     * Its upper half is the lower one with the sign flipped, and need not be read. Pays off from about a thousand
+     * values under one scale.
+     */
+    void (*fp8_e4m3_to_bf16_by_table)(const uint8_t *in, size_t count, const uint16_t table[256], uint16_t *out);
 
     void (*f32_to_bf16)(const float *in, size_t count, uint16_t *out);
     void (*f16_to_bf16)(const uint16_t *in, size_t count, uint16_t *out); /* via float32 */

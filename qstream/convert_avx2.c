@@ -36,8 +36,7 @@ static inline void table_split(const uint16_t table[256], struct byte_table *low
 }
 
 /* Tables are symmetric (see fp8_table_fill): the sign bit of the code goes to the sign bit of the result. */
-static void fp8_e4m3_to_bf16_by_table(const uint8_t *in, size_t count, const uint16_t table[256],
-                                      uint16_t *out) {
+static void fp8_e4m3_to_bf16_by_table(const uint8_t *in, size_t count, const uint16_t table[256], uint16_t *out) {
     struct byte_table low, high;
     table_split(table, &low, &high);
     const __m256i sign = _mm256_set1_epi8((char)0x80), sixteen = _mm256_set1_epi8(16);

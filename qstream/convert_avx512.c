@@ -13,17 +13,15 @@
  * A 128-entry byte table fits two registers, and vpermi2b looks 64 codes up in it at once. Tables are
  * symmetric (see fp8_table_fill): the sign bit of the code goes to the sign bit of the result.
  */
-static void fp8_e4m3_to_bf16_by_table(const uint8_t *in, size_t count, const uint16_t table[256],
-                                      uint16_t *out) {
+static void fp8_e4m3_to_bf16_by_table(const uint8_t *in, size_t count, const uint16_t table[256], uint16_t *out) {
     __m512i low[2], high[2];
     for (int half = 0; half < 2; half++) {
         __m512i first = _mm512_loadu_si512(table + 64 * half);
         __m512i second = _mm512_loadu_si512(table + 64 * half + 32);
-        low[half] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi16_epi8(first)),
-                                       _mm512_cvtepi16_epi8(second), 1);
-        high[half] =
-            _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi16_epi8(_mm512_srli_epi16(first, 8))),
-                               _mm512_cvtepi16_epi8(_mm512_srli_epi16(second, 8)), 1);
+        low[half] =
+            _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi16_epi8(first)), _mm512_cvtepi16_epi8(second), 1);
+        high[half] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi16_epi8(_mm512_srli_epi16(first, 8))),
+                                        _mm512_cvtepi16_epi8(_mm512_srli_epi16(second, 8)), 1);
     }
     /* Unpacking works within 128-bit lanes: deal the eight-byte groups so that results come out in order. */
     const __m512i deal = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);

@@ -20,8 +20,7 @@ static inline uint8x16_t look_up(const struct byte_table *table, uint8x16_t magn
 }
 
 /* Tables are symmetric (see fp8_table_fill): the sign bit of the code goes to the sign bit of the result. */
-static void fp8_e4m3_to_bf16_by_table(const uint8_t *in, size_t count, const uint16_t table[256],
-                                      uint16_t *out) {
+static void fp8_e4m3_to_bf16_by_table(const uint8_t *in, size_t count, const uint16_t table[256], uint16_t *out) {
     struct byte_table low, high;
     for (int i = 0; i < 8; i++) {
         uint8x16x2_t entries = vld2q_u8((const uint8_t *)(table + 16 * i));

@@ -92,10 +92,10 @@ struct shard_run {
     pthread_mutex_t hashing; /* held by the one worker that hashes */
     int fd;                  /* -1: not open yet, or complete */
     struct sha256 *hash;
-    uint32_t output;          /* the frontier: this output of the shard ... */
-    uint32_t tile;            /* ... up to this tile of its job */
-    atomic_bool hashed;       /* the digest is known */
-    bool dirty;               /* written to since the last sync; under run.lock */
+    uint32_t output;    /* the frontier: this output of the shard ... */
+    uint32_t tile;      /* ... up to this tile of its job */
+    atomic_bool hashed; /* the digest is known */
+    bool dirty;         /* written to since the last sync; under run.lock */
 };
 
 struct run {
@@ -106,17 +106,17 @@ struct run {
     _Atomic uint8_t *finished; /* [tile_count] written, not necessarily synced */
     uint32_t end_tile;
     atomic_uint next_tile;
-    atomic_uint *amax;        /* [job_count] running maxima of the first pass */
-    atomic_uint *amax_left;   /* [job_count] tiles of a job that the first pass still has to read */
+    atomic_uint *amax;      /* [job_count] running maxima of the first pass */
+    atomic_uint *amax_left; /* [job_count] tiles of a job that the first pass still has to read */
     atomic_bool stop;
     atomic_uint_fast64_t bytes_done; /* of the output */
-    pthread_mutex_t lock;     /* guards what follows */
+    pthread_mutex_t lock;            /* guards what follows */
     pthread_cond_t changed;
-    uint32_t *pending;        /* tiles to be journaled */
+    uint32_t *pending; /* tiles to be journaled */
     size_t pending_count, pending_capacity;
     uint64_t pending_bytes;
-    unsigned running;         /* workers that have not ended */
-    enum status status;       /* the first failure */
+    unsigned running;   /* workers that have not ended */
+    enum status status; /* the first failure */
     struct error error;
     bool first_pass;
 };
@@ -355,7 +355,8 @@ static void worker_main(void *context, unsigned number) {
         status = tile_run(run, &worker, tile, &error);
     }
     /* Tiles of an earlier run may still have to be hashed. */
-    for (uint32_t s = run->options->first_shard; !run->first_pass && s < run->options->end_shard && status == STATUS_OK; s++)
+    for (uint32_t s = run->options->first_shard; !run->first_pass && s < run->options->end_shard && status == STATUS_OK;
+         s++)
         if (!atomic_load(&run->shards[s].hashed) && !atomic_load(&run->stop)) {
             pthread_mutex_lock(&run->lock);
             status = shard_open(run, s, &error);
@@ -536,7 +537,8 @@ static enum status pass(struct run *run, struct journal *journal, uint32_t first
         *error = run->error;
     }
     if (status == STATUS_OK && interrupt_pending())
-        status = error_set(error, STATUS_INTERRUPTED, "interrupted; what is done is kept, run the same command to go on");
+        status =
+            error_set(error, STATUS_INTERRUPTED, "interrupted; what is done is kept, run the same command to go on");
     return status;
 }
 
@@ -599,8 +601,8 @@ static void run_free(struct run *run) {
     free(run->pending);
 }
 
-enum status execute(const struct plan *plan, const struct execute_options *options, const struct fingerprint *fingerprint,
-                    struct run_state *state, struct error *error) {
+enum status execute(const struct plan *plan, const struct execute_options *options,
+                    const struct fingerprint *fingerprint, struct run_state *state, struct error *error) {
     struct run run = {.plan = plan, .options = options, .state = state};
     struct journal *journal = NULL;
     enum status status = run_init(&run, error);

@@ -13,10 +13,10 @@
 #include "qstream/plan.h"
 
 struct execute_options {
-    const char *folder;       /* of the output, exists */
-    const char *journal;      /* path of the journal */
+    const char *folder;              /* of the output, exists */
+    const char *journal;             /* path of the journal */
     uint32_t first_shard, end_shard; /* the share of this run */
-    unsigned jobs;            /* worker threads */
+    unsigned jobs;                   /* worker threads */
     enum cpu_level cpu;
     bool hash_source;
     bool quiet;
@@ -24,12 +24,12 @@ struct execute_options {
 
 /* What the journals of a run say is done. */
 struct run_state {
-    uint8_t *tiles;                    /* [plan.tile_count] 1: on disk */
-    uint8_t *shards;                   /* [plan.shard_count] 1: complete, digest known */
-    uint8_t (*digests)[SHA256_SIZE];   /* [plan.shard_count] */
-    uint16_t *amax;                    /* [plan.job_count] BF16 codes */
-    uint8_t *amax_known;               /* [plan.job_count] */
-    uint8_t (*sources)[SHA256_SIZE];   /* [plan.tile_count] with --hash-source, else NULL */
+    uint8_t *tiles;                  /* [plan.tile_count] 1: on disk */
+    uint8_t *shards;                 /* [plan.shard_count] 1: complete, digest known */
+    uint8_t (*digests)[SHA256_SIZE]; /* [plan.shard_count] */
+    uint16_t *amax;                  /* [plan.job_count] BF16 codes */
+    uint8_t *amax_known;             /* [plan.job_count] */
+    uint8_t (*sources)[SHA256_SIZE]; /* [plan.tile_count] with --hash-source, else NULL */
     const struct plan *plan;
 };
 
@@ -46,7 +46,7 @@ char *shard_final_path(const struct plan *plan, size_t shard, const char *folder
  * what earlier runs did and, at the end, all of it. STATUS_INTERRUPTED after SIGINT or SIGTERM: what was done so
  * far is journaled.
  */
-enum status execute(const struct plan *plan, const struct execute_options *options, const struct fingerprint *fingerprint,
-                    struct run_state *state, struct error *error);
+enum status execute(const struct plan *plan, const struct execute_options *options,
+                    const struct fingerprint *fingerprint, struct run_state *state, struct error *error);
 
 #endif

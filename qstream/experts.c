@@ -47,8 +47,7 @@ static bool config_member(const struct checkpoint *checkpoint, const char *key, 
     struct json_span top = json_text_object(checkpoint->config, checkpoint->config_length);
     struct json_member text;
     if (json_text_member(checkpoint->config, top, "text_config", &text) &&
-        checkpoint->config[text.value.begin] == '{' &&
-        json_text_member(checkpoint->config, text.value, key, member))
+        checkpoint->config[text.value.begin] == '{' && json_text_member(checkpoint->config, text.value, key, member))
         return true;
     return json_text_member(checkpoint->config, top, key, member);
 }
@@ -57,8 +56,7 @@ static bool config_member(const struct checkpoint *checkpoint, const char *key, 
 static bool known_transposed(const char *model_type, size_t length) {
     static const char *const architectures[] = {"qwen3_vl_moe", "llama4"};
     for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
-        if (length >= strlen(architectures[i]) &&
-            strncmp(model_type, architectures[i], strlen(architectures[i])) == 0)
+        if (length >= strlen(architectures[i]) && strncmp(model_type, architectures[i], strlen(architectures[i])) == 0)
             return true;
     return false;
 }
@@ -70,15 +68,14 @@ enum status experts_detect(const struct checkpoint *checkpoint, const struct ten
     int kind = tensor->rank == 3 ? kind_of(tensor->name, &parent_length) : -1;
     char shape[SHAPE_TEXT_MAX];
     if (kind < 0)
-        return error_set(
-            error, STATUS_BAD_INPUT,
-            "'%s' has the shape %s but not the name of a fused expert weight (...experts.gate_up_proj, "
-            "...experts.down_proj): it cannot be split into matrices",
-            tensor->name, shape_text(tensor->shape, tensor->rank, shape));
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s' has the shape %s but not the name of a fused expert weight (...experts.gate_up_proj, "
+                         "...experts.down_proj): it cannot be split into matrices",
+                         tensor->name, shape_text(tensor->shape, tensor->rank, shape));
     struct json_member hidden_member, type_member = {0};
     if (!config_member(checkpoint, "hidden_size", &hidden_member))
-        return error_set(error, STATUS_BAD_INPUT,
-                         "config.json has no hidden_size, which tells how '%s' is stored", tensor->name);
+        return error_set(error, STATUS_BAD_INPUT, "config.json has no hidden_size, which tells how '%s' is stored",
+                         tensor->name);
     uint64_t hidden = strtoull(checkpoint->config + hidden_member.value.begin, NULL, 10);
     const char *type = "";
     size_t type_length = 0;
@@ -87,10 +84,9 @@ enum status experts_detect(const struct checkpoint *checkpoint, const struct ten
         type_length = type_member.value.end - type_member.value.begin - 2;
     }
     if (type_length >= 7 && strncmp(type, "gpt_oss", 7) == 0)
-        return error_set(
-            error, STATUS_BAD_INPUT,
-            "'%s': gpt-oss interleaves the columns of gate and up; its fused experts are not supported",
-            tensor->name);
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s': gpt-oss interleaves the columns of gate and up; its fused experts are not supported",
+                         tensor->name);
 
     /* gate and up read the hidden state, down writes it. */
     uint64_t a = tensor->shape[1], b = tensor->shape[2];
@@ -110,9 +106,8 @@ enum status experts_detect(const struct checkpoint *checkpoint, const struct ten
     experts->names[1] = kinds[kind].names[1];
     experts->projections = kinds[kind].names[1] ? 2 : 1;
     if (experts->rows % experts->projections != 0)
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s' has the shape %s: gate and up cannot both have half of it", tensor->name,
-                         shape_text(tensor->shape, 3, shape));
+        return error_set(error, STATUS_BAD_INPUT, "'%s' has the shape %s: gate and up cannot both have half of it",
+                         tensor->name, shape_text(tensor->shape, 3, shape));
     experts->rows /= experts->projections;
     bool named = parent_length >= 8 && strncmp(tensor->name + parent_length - 8, ".experts", 8) == 0;
     experts->parent = text_format("%.*s%s", (int)parent_length, tensor->name, named ? "" : ".experts");

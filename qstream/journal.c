@@ -75,8 +75,8 @@ static ssize_t read_all(int fd, uint8_t *bytes, size_t size, off_t offset) {
     return (ssize_t)done;
 }
 
-static enum status header_compare(const char *path, const uint8_t header[HEADER],
-                                  const struct fingerprint *fingerprint, struct error *error) {
+static enum status header_compare(const char *path, const uint8_t header[HEADER], const struct fingerprint *fingerprint,
+                                  struct error *error) {
     if (memcmp(header, magic, sizeof magic) != 0 ||
         load32(header + HEADER - 4) != (uint32_t)crc32(0, header, HEADER - 4))
         return error_set(error, STATUS_BAD_INPUT,
@@ -91,11 +91,10 @@ static enum status header_compare(const char *path, const uint8_t header[HEADER]
     else if (memcmp(header + 12 + 2 * SHA256_SIZE, fingerprint->options, SHA256_SIZE) != 0)
         differs = "other options (--rule, --gamma, --shard-size, --hash-source)";
     if (differs)
-        return error_set(
-            error, STATUS_USAGE,
-            "'%s' belongs to an unfinished run with %s; run that one to its end, or remove the output "
-            "folder to start anew",
-            path, differs);
+        return error_set(error, STATUS_USAGE,
+                         "'%s' belongs to an unfinished run with %s; run that one to its end, or remove the output "
+                         "folder to start anew",
+                         path, differs);
     return STATUS_OK;
 }
 
@@ -137,8 +136,7 @@ static enum status open_locked(const char *path, int flags, int *fd, struct erro
     if (flock(*fd, LOCK_EX | LOCK_NB) != 0) {
         enum status status =
             errno == EWOULDBLOCK
-                ? error_set(error, STATUS_USAGE,
-                            "another qstream is at work on '%s'; wait for it, or stop it", path)
+                ? error_set(error, STATUS_USAGE, "another qstream is at work on '%s'; wait for it, or stop it", path)
                 : error_set_errno(error, STATUS_IO, errno, "cannot lock '%s'", path);
         close(*fd);
         *fd = -1;
@@ -147,8 +145,8 @@ static enum status open_locked(const char *path, int flags, int *fd, struct erro
     return STATUS_OK;
 }
 
-enum status journal_open(const char *path, const struct fingerprint *fingerprint, journal_visit *visit,
-                         void *context, struct journal **out, struct error *error) {
+enum status journal_open(const char *path, const struct fingerprint *fingerprint, journal_visit *visit, void *context,
+                         struct journal **out, struct error *error) {
     *out = NULL;
     struct journal *journal = calloc(1, sizeof *journal);
     if (!journal)
@@ -187,8 +185,8 @@ enum status journal_open(const char *path, const struct fingerprint *fingerprint
     return STATUS_OK;
 }
 
-enum status journal_read(const char *path, const struct fingerprint *fingerprint, journal_visit *visit,
-                         void *context, struct error *error) {
+enum status journal_read(const char *path, const struct fingerprint *fingerprint, journal_visit *visit, void *context,
+                         struct error *error) {
     int fd;
     enum status status = open_locked(path, O_RDONLY, &fd, error);
     if (status != STATUS_OK)

@@ -46,12 +46,12 @@ typedef void journal_visit(void *context, const struct journal_record *record);
  * An existing one must have the same fingerprint: else STATUS_USAGE with what differs. Someone else holds the
  * lock: STATUS_USAGE.
  */
-enum status journal_open(const char *path, const struct fingerprint *fingerprint, journal_visit *visit,
-                         void *context, struct journal **journal, struct error *error);
+enum status journal_open(const char *path, const struct fingerprint *fingerprint, journal_visit *visit, void *context,
+                         struct journal **journal, struct error *error);
 
 /* Reads a journal that need not be continued; it must exist, match and not be locked by a running process. */
-enum status journal_read(const char *path, const struct fingerprint *fingerprint, journal_visit *visit,
-                         void *context, struct error *error);
+enum status journal_read(const char *path, const struct fingerprint *fingerprint, journal_visit *visit, void *context,
+                         struct error *error);
 
 /*
  * Appends records and syncs the file. After a failure the journal must not be used further: what it holds on

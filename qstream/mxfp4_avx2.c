@@ -13,16 +13,12 @@ typedef struct {
     __m256i a, b;
 } lanes;
 
-static inline __m256i set1(int n) {
-    return _mm256_set1_epi16((short)n);
-}
+static inline __m256i set1(int n) { return _mm256_set1_epi16((short)n); }
 
 static inline lanes lanes_load(const uint16_t *p) {
     return (lanes){_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 16))};
 }
-static inline lanes lanes_set1(int n) {
-    return (lanes){set1(n), set1(n)};
-}
+static inline lanes lanes_set1(int n) { return (lanes){set1(n), set1(n)}; }
 static inline lanes lanes_and(lanes x, lanes y) {
     return (lanes){_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)};
 }
@@ -35,9 +31,7 @@ static inline lanes lanes_sub(lanes x, lanes y) {
 static inline lanes lanes_greater(lanes x, lanes y) {
     return (lanes){_mm256_cmpgt_epi16(x.a, y.a), _mm256_cmpgt_epi16(x.b, y.b)};
 }
-static inline lanes lanes_abs(lanes x) {
-    return (lanes){_mm256_abs_epi16(x.a), _mm256_abs_epi16(x.b)};
-}
+static inline lanes lanes_abs(lanes x) { return (lanes){_mm256_abs_epi16(x.a), _mm256_abs_epi16(x.b)}; }
 static inline lanes lanes_excess(lanes x, lanes y) {
     return (lanes){_mm256_subs_epu16(x.a, y.a), _mm256_subs_epu16(x.b, y.b)};
 }
@@ -57,9 +51,7 @@ static inline __m256i fixed(__m256i u, int e) {
     __m256i significand = _mm256_or_si256(_mm256_and_si256(u, set1(0x7f)), set1(0x80));
     return _mm256_mullo_epi16(significand, _mm256_shuffle_epi8(powers, distance));
 }
-static inline lanes lanes_fixed(lanes u, int e) {
-    return (lanes){fixed(u.a, e), fixed(u.b, e)};
-}
+static inline lanes lanes_fixed(lanes u, int e) { return (lanes){fixed(u.a, e), fixed(u.b, e)}; }
 
 static inline int lanes_largest(lanes u) {
     __m256i half = _mm256_max_epu16(u.a, u.b);
@@ -70,8 +62,7 @@ static inline int lanes_largest(lanes u) {
 }
 
 static inline int lanes_second_largest(lanes u, int largest) {
-    __m256i equal_a = _mm256_cmpeq_epi16(u.a, set1(largest)),
-            equal_b = _mm256_cmpeq_epi16(u.b, set1(largest));
+    __m256i equal_a = _mm256_cmpeq_epi16(u.a, set1(largest)), equal_b = _mm256_cmpeq_epi16(u.b, set1(largest));
     unsigned equal = (unsigned)_mm256_movemask_epi8(_mm256_packs_epi16(equal_a, equal_b));
     if ((equal & (equal - 1)) != 0)
         return largest;
@@ -159,8 +150,7 @@ static inline void lanes_encode(lanes x, lanes bits, enum e2m1_ties ties, int le
 
     __m256i signs;
     if (least < 0) { /* saturation keeps the sign bit */
-        signs =
-            _mm256_and_si256(_mm256_srli_epi16(_mm256_packs_epi16(bits.a, bits.b), 4), _mm256_set1_epi8(8));
+        signs = _mm256_and_si256(_mm256_srli_epi16(_mm256_packs_epi16(bits.a, bits.b), 4), _mm256_set1_epi8(8));
     } else {
         lanes beyond = lanes_excess(bits, lanes_set1(0x8000 + least));
         __m256i none = _mm256_cmpeq_epi8(_mm256_packus_epi16(beyond.a, beyond.b), _mm256_setzero_si256());

@@ -11,33 +11,15 @@
 
 typedef __m512i lanes;
 
-static inline lanes lanes_load(const uint16_t *p) {
-    return _mm512_loadu_si512(p);
-}
-static inline lanes lanes_set1(int n) {
-    return _mm512_set1_epi16((short)n);
-}
-static inline lanes lanes_and(lanes a, lanes b) {
-    return _mm512_and_si512(a, b);
-}
-static inline lanes lanes_add(lanes a, lanes b) {
-    return _mm512_add_epi16(a, b);
-}
-static inline lanes lanes_sub(lanes a, lanes b) {
-    return _mm512_sub_epi16(a, b);
-}
-static inline lanes lanes_greater(lanes a, lanes b) {
-    return _mm512_movm_epi16(_mm512_cmpgt_epi16_mask(a, b));
-}
-static inline lanes lanes_abs(lanes a) {
-    return _mm512_abs_epi16(a);
-}
-static inline lanes lanes_excess(lanes a, lanes b) {
-    return _mm512_subs_epu16(a, b);
-}
-static inline lanes lanes_shift_right(lanes a, int n) {
-    return _mm512_srl_epi16(a, _mm_cvtsi32_si128(n));
-}
+static inline lanes lanes_load(const uint16_t *p) { return _mm512_loadu_si512(p); }
+static inline lanes lanes_set1(int n) { return _mm512_set1_epi16((short)n); }
+static inline lanes lanes_and(lanes a, lanes b) { return _mm512_and_si512(a, b); }
+static inline lanes lanes_add(lanes a, lanes b) { return _mm512_add_epi16(a, b); }
+static inline lanes lanes_sub(lanes a, lanes b) { return _mm512_sub_epi16(a, b); }
+static inline lanes lanes_greater(lanes a, lanes b) { return _mm512_movm_epi16(_mm512_cmpgt_epi16_mask(a, b)); }
+static inline lanes lanes_abs(lanes a) { return _mm512_abs_epi16(a); }
+static inline lanes lanes_excess(lanes a, lanes b) { return _mm512_subs_epu16(a, b); }
+static inline lanes lanes_shift_right(lanes a, int n) { return _mm512_srl_epi16(a, _mm_cvtsi32_si128(n)); }
 
 /* The significand shifted by its exponent; counts of 16 and more, which negative ones are, give zero. */
 static inline lanes lanes_fixed(lanes u, int e) {
@@ -51,13 +33,12 @@ static inline lanes lanes_fixed(lanes u, int e) {
  * 8: 256 * (code - quarters), one less where a value exactly on the boundary belongs below it.
  */
 #define STEP(quarters, code, tie_below) (256 * ((code) - (quarters)) - (tie_below))
-#define STEPS(odd, even)                                                                                     \
-    STEP(0, 0, 0), STEP(1, 1, even), STEP(2, 1, 0), STEP(3, 2, odd), STEP(4, 2, 0), STEP(5, 3, even),        \
-        STEP(6, 3, 0), STEP(7, 4, odd), STEP(8, 4, 0), STEP(9, 4, 0), STEP(10, 5, even), STEP(11, 5, 0),     \
-        STEP(12, 5, 0), STEP(13, 5, 0), STEP(14, 6, odd), STEP(15, 6, 0), STEP(16, 6, 0), STEP(17, 6, 0),    \
-        STEP(18, 6, 0), STEP(19, 6, 0), STEP(20, 7, even), STEP(21, 7, 0), STEP(22, 7, 0), STEP(23, 7, 0),   \
-        STEP(24, 7, 0), STEP(25, 7, 0), STEP(26, 7, 0), STEP(27, 7, 0), STEP(28, 7, 0), STEP(29, 7, 0),      \
-        STEP(30, 7, 0), STEP(31, 7, 0)
+#define STEPS(odd, even)                                                                                               \
+    STEP(0, 0, 0), STEP(1, 1, even), STEP(2, 1, 0), STEP(3, 2, odd), STEP(4, 2, 0), STEP(5, 3, even), STEP(6, 3, 0),   \
+        STEP(7, 4, odd), STEP(8, 4, 0), STEP(9, 4, 0), STEP(10, 5, even), STEP(11, 5, 0), STEP(12, 5, 0),              \
+        STEP(13, 5, 0), STEP(14, 6, odd), STEP(15, 6, 0), STEP(16, 6, 0), STEP(17, 6, 0), STEP(18, 6, 0),              \
+        STEP(19, 6, 0), STEP(20, 7, even), STEP(21, 7, 0), STEP(22, 7, 0), STEP(23, 7, 0), STEP(24, 7, 0),             \
+        STEP(25, 7, 0), STEP(26, 7, 0), STEP(27, 7, 0), STEP(28, 7, 0), STEP(29, 7, 0), STEP(30, 7, 0), STEP(31, 7, 0)
 
 static const int16_t steps_to_even[32] = {STEPS(0, 1)};
 static const int16_t steps_toward_zero[32] = {STEPS(1, 1)};
@@ -109,8 +90,8 @@ static inline __m512 difference(__m256i v, __m256i s) {
 
 static inline struct weighed lanes_weigh(lanes v, lanes s, const float *gamma) {
     __m512 first = _mm512_loadu_ps(gamma), second = _mm512_loadu_ps(gamma + 16);
-    first = _mm512_mul_ps(difference(_mm512_castsi512_si256(v), _mm512_castsi512_si256(s)),
-                          _mm512_mul_ps(first, first));
+    first =
+        _mm512_mul_ps(difference(_mm512_castsi512_si256(v), _mm512_castsi512_si256(s)), _mm512_mul_ps(first, first));
     second = _mm512_mul_ps(difference(_mm512_extracti64x4_epi64(v, 1), _mm512_extracti64x4_epi64(s, 1)),
                            _mm512_mul_ps(second, second));
     return (struct weighed){

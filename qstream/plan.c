@@ -51,18 +51,15 @@ static enum status job_add(struct builder *builder, struct plan_job job, struct 
 }
 
 /* Adds an output tensor to the job added last. `stem` is followed by `suffix`. */
-static enum status output_add(struct builder *builder, const char *stem, size_t stem_length,
-                              const char *suffix, enum dtype dtype, unsigned rank, const uint64_t *shape,
-                              struct error *error) {
+static enum status output_add(struct builder *builder, const char *stem, size_t stem_length, const char *suffix,
+                              enum dtype dtype, unsigned rank, const uint64_t *shape, struct error *error) {
     struct plan *plan = builder->plan;
     if (!array_reserve(&plan->outputs, plan->output_count, &builder->output_capacity, sizeof *plan->outputs))
         return error_set_memory(error);
-    struct plan_output output = {.info = {.dtype = dtype, .rank = rank},
-                                 .job = (uint32_t)plan->job_count - 1};
+    struct plan_output output = {.info = {.dtype = dtype, .rank = rank}, .job = (uint32_t)plan->job_count - 1};
     memcpy(output.info.shape, shape, rank * sizeof *shape);
     if (!tensor_bytes(dtype, shape, rank, &output.info.size))
-        return error_set(error, STATUS_BAD_INPUT, "'%.*s%s' would be too large", (int)stem_length, stem,
-                         suffix);
+        return error_set(error, STATUS_BAD_INPUT, "'%.*s%s' would be too large", (int)stem_length, stem, suffix);
     output.info.name = text_format("%.*s%s", (int)stem_length, stem, suffix);
     if (!output.info.name)
         return error_set_memory(error);
@@ -89,8 +86,7 @@ static enum status copy_add(struct builder *builder, uint32_t source, uint64_t f
                             size_t stem_length, const char *suffix, enum dtype dtype, unsigned rank,
                             const uint64_t *shape, struct error *error) {
     enum status status = job_add(
-        builder,
-        (struct plan_job){.kind = JOB_COPY, .source = source, .gamma = NO_TENSOR, .first_row = first}, error);
+        builder, (struct plan_job){.kind = JOB_COPY, .source = source, .gamma = NO_TENSOR, .first_row = first}, error);
     if (status == STATUS_OK)
         status = output_add(builder, stem, stem_length, suffix, dtype, rank, shape, error);
     if (status == STATUS_OK)
@@ -101,11 +97,10 @@ static enum status copy_add(struct builder *builder, uint32_t source, uint64_t f
 
 static enum status scalar_add(struct builder *builder, uint32_t source, const char *stem, size_t stem_length,
                               const char *suffix, struct error *error) {
-    enum status status =
-        job_add(builder,
-                (struct plan_job){
-                    .kind = JOB_SCALAR_F32, .source = source, .gamma = NO_TENSOR, .rows = 1, .columns = 1},
-                error);
+    enum status status = job_add(
+        builder,
+        (struct plan_job){.kind = JOB_SCALAR_F32, .source = source, .gamma = NO_TENSOR, .rows = 1, .columns = 1},
+        error);
     if (status == STATUS_OK)
         status = output_add(builder, stem, stem_length, suffix, DTYPE_F32, 1, (const uint64_t[]){1}, error);
     return status;
@@ -113,8 +108,7 @@ static enum status scalar_add(struct builder *builder, uint32_t source, const ch
 
 static enum status copy_whole(struct builder *builder, uint32_t index, struct error *error) {
     const struct tensor_info *info = &builder->plan->checkpoint->tensors[index].info;
-    return copy_add(builder, index, 0, info->name, strlen(info->name), "", info->dtype, info->rank,
-                    info->shape, error);
+    return copy_add(builder, index, 0, info->name, strlen(info->name), "", info->dtype, info->rank, info->shape, error);
 }
 
 /* One matrix of a weight: all of it, or one projection of one expert of a fused tensor. */
@@ -124,8 +118,7 @@ struct slice {
     uint32_t expert;
     bool fused;
     uint64_t rows, columns;
-    uint64_t
-        first_row; /* in the flattened source; when transposed: of the expert's matrix, the first column */
+    uint64_t first_row; /* in the flattened source; when transposed: of the expert's matrix, the first column */
     bool transposed;
     uint64_t source_columns;
 };
@@ -159,15 +152,14 @@ static enum status fp8_keep(struct builder *builder, const struct slice *slice, 
     if (layout->scaling == SCALING_BLOCK) {
         if (plan->block_rows &&
             (plan->block_rows != layout->block_rows || plan->block_columns != layout->block_columns))
-            return error_set(error, STATUS_BAD_INPUT,
-                             "'%s' has another block size than the weights before it", weight->name);
+            return error_set(error, STATUS_BAD_INPUT, "'%s' has another block size than the weights before it",
+                             weight->name);
         plan->block_rows = layout->block_rows;
         plan->block_columns = layout->block_columns;
     }
 
-    enum status status =
-        copy_add(builder, slice->source, slice->first_row * slice->columns, module, length, ".weight",
-                 DTYPE_F8_E4M3, 2, (const uint64_t[]){slice->rows, slice->columns}, error);
+    enum status status = copy_add(builder, slice->source, slice->first_row * slice->columns, module, length, ".weight",
+                                  DTYPE_F8_E4M3, 2, (const uint64_t[]){slice->rows, slice->columns}, error);
     if (status != STATUS_OK)
         return status;
     uint64_t rows_per_scale = layout->scaling == SCALING_BLOCK ? layout->block_rows : 1;
@@ -184,14 +176,13 @@ static enum status fp8_keep(struct builder *builder, const struct slice *slice, 
                              weight->name);
         /* The first row of scales: whole experts before this one, then the rows inside it. */
         uint64_t rows_of_expert = slice->fused ? weight->shape[1] : 0;
-        uint64_t scale_rows_of_expert =
-            slice->fused ? (rows_of_expert + rows_per_scale - 1) / rows_per_scale : 0;
+        uint64_t scale_rows_of_expert = slice->fused ? (rows_of_expert + rows_per_scale - 1) / rows_per_scale : 0;
         uint64_t inside = slice->first_row - slice->expert * rows_of_expert;
         uint64_t first = slice->expert * scale_rows_of_expert + inside / rows_per_scale;
         const uint64_t shape[2] = {(slice->rows + rows_per_scale - 1) / rows_per_scale, scale_columns};
         enum dtype dtype = layout->scaling == SCALING_MX ? DTYPE_U8 : scale->dtype;
-        status = copy_add(builder, layout->scale, first * scale_columns * bytes, module, length,
-                          ".weight_scale", dtype, 2, shape, error);
+        status = copy_add(builder, layout->scale, first * scale_columns * bytes, module, length, ".weight_scale", dtype,
+                          2, shape, error);
     }
     if (status == STATUS_OK && layout->input_scale != NO_TENSOR)
         status = scalar_add(builder, layout->input_scale, module, length, ".input_scale", error);
@@ -213,8 +204,7 @@ static enum status gamma_find(const struct plan *plan, const struct slice *slice
         return STATUS_OK;
     size_t layer_length = (size_t)(behind - module);
     const char *leaf = strrchr(module, '.') + 1;
-    bool attention =
-        strcmp(leaf, "q_proj") == 0 || strcmp(leaf, "k_proj") == 0 || strcmp(leaf, "v_proj") == 0;
+    bool attention = strcmp(leaf, "q_proj") == 0 || strcmp(leaf, "k_proj") == 0 || strcmp(leaf, "v_proj") == 0;
     bool mlp = strcmp(leaf, "gate_proj") == 0 || strcmp(leaf, "up_proj") == 0;
     const struct checkpoint *checkpoint = plan->checkpoint;
     const struct tensor *norm = NULL;
@@ -223,14 +213,12 @@ static enum status gamma_find(const struct plan *plan, const struct slice *slice
     } else if (mlp) {
         norm = checkpoint_find_joined(checkpoint, module, layer_length, ".pre_feedforward_layernorm.weight");
         if (!norm)
-            norm =
-                checkpoint_find_joined(checkpoint, module, layer_length, ".post_attention_layernorm.weight");
+            norm = checkpoint_find_joined(checkpoint, module, layer_length, ".post_attention_layernorm.weight");
     }
     bool fits = norm && norm->info.rank == 1 && norm->info.shape[0] == slice->columns;
     if (plan->options.gamma == GAMMA_LAYERNORM && (attention || mlp) && !fits)
         return error_set(error, STATUS_BAD_INPUT,
-                         "--gamma layernorm: '%.*s' has no layer norm of %" PRIu64
-                         " channels that feeds '%s'",
+                         "--gamma layernorm: '%.*s' has no layer norm of %" PRIu64 " channels that feeds '%s'",
                          (int)layer_length, module, slice->columns, module);
     if (!fits)
         return STATUS_OK;
@@ -257,8 +245,7 @@ static struct plan_job slice_job(const struct slice *slice, enum job_kind kind) 
 static enum status mxfp4_add(struct builder *builder, const struct slice *slice, struct error *error) {
     if (slice->columns % MXFP4_BLOCK != 0)
         return error_set(error, STATUS_BAD_INPUT,
-                         "'%s' has %" PRIu64
-                         " input channels, not a multiple of the MXFP4 block of 32: keep it, or "
+                         "'%s' has %" PRIu64 " input channels, not a multiple of the MXFP4 block of 32: keep it, or "
                          "use fp8",
                          slice->module, slice->columns);
     struct plan_job job = slice_job(slice, JOB_MXFP4);
@@ -277,11 +264,9 @@ static enum status mxfp4_add(struct builder *builder, const struct slice *slice,
     return status;
 }
 
-static enum status fp8_add(struct builder *builder, const struct slice *slice, bool per_tensor,
-                           struct error *error) {
+static enum status fp8_add(struct builder *builder, const struct slice *slice, bool per_tensor, struct error *error) {
     size_t length = strlen(slice->module);
-    enum status status =
-        job_add(builder, slice_job(slice, per_tensor ? JOB_FP8_TENSOR : JOB_FP8_CHANNEL), error);
+    enum status status = job_add(builder, slice_job(slice, per_tensor ? JOB_FP8_TENSOR : JOB_FP8_CHANNEL), error);
     if (status == STATUS_OK)
         status = output_add(builder, slice->module, length, ".weight", DTYPE_F8_E4M3, 2,
                             (const uint64_t[]){slice->rows, slice->columns}, error);
@@ -294,8 +279,8 @@ static enum status fp8_add(struct builder *builder, const struct slice *slice, b
     return status;
 }
 
-static enum status slice_add(struct builder *builder, const struct slice *slice,
-                             const struct recipe_rule *rule, struct error *error) {
+static enum status slice_add(struct builder *builder, const struct slice *slice, const struct recipe_rule *rule,
+                             struct error *error) {
     bool scaled = builder->plan->layout->tensors[slice->source].scaling != SCALING_NONE;
     if (rule->format == FORMAT_MXFP4)
         return mxfp4_add(builder, slice, error);
@@ -309,11 +294,9 @@ static enum status experts_add(struct builder *builder, uint32_t index, const st
     const struct tensor_info *info = &builder->plan->checkpoint->tensors[index].info;
     struct experts experts;
     enum status status = experts_detect(builder->plan->checkpoint, info, &experts, error);
-    if (status == STATUS_OK && experts.transposed &&
-        builder->plan->layout->tensors[index].scaling != SCALING_NONE)
-        status =
-            error_set(error, STATUS_BAD_INPUT,
-                      "'%s' is a fused FP8 weight stored as [experts, in, out]: not supported", info->name);
+    if (status == STATUS_OK && experts.transposed && builder->plan->layout->tensors[index].scaling != SCALING_NONE)
+        status = error_set(error, STATUS_BAD_INPUT,
+                           "'%s' is a fused FP8 weight stored as [experts, in, out]: not supported", info->name);
     for (uint64_t e = 0; e < experts.count && status == STATUS_OK; e++) {
         builder->group++;
         for (unsigned p = 0; p < experts.projections && status == STATUS_OK; p++) {
@@ -348,11 +331,10 @@ static enum status weight_add(struct builder *builder, uint32_t index, const str
     bool scaled = plan->layout->tensors[index].scaling != SCALING_NONE;
     if (!rule || rule->format == FORMAT_KEEP) {
         if (scaled)
-            return error_set(
-                error, STATUS_BAD_INPUT,
-                "%s '%s', an FP8 weight with a scale: loaders of the output need a scheme for it; give "
-                "it the format fp8, which leaves its bytes as they are",
-                rule ? "the recipe keeps" : "no rule of the recipe matches", info->name);
+            return error_set(error, STATUS_BAD_INPUT,
+                             "%s '%s', an FP8 weight with a scale: loaders of the output need a scheme for it; give "
+                             "it the format fp8, which leaves its bytes as they are",
+                             rule ? "the recipe keeps" : "no rule of the recipe matches", info->name);
         enum status status = copy_whole(builder, index, error);
         if (status == STATUS_OK && info->rank >= 2)
             status = module_add(builder, info->name, length, SCHEME_NONE, error);
@@ -360,12 +342,11 @@ static enum status weight_add(struct builder *builder, uint32_t index, const str
     }
     char shape[SHAPE_TEXT_MAX];
     if ((info->rank != 2 && info->rank != 3) || !convertible(plan, index))
-        return error_set(
-            error, STATUS_BAD_INPUT,
-            "the recipe wants %s for '%s', but its dtype is %s and its shape %s: only BF16, F16, F32 and "
-            "scaled FP8 matrices can be quantized; make the pattern '%s' narrower",
-            weight_format_name(rule->format), info->name, dtype_name(info->dtype),
-            shape_text(info->shape, info->rank, shape), pattern_text(rule->pattern));
+        return error_set(error, STATUS_BAD_INPUT,
+                         "the recipe wants %s for '%s', but its dtype is %s and its shape %s: only BF16, F16, F32 and "
+                         "scaled FP8 matrices can be quantized; make the pattern '%s' narrower",
+                         weight_format_name(rule->format), info->name, dtype_name(info->dtype),
+                         shape_text(info->shape, info->rank, shape), pattern_text(rule->pattern));
     for (unsigned i = 0; i < info->rank; i++)
         if (info->shape[i] == 0)
             return error_set(error, STATUS_BAD_INPUT, "weight '%s' is empty: shape %s", info->name,
@@ -426,8 +407,7 @@ static enum status tensors_plan(struct builder *builder, struct error *error) {
         const struct recipe_rule *rule = NULL;
         if (is_weight(info)) {
             char *module = strndup(info->name, module_length(info->name));
-            status =
-                module ? recipe_rule_for(builder->recipe, module, &rule, error) : error_set_memory(error);
+            status = module ? recipe_rule_for(builder->recipe, module, &rule, error) : error_set_memory(error);
             free(module);
             if (status == STATUS_OK)
                 status = weight_add(builder, i, rule, error);
@@ -484,9 +464,7 @@ static int by_place(const void *a, const void *b) {
     return strcmp(x->info.name, y->info.name);
 }
 
-static int by_string(const void *a, const void *b) {
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
+static int by_string(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 static enum status names_check(const struct plan *plan, struct error *error) {
     const char **names = malloc((plan->output_count + 1) * sizeof *names);
@@ -498,8 +476,7 @@ static enum status names_check(const struct plan *plan, struct error *error) {
     qsort(names, plan->output_count, sizeof *names, by_string);
     for (size_t i = 1; i < plan->output_count && status == STATUS_OK; i++)
         if (strcmp(names[i], names[i - 1]) == 0)
-            status =
-                error_set(error, STATUS_BAD_INPUT, "two tensors of the output would be named '%s'", names[i]);
+            status = error_set(error, STATUS_BAD_INPUT, "two tensors of the output would be named '%s'", names[i]);
     free(names);
     return status;
 }
@@ -595,8 +572,7 @@ static enum status tiles_cut(struct plan *plan, struct error *error) {
         if (tiles == 0)
             tiles = 1; /* an empty tensor still has to be accounted for */
         if (next + tiles >= UINT32_MAX)
-            return error_set(error, STATUS_BAD_INPUT,
-                             "the checkpoint is too large: more than 4 billion tiles");
+            return error_set(error, STATUS_BAD_INPUT, "the checkpoint is too large: more than 4 billion tiles");
         job->first_tile = (uint32_t)next;
         job->tile_count = (uint32_t)tiles;
         next += tiles;
@@ -605,9 +581,8 @@ static enum status tiles_cut(struct plan *plan, struct error *error) {
     return STATUS_OK;
 }
 
-enum status plan_build(const struct checkpoint *checkpoint, const struct layout *layout,
-                       struct recipe *recipe, const struct plan_options *options, struct plan *plan,
-                       struct error *error) {
+enum status plan_build(const struct checkpoint *checkpoint, const struct layout *layout, struct recipe *recipe,
+                       const struct plan_options *options, struct plan *plan, struct error *error) {
     *plan = (struct plan){.checkpoint = checkpoint, .layout = layout, .options = *options};
     struct builder builder = {.plan = plan, .recipe = recipe};
     enum status status = tensors_plan(&builder, error);

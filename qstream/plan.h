@@ -114,9 +114,8 @@ struct plan {
  * nothing, a weight whose rows are not whole blocks of 32, one that is no matrix, names that would collide.
  * Free with plan_free, also after an error. `checkpoint` and `layout` must outlive it.
  */
-enum status plan_build(const struct checkpoint *checkpoint, const struct layout *layout,
-                       struct recipe *recipe, const struct plan_options *options, struct plan *plan,
-                       struct error *error);
+enum status plan_build(const struct checkpoint *checkpoint, const struct layout *layout, struct recipe *recipe,
+                       const struct plan_options *options, struct plan *plan, struct error *error);
 
 void plan_free(struct plan *plan);
 

@@ -30,9 +30,13 @@ enum { FOLDER_DEPTH_MAX = 8, COPY_BYTES = 1 << 18 };
 /* Source files and folders that describe or hold the weights in another form than the output has. */
 static bool describes_source(const char *name, bool folder) {
     static const char *const folders[] = {"original", "onnx", "openvino", "metal", "coreml", "flax", "gguf"};
-    static const char *const endings[] = {".safetensors", ".safetensors.index.json", ".bin",  ".bin.index.json", ".pt",
-                                          ".pth",         ".ckpt",                   ".gguf", ".h5",             ".msgpack",
-                                          ".onnx",        ".onnx_data",              ".tflite"};
+    static const char *const endings[] = {".safetensors", ".safetensors.index.json",
+                                          ".bin",         ".bin.index.json",
+                                          ".pt",          ".pth",
+                                          ".ckpt",        ".gguf",
+                                          ".h5",          ".msgpack",
+                                          ".onnx",        ".onnx_data",
+                                          ".tflite"};
     if (folder) {
         for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
             if (strcmp(name, folders[i]) == 0)
@@ -121,7 +125,8 @@ static enum status entry_carry(const struct plan *plan, const char *relative, co
     } else if (lstat(path, &link) != 0 || stat(path, &target) != 0) {
         status = error_set_errno(error, STATUS_BAD_INPUT, errno, "cannot carry over '%s'", path);
     } else if (S_ISDIR(target.st_mode)) {
-        bool skip = name[0] == '.' || describes_source(name, true) || S_ISLNK(link.st_mode) || depth >= FOLDER_DEPTH_MAX;
+        bool skip =
+            name[0] == '.' || describes_source(name, true) || S_ISLNK(link.st_mode) || depth >= FOLDER_DEPTH_MAX;
         if (skip && name[0] != '.')
             text_printf(&publication->left_out, "%s/\n", inside);
         char *below = skip ? NULL : text_format("%s/", inside);
@@ -136,7 +141,8 @@ static enum status entry_carry(const struct plan *plan, const char *relative, co
         text_printf(&publication->left_out, "%s\n", inside);
     } else {
         bool card = !*relative && strcmp(name, card_name) == 0;
-        struct publish_file *file = file_add(publication, card ? strdup(source_card_name) : strdup(inside), strdup(path));
+        struct publish_file *file =
+            file_add(publication, card ? strdup(source_card_name) : strdup(inside), strdup(path));
         if (!file || !file->source)
             status = error_set_memory(error);
         else
@@ -189,7 +195,8 @@ static enum status file_stream(const struct publish_file *file, int fd, uint8_t 
 /* ---- what is made ---- */
 
 static void index_render(const struct plan *plan, struct text *out) {
-    text_printf(out, "{\n  \"metadata\": {\n    \"total_parameters\": %" PRIu64 ",\n    \"total_size\": %" PRIu64 "\n  },\n",
+    text_printf(out,
+                "{\n  \"metadata\": {\n    \"total_parameters\": %" PRIu64 ",\n    \"total_size\": %" PRIu64 "\n  },\n",
                 plan->parameters, plan->tensor_bytes);
     text_append_string(out, "  \"weight_map\": {");
     for (size_t i = 0; i < plan->output_count; i++) {
@@ -202,8 +209,8 @@ static void index_render(const struct plan *plan, struct text *out) {
 }
 
 /* The digest of a job's source bytes: SHA-256 over the digests of its tiles, in order. */
-static enum status source_digest(const struct plan_job *job, const struct run_state *state,
-                                 uint8_t digest[SHA256_SIZE], struct error *error) {
+static enum status source_digest(const struct plan_job *job, const struct run_state *state, uint8_t digest[SHA256_SIZE],
+                                 struct error *error) {
     return sha256_of(state->sources[job->first_tile], (size_t)job->tile_count * SHA256_SIZE, digest, error);
 }
 
@@ -275,6 +282,13 @@ static enum status manifest_render(const struct plan *plan, const struct recipe 
     return out->failed ? error_set_memory(error) : STATUS_OK;
 }
 
+static bool hex_byte(const char *text, uint8_t *byte) {
+    const char digits[3] = {text[0], text[1], '\0'};
+    char *end;
+    *byte = (uint8_t)strtoul(digits, &end, 16);
+    return end == digits + 2;
+}
+
 bool manifest_fingerprint(const char *folder, struct fingerprint *fingerprint) {
     char *path = text_format("%s/%s", folder, manifest_name), *bytes = NULL;
     size_t length;
@@ -291,7 +305,7 @@ bool manifest_fingerprint(const char *folder, struct fingerprint *fingerprint) {
         const char *hex = json_string_value(json_object_get(parts, keys[k]));
         good = hex && strlen(hex) == 2 * SHA256_SIZE;
         for (int i = 0; good && i < SHA256_SIZE; i++)
-            good = sscanf(hex + 2 * i, "%2hhx", &fields[k][i]) == 1;
+            good = hex_byte(hex + 2 * i, &fields[k][i]);
     }
     json_decref(root);
     return good;

@@ -22,7 +22,7 @@ struct publish_file {
 struct publication {
     struct publish_file *files; /* in the order in which they are written; config.json last */
     size_t count, capacity;
-    struct text left_out; /* names of source files that are not carried over, one per line */
+    struct text left_out;  /* names of source files that are not carried over, one per line */
     uint64_t folder_bytes; /* of all files, shards included */
 };
 

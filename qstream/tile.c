@@ -218,7 +218,8 @@ static void fp8_row_decode(struct tile_worker *worker, const struct plan_job *jo
     const uint8_t *scales = worker->scales + row / per_rows * scale_row_bytes(plan, layout);
     for (uint64_t c = 0; c < job->columns; c += per_columns) {
         uint64_t count = job->columns - c < per_columns ? job->columns - c : per_columns;
-        worker->convert->fp8_e4m3_to_bf16(codes + c, (size_t)count, scale_decode(dtype, scales, c / per_columns), out + c);
+        worker->convert->fp8_e4m3_to_bf16(codes + c, (size_t)count, scale_decode(dtype, scales, c / per_columns),
+                                          out + c);
     }
 }
 
@@ -280,8 +281,8 @@ static enum status nonfinite(const struct tile_worker *worker, const struct plan
                      "tensor '%s' holds %s at row %" PRIu64 ", column %" PRIu64
                      "%s%s%s: a checkpoint with such values cannot be quantized",
                      source_of(plan, job)->info.name,
-                     (row[column] & 0x7fff) > INFINITY_CODE ? "a NaN" : "an infinite value (in BF16)",
-                     row_number, column, layout->scale != NO_TENSOR ? " (times its scale '" : "",
+                     (row[column] & 0x7fff) > INFINITY_CODE ? "a NaN" : "an infinite value (in BF16)", row_number,
+                     column, layout->scale != NO_TENSOR ? " (times its scale '" : "",
                      layout->scale != NO_TENSOR ? plan->checkpoint->tensors[layout->scale].info.name : "",
                      layout->scale != NO_TENSOR ? "')" : "");
 }

@@ -15,11 +15,11 @@ struct tile_worker {
     const struct plan *plan;
     mxfp4_quantize_fn *quantize;
     const struct convert *convert;
-    uint8_t *memory;   /* one allocation; the buffers below lie in it */
-    uint8_t *source;   /* the tile's source bytes */
-    uint8_t *scales;   /* the source's scales for these rows */
-    uint16_t *rows;    /* rows brought to BF16 */
-    float *gamma;      /* [columns] of the norm */
+    uint8_t *memory; /* one allocation; the buffers below lie in it */
+    uint8_t *source; /* the tile's source bytes */
+    uint8_t *scales; /* the source's scales for these rows */
+    uint16_t *rows;  /* rows brought to BF16 */
+    float *gamma;    /* [columns] of the norm */
     uint8_t *output[2];
     uint32_t gamma_tensor; /* what `gamma` holds, or NO_TENSOR */
     uint32_t table_tensor; /* the scale tensor that `table` was made for, or NO_TENSOR */
