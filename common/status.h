@@ -31,13 +31,14 @@ struct error {
  * (names come from strangers' files) are written as \xNN: a message never moves the cursor or changes the colours of
  * a terminal. `error` may be NULL.
  */
-#define error_set(error, status, ...) (error_write((error), 0, __VA_ARGS__), (status))
+#define error_set(error, status, ...) (error_write((error), 0, __VA_ARGS__), (enum status)(status))
 
 /* As error_set, with ": " and strerror(error_number) at the end. */
-#define error_set_errno(error, status, error_number, ...) (error_write((error), (error_number), __VA_ARGS__), (status))
+#define error_set_errno(error, status, error_number, ...)                                                              \
+    (error_write((error), (error_number), __VA_ARGS__), (enum status)(status))
 
 /* The error of a failed allocation. */
-#define error_set_memory(error) (error_write((error), 0, "out of memory"), STATUS_IO)
+#define error_set_memory(error) (error_write((error), 0, "out of memory"), (enum status)STATUS_IO)
 
 void error_write(struct error *error, int error_number, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

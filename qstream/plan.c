@@ -34,18 +34,14 @@ struct builder {
     struct plan *plan;
     struct recipe *recipe;
     size_t job_capacity, output_capacity, module_capacity;
-    uint64_t *group_of_job; /* jobs with the same group stay in one shard */
-    size_t group_capacity;
-    uint64_t group;
+    uint64_t group; /* of the jobs that are added */
 };
 
 static enum status job_add(struct builder *builder, struct plan_job job, struct error *error) {
     struct plan *plan = builder->plan;
-    if (!array_reserve(&plan->jobs, plan->job_count, &builder->job_capacity, sizeof *plan->jobs) ||
-        !array_reserve(&builder->group_of_job, plan->job_count, &builder->group_capacity,
-                       sizeof *builder->group_of_job))
+    if (!array_reserve(&plan->jobs, plan->job_count, &builder->job_capacity, sizeof *plan->jobs))
         return error_set_memory(error);
-    builder->group_of_job[plan->job_count] = builder->group;
+    job.group = builder->group;
     plan->jobs[plan->job_count++] = job;
     return STATUS_OK;
 }
@@ -436,9 +432,9 @@ static uint32_t shards_assign(struct builder *builder) {
     uint64_t filled = 0;
     size_t begin = 0; /* outputs are in the order of their jobs, jobs of a group adjacent */
     while (begin < plan->output_count) {
-        uint64_t group = builder->group_of_job[plan->outputs[begin].job], bytes = 0;
+        uint64_t group = plan->jobs[plan->outputs[begin].job].group, bytes = 0;
         size_t end = begin;
-        while (end < plan->output_count && builder->group_of_job[plan->outputs[end].job] == group)
+        while (end < plan->output_count && plan->jobs[plan->outputs[end].job].group == group)
             bytes += plan->outputs[end++].info.size;
         if (limit && filled > 0 && bytes > limit - (filled < limit ? filled : limit)) {
             shard++;
@@ -486,7 +482,7 @@ static enum status shards_lay_out(struct builder *builder, uint32_t wanted, stru
     struct plan *plan = builder->plan;
     qsort(plan->outputs, plan->output_count, sizeof *plan->outputs, by_place);
     plan->shards = calloc((size_t)wanted + 1, sizeof *plan->shards);
-    struct plan_job *jobs = malloc((plan->job_count + 1) * sizeof *jobs);
+    struct plan_job *jobs = calloc(plan->job_count + 1, sizeof *jobs);
     uint32_t *moved = malloc((plan->job_count + 1) * sizeof *moved);
     if (!plan->shards || !jobs || !moved) {
         free(jobs);
@@ -594,7 +590,6 @@ enum status plan_build(const struct checkpoint *checkpoint, const struct layout 
         status = shards_lay_out(&builder, shards_assign(&builder), error);
     if (status == STATUS_OK)
         status = tiles_cut(plan, error);
-    free(builder.group_of_job);
     return status;
 }
 

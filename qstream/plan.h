@@ -43,6 +43,7 @@ struct plan_job {
     uint64_t first_row; /* of the source, its leading dimensions flattened; for JOB_COPY the first byte */
     bool transposed;    /* the source stores [columns, source_columns]: one column of it is a row of ours */
     uint64_t source_columns;
+    uint64_t group;  /* jobs of one group stay in one shard */
     uint32_t expert; /* index into the leading dimension of a fused weight and its scales */
     uint32_t outputs[2];
     uint32_t output_count;
