@@ -26,16 +26,16 @@ struct error {
 };
 
 /*
- * Formats a message into *error; its value is `status`, so that a failing function can end in
+ * Formats a message into *error; its value is `code`, so that a failing function can end in
  * `return error_set(error, STATUS_IO, ...)`. (Macros, so that analyzers see which status it is.) Control characters
  * (names come from strangers' files) are written as \xNN: a message never moves the cursor or changes the colours of
  * a terminal. `error` may be NULL.
  */
-#define error_set(error, status, ...) (error_write((error), 0, __VA_ARGS__), (enum status)(status))
+#define error_set(error, code, ...) (error_write((error), 0, __VA_ARGS__), (enum status)(code))
 
 /* As error_set, with ": " and strerror(error_number) at the end. */
-#define error_set_errno(error, status, error_number, ...)                                                              \
-    (error_write((error), (error_number), __VA_ARGS__), (enum status)(status))
+#define error_set_errno(error, code, error_number, ...)                                                                \
+    (error_write((error), (error_number), __VA_ARGS__), (enum status)(code))
 
 /* The error of a failed allocation. */
 #define error_set_memory(error) (error_write((error), 0, "out of memory"), (enum status)STATUS_IO)
