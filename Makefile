@@ -11,7 +11,8 @@ QCFLAGS = -std=c17 -D_GNU_SOURCE -I. -ffp-contract=off -fno-strict-aliasing -pth
 LIBRARIES = -ljansson -lcrypto -lpcre2-8 -lz -lm -pthread
 
 COMMON = $(sort $(wildcard common/*.c))
-QUANTIZE = $(filter-out qstream/main.c,$(sort $(wildcard qstream/*.c)))
+COMMANDS = $(sort qstream/main.c $(wildcard qstream/command_*.c))
+QUANTIZE = $(filter-out $(COMMANDS),$(sort $(wildcard qstream/*.c)))
 OBJECTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMON) $(QUANTIZE))
 UNIT_TESTS = $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 SOURCES = $(shell git ls-files '*.[ch]' '*.inc' 2>/dev/null)
@@ -19,7 +20,7 @@ SOURCES = $(shell git ls-files '*.[ch]' '*.inc' 2>/dev/null)
 .PHONY: all
 all: $(BUILD)/qstream ## build build/qstream
 
-$(BUILD)/qstream: $(BUILD)/obj/qstream/main.o $(OBJECTS)
+$(BUILD)/qstream: $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMANDS)) $(OBJECTS)
 	$(Q)echo "  LD $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBRARIES)
 

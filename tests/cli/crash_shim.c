@@ -321,10 +321,9 @@ static void undo(struct step *step) {
 
 static void redo(struct step *step) {
     if (step->file >= 0) {
-        struct stat stat;
         if (step->call == FTRUNCATE)
             do_ftruncate(files[step->file].fd, step->size_after);
-        else if (fstat(files[step->file].fd, &stat) == 0 && step->length_after)
+        else if (step->length_after)
             do_pwrite(files[step->file].fd, step->after, step->length_after, step->at);
         return;
     }
@@ -609,7 +608,7 @@ int mkdir(const char *path, mode_t mode) {
     if (!there && operation())
         die();
     result = do_mkdir(path, mode);
-    if (result == 0 && plan.power)
+    if (result == 0 && plan.power && strcmp(path, plan.output) != 0) /* its own name is the business of who runs qstream */
         name_step(step_add(MKDIR), path);
 out:
     pthread_mutex_unlock(&lock);

@@ -151,7 +151,7 @@ def carried_problems(source: Path, output: Path) -> Iterator[str]:
 
 def same_bytes(found: np.ndarray, expected: np.ndarray) -> bool:
     """Equal bit for bit: NaNs and signs of zero count."""
-    return np.array_equal(*(np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (found, expected)))
+    return np.ascontiguousarray(found).tobytes() == np.ascontiguousarray(expected).tobytes()
 
 
 def table_problems(found: dict[str, Tensor], expected: Expected) -> Iterator[str]:
@@ -197,7 +197,8 @@ def mxfp4_problem(module: str, weight: Mxfp4Weight, found: dict[str, Tensor], ru
         wrong = wrong_blocks(blocks, gamma, codes, found_scales, rule, random, max(1, sample * (stop - start) // rows))
         if wrong.any():
             row, block = divmod(int(np.flatnonzero(wrong)[0]), columns // BLOCK)
-            return f"{module}: {int(wrong.sum())} blocks of rows {start}..{stop} differ, first row {start + row} block {block}"
+            first = f"first row {start + row} block {block}"
+            return f"{module}: {int(wrong.sum())} blocks of rows {start}..{stop} differ, {first}"
     return None
 
 

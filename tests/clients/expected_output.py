@@ -208,7 +208,7 @@ def one_float32(scale: Tensor) -> Copy:
 def add_fused_experts(
     expected: Expected, source: SourceModel, tensor: Tensor, match: re.Match[str], gamma: str
 ) -> None:
-    """One output module per expert and projection. Qwen3-VL stores [experts, in, out], the others [experts, out, in]."""
+    """One output module per expert and projection. Qwen3-VL stores [expert, in, out], others [expert, out, in]."""
     is_down = match["part"] == "down"
     transposed = source.config["model_type"] == "qwen3_vl_moe"
     experts = tensor.array().swapaxes(1, 2) if transposed else tensor.array()

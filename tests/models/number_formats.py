@@ -30,7 +30,8 @@ def fp8_encode(values: Floats) -> Codes8:
     values = np.ascontiguousarray(values, np.float32)
     magnitude = np.minimum(np.abs(values), FP8_MAX)
     bits = magnitude.view(np.uint32)
-    normal = ((bits + np.uint32(0x7FFFF) + ((bits >> np.uint32(20)) & np.uint32(1))) >> np.uint32(20)) - np.uint32(120 << 3)
+    rounded = bits + np.uint32(0x7FFFF) + ((bits >> np.uint32(20)) & np.uint32(1))
+    normal = (rounded >> np.uint32(20)) - np.uint32(120 << 3)
     # 2^14 + x has a last place of 2^-9, the step of the subnormal codes: the addition itself rounds.
     subnormal = (magnitude + np.float32(2**14)).view(np.uint32) - np.float32(2**14).view(np.uint32)
     code = np.where(magnitude < np.float32(2**-6), subnormal, normal)

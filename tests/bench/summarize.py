@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Turns the samples of bench.sh into tables, or one JSON object: median, smallest and largest of each."""
+import argparse
+import json
+import statistics
+import sys
+
+
+def read(path):
+    notes, runs, rates, kernels = {}, {}, [], {}
+    with open(path) as file:
+        for line in file:
+            fields = line.rstrip("\n").split("\t")
+            if fields[0] == "#":
+                notes[fields[1]] = fields[2]
+            elif fields[0] == "rate":
+                rates.append(float(fields[2]))
+            elif fields[0] == "kernel":
+                kernels.setdefault((fields[1], fields[2]), []).append(float(fields[3]))
+            else:
+                runs.setdefault(fields[0], []).append([float(x) for x in fields[1:]])
+    return notes, runs, rates, kernels
+
+
+def spread(values):
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def show(values, scale=1.0, digits=2):
+    return "{:.{d}f} ({:.{d}f}..{:.{d}f})".format(*(values[k] / scale for k in ("median", "min", "max")), d=digits)
+
+
+def collect(notes, runs, rates, kernels):
+    cores, elements = int(notes["cores"]), int(notes["mlp_elements"])
+    result = {"schema": "qstream.bench-layer/1", "cores": cores, "cpu": notes["cpu"], "repeats": int(notes["repeat"]),
+              "mlp_elements": elements, "memory": [], "disk": None, "memcpy": None, "kernels": [], "sha256": None}
+    if rates:
+        result["memcpy"] = {"bytes_touched_per_second": spread(rates)}
+    for label, samples in runs.items():
+        kind, *rest = label.split("|")
+        if kind != "tmpfs":
+            continue
+        layout, rule = rest
+        walls = [s[0] for s in samples]
+        touched = int(notes["source_bytes " + layout]) + int(notes["output_bytes " + layout])
+        entry = {"layout": layout, "rule": rule, "seconds": spread(walls),
+                 "elements_per_second": spread([elements / w for w in walls]),
+                 "elements_per_second_per_core": spread([elements / w / cores for w in walls]),
+                 "processor_seconds": spread([s[1] for s in samples]),
+                 "peak_bytes": max(s[2] for s in samples) * 1024,
+                 "bytes_touched": touched, "bytes_touched_per_second": spread([touched / w for w in walls])}
+        if rates:
+            entry["of_memcpy"] = entry["bytes_touched_per_second"]["median"] / statistics.median(rates)
+        result["memory"].append(entry)
+    disk = {label.split("|")[1]: [s[0] for s in samples] for label, samples in runs.items()
+            if label.startswith("disk|")}
+    if disk:
+        ours = statistics.median(disk["quantize"])
+        layout = "fp8-tensor"
+        result["disk"] = {
+            "rule": notes["disk_rule"], "source_bytes": int(notes["source_bytes " + layout]),
+            "output_bytes": int(notes["output_bytes " + layout]),
+            "peak_bytes": max(s[2] for s in runs["disk|quantize"]) * 1024,
+            "commands": [{"name": name, "seconds": spread(walls), "quantize_takes": ours / statistics.median(walls)}
+                         for name, walls in disk.items()]}
+    for (name, level), values in kernels.items():
+        if name == "sha256":
+            result["sha256"] = {"bytes_per_second": spread(values)}
+        else:
+            result["kernels"].append({"name": name, "level": level, "elements_per_second": spread(values)})
+    return result
+
+
+def table(rows):
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  " + "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
+                               for i, (cell, width) in enumerate(zip(row, widths))).rstrip())
+    print()
+
+
+def tables(result):
+    print(f"{result['cores']} processors; {result['cpu']} {result['repeats']} rounds; "
+          f"every figure is median (smallest..largest)\n")
+    if result["memory"]:
+        print("Page cache to tmpfs, one layer. G elem/s: MLP elements by wall time of the whole command (attention\n"
+              "weights and the rest are made in it, too); per core: by processors; CPU s: of all threads; of memcpy:\n"
+              "(bytes of the source + bytes of the output) by wall time, against the memory copy below.")
+        rows = [("layout, rule", "wall s", "G elem/s", "per core", "CPU s", "peak RSS MB", "GB/s touched", "of memcpy")]
+        for e in result["memory"]:
+            share = e.get("of_memcpy")
+            rows.append((f"{e['layout']}, {e['rule']}", show(e["seconds"]), show(e["elements_per_second"], 1e9),
+                         show(e["elements_per_second_per_core"], 1e9, 3), show(e["processor_seconds"]),
+                         f"{e['peak_bytes'] / 1e6:.0f}", show(e["bytes_touched_per_second"], 1e9),
+                         f"{100 * share:.0f} %" if share else "-"))
+        table(rows)
+    if result["disk"]:
+        disk = result["disk"]
+        print(f"To the disk of build/, --rule {disk['rule']}; the source ({disk['source_bytes'] / 1e9:.2f} GB) is in the "
+              f"page cache, the output has {disk['output_bytes'] / 1e9:.2f} GB.\n"
+              "  quantize                 qstream quantize: ends with data hashed and synced\n"
+              "  cp                       cp -r SOURCE COPY: input bytes read, input bytes written, not synced\n"
+              "  cp, sync                 the same, then sync -d COPY/*\n"
+              "  read, cp out             cat SOURCE/*.safetensors > /dev/null, then cp -r OUTPUT COPY: input bytes read,\n"
+              "                           output bytes read and written, not synced\n"
+              "  read, cp out, sync       the same, then sync -d COPY/*: the input and output of quantize, no arithmetic\n"
+              "'quantize takes': our time by that command's time; below 1 we are faster. Before each command the file\n"
+              "system is synced.")
+        rows = [("command", "wall s", "quantize takes")]
+        for c in disk["commands"]:
+            rows.append((c["name"], show(c["seconds"]),
+                         "" if c["name"] == "quantize" else f"{c['quantize_takes']:.2f} x"))
+        table(rows)
+    if result["memcpy"]:
+        print("Memory copy, a thread per processor, a copied byte counts as two (read, written):")
+        table([("GB/s", show(result["memcpy"]["bytes_touched_per_second"], 1e9))])
+    if result["kernels"]:
+        print("Kernels on one core, data in L2, G elements/s:")
+        rows = [("kernel", "level", "G elem/s")]
+        for k in result["kernels"]:
+            rows.append((k["name"], k["level"], show(k["elements_per_second"], 1e9, 3)))
+        table(rows)
+    if result["sha256"]:
+        print("SHA-256 on one core. Every output byte is hashed, those of one shard by one core at a time:")
+        table([("GB/s", show(result["sha256"]["bytes_per_second"], 1e9))])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("samples")
+    arguments = parser.parse_args()
+    result = collect(*read(arguments.samples))
+    if arguments.json:
+        json.dump(result, sys.stdout, indent=2)
+        print()
+    else:
+        tables(result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+#include "tests/fuzz/fuzz.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+uint64_t header_data_size(const uint8_t *header, size_t size) {
+    static const char key[] = "data_offsets";
+    enum { KEY = sizeof key - 1 };
+    uint64_t largest = 0;
+    for (size_t at = 0; at + KEY < size;) {
+        if (memcmp(header + at, key, KEY) != 0) {
+            at++;
+            continue;
+        }
+        at += KEY;
+        for (int number = 0; number < 2; number++) {
+            while (at < size && (header[at] < '0' || header[at] > '9') && header[at] != ']')
+                at++;
+            uint64_t value = 0;
+            bool fits = true;
+            for (; at < size && header[at] >= '0' && header[at] <= '9'; at++)
+                fits = fits && !__builtin_mul_overflow(value, 10, &value) &&
+                       !__builtin_add_overflow(value, (uint64_t)(header[at] - '0'), &value);
+            if (number == 1 && fits && value > largest)
+                largest = value;
+        }
+    }
+    return largest;
+}
+
+static char folder[64];
+
+static void folder_remove(void) {
+    folder_clear();
+    rmdir(folder);
+}
+
+const char *folder_path(void) {
+    if (!*folder) {
+        const char *memory = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+        snprintf(folder, sizeof folder, "%s/qstream-fuzz-XXXXXX", memory);
+        REQUIRE(mkdtemp(folder));
+        atexit(folder_remove);
+    }
+    return folder;
+}
+
+void folder_clear(void) {
+    DIR *list = opendir(folder_path());
+    REQUIRE(list);
+    struct dirent *entry;
+    while ((entry = readdir(list)))
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            unlinkat(dirfd(list), entry->d_name, 0);
+    closedir(list);
+}
+
+void folder_write(const char *name, const void *bytes, size_t length, uint64_t size) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder_path(), name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return; /* a name that no file can have */
+    REQUIRE(write(fd, bytes, length) == (ssize_t)length);
+    if (size > length && size < (uint64_t)INT64_MAX)
+        (void)!ftruncate(fd, (off_t)size); /* too large for the file system: stays short */
+    close(fd);
+}

@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Makes the seed files of tests/fuzz/corpus from small checkpoints of tests/models/make_checkpoint.py.
+
+Run with build/venv/bin/python. The seeds are committed; this says how they came to be.
+"""
+import json
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TINY = "--hidden 64 --mlp 64 --layers 1 --heads 2 --kv-heads 1 --head-dim 32 --vocab 32 --experts 2".split()
+
+CHECKPOINTS = {
+    "fp8-tensor": (0x00, "mistral-medium-3.5-mxfp4", []),
+    "fp8-tensor-split": (0x10, "mistral-medium-3.5-mxfp4", ["--shards", "2", "--split-scales"]),
+    "fp8-block": (0x20, "llama-mxfp4", ["--layout", "fp8-block", "--arch", "llama"]),
+    "mxfp8": (0x01, None, ["--layout", "mxfp8", "--arch", "llama"]),
+    "ct-channel": (0x02, "llama-mxfp4", ["--layout", "ct-channel", "--arch", "llama"]),
+    "bf16-gamma": (0x05, "llama-mxfp4", ["--layout", "bf16", "--arch", "llama"]),
+    "f32": (0x32, None, ["--layout", "bf16", "--dtype", "f32", "--arch", "llama"]),
+    "moe": (0x09, "qwen3-moe-mxfp4", ["--layout", "bf16", "--arch", "qwen3_moe"]),
+    "moe-fused": (0x00, "qwen3-moe-mxfp4", ["--layout", "bf16", "--arch", "qwen3_moe", "--fused", "qwen3_5"]),
+    "moe-transposed": (0x11, "qwen3-moe-mxfp4", ["--layout", "bf16", "--arch", "qwen3_moe", "--fused", "qwen3_vl"]),
+}
+
+
+def header(path):
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return file.read(length).rstrip(b" ")
+
+
+def write(target, name, data):
+    folder = HERE / "corpus" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+
+
+def checkpoints(scratch):
+    for name, (options, recipe, arguments) in CHECKPOINTS.items():
+        folder = Path(scratch) / name
+        subprocess.run([sys.executable, ROOT / "tests/models/make_checkpoint.py", "--out", folder, *TINY, *arguments],
+                       check=True, stdout=subprocess.DEVNULL)
+        config = (folder / "config.json").read_bytes()
+        sections = [bytes([options]), b"@@config\n", config, b"\n"]
+        index = folder / "model.safetensors.index.json"
+        if index.exists():
+            sections += [b"@@index\n", index.read_bytes(), b"\n"]
+        if recipe:
+            sections += [b"@@recipe\n", (ROOT / "configs" / (recipe + ".json")).read_bytes(), b"\n"]
+        for shard in sorted(folder.glob("*.safetensors")):
+            sections += [b"@@shard ", shard.name.encode(), b"\n", header(shard), b"\n"]
+            if name in ("fp8-tensor", "fp8-block", "moe-fused"):
+                write("safetensors", name, header(shard))
+        write("checkpoint", name, b"".join(sections))
+        if name in ("fp8-tensor", "ct-channel", "bf16-gamma"):
+            write("json_text", name, config)
+
+
+def small():
+    entry = '"%s":{"dtype":"%s","shape":%s,"data_offsets":[%d,%d]}'
+    write("safetensors", "empty", b"{}")
+    write("safetensors", "metadata-only", b'{"__metadata__":{"format":"pt"}}')
+    write("safetensors", "empty-tensors", ("{" + ",".join(
+        entry % t for t in [("a", "U8", "[0]", 0, 0), ("b", "F32", "[]", 0, 4), ("c", "F32", "[4,0]", 4, 4)]) + "}").encode())
+    write("safetensors", "sub-byte", ("{" + ",".join(
+        entry % t for t in [("a", "F4", "[2,3]", 0, 3), ("b", "F6_E2M3", "[4]", 3, 6)]) + "}").encode())
+    write("safetensors", "huge", ("{" + entry % ("a", "I64", "[1152921504606846975]", 0, 9223372036854775800) + "}").encode())
+    write("safetensors", "overflow", ("{" + entry % ("a", "U8", "[4294967296,4294967296]", 0, 0) + "}").encode())
+    write("safetensors", "names", ("{" + ",".join(
+        entry % t for t in [("\\u0001\\\"\\\\", "U8", "[1]", 0, 1), ("\u00e9\u4e2d", "BOOL", "[1]", 1, 2)]) + "}").encode())
+
+    write("json_text", "minimal", b"{}")
+    write("json_text", "numbers", b'{"a": [1e-05, -0, 12345678901234567890, NaN, -Infinity, 1E+2], "b": "\\u00e9\\n"}')
+    write("json_text", "replace", b' {"quantization_config" : {"a": [1, {}]}, "text_config": {"quantization_config": 1}}\n')
+    write("json_text", "nested", b'{"text_config":{"x":1,"quantization_config":{"y":2},"z":3},"architectures":["A"]}')
+    write("json_text", "only-nested", b'{\n  "text_config": {\n    "quantization_config": null\n  }\n}\n')
+    write("json_text", "twice", b'{"quantization_config":1,"quantization_config":2}')
+
+    for recipe in sorted((ROOT / "configs").glob("*-mxfp4.json")):
+        write("recipe", recipe.stem, recipe.read_bytes())
+    rules = [{"match": "*.mlp.*_proj", "format": "mxfp4"}, {"match": "model.layers.[0-9].x", "format": "keep"},
+             {"match": "re:(a|b)?model\\.(?=x)", "format": "fp8", "strategy": "tensor", "optional": True, "comment": "c"}]
+    write("recipe", "globs", json.dumps({"schema": "qstream.recipe/1", "name": "n", "rules": rules}).encode())
+    write("recipe", "backtracking", json.dumps({"schema": "qstream.recipe/1", "name": "n", "rules": [
+        {"match": "re:(a+)+$", "format": "keep"}, {"match": "*a*a*a*a*a*c", "format": "keep"}]}).encode())
+
+    record = lambda kind, first, last: struct.pack("<III", kind, first, last) + bytes(range(32))
+    write("journal", "empty", b"\0")
+    write("journal", "no-journal", b"\0not a journal at all")
+    write("journal", "records", b"\1" + record(1, 0, 5) + record(2, 1, 0) + record(3, 2, 0x3f80) + record(4, 7, 0))
+    write("journal", "out-of-range", b"\3" + record(1, 30, 0xffffffff) + record(2, 99, 0) + record(4, 0xffffffff, 0) + b"torn")
+    write("journal", "backwards", b"\1" + record(1, 9, 3) + record(77, 0, 0))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoints(scratch)
+    small()

@@ -1,0 +1,90 @@
+#!/bin/bash
+# Runs every fuzz target:  tests/fuzz/run.sh [SECONDS_PER_TARGET]   (default: one minute for all together)
+# Needs clang with libFuzzer (Debian: clang, libclang-rt-dev). Everything it makes lies in build/fuzz. A crash, a
+# property that does not hold, a leak, an input that takes 10 s, 1 GiB of memory or one allocation of 256 MiB
+# fails the run; the input is kept in build/fuzz/found.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+build=${BUILD:-$root/build}/fuzz
+cd "$root"
+
+targets=(safetensors json_text recipe journal checkpoint)
+seconds=${1:-$((60 / ${#targets[@]}))}
+case $seconds in
+'' | *[!0-9]*)
+    echo "usage: tests/fuzz/run.sh [SECONDS_PER_TARGET]" >&2
+    exit 2
+    ;;
+esac
+
+clang=${CLANG:-clang}
+if ! command -v "$clang" >/dev/null; then
+    echo "fuzz: '$clang' was not found; install clang and libclang-rt-dev, or set CLANG" >&2
+    exit 1
+fi
+flags=(-std=c17 -D_GNU_SOURCE -I. -O1 -g -fno-omit-frame-pointer -ffp-contract=off -fno-strict-aliasing -pthread
+    -fsanitize=address,undefined -fno-sanitize-recover=undefined)
+libraries=(-ljansson -lcrypto -lpcre2-8 -lz -lm -pthread)
+
+# The library's objects are instrumented once; the files of an instruction set get its flags, as in the Makefile.
+compile() { # SOURCE OBJECT
+    local extra=()
+    if [[ $("$clang" -dumpmachine) == x86_64* ]]; then
+        case $1 in
+        *_avx2.c) extra=(-mavx2 -mfma -mbmi2 -mf16c) ;;
+        *_avx512.c) extra=(-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx2 -mfma -mbmi2 -mf16c) ;;
+        esac
+    fi
+    "$clang" "${flags[@]}" "${extra[@]}" -fsanitize=fuzzer-no-link -c -o "$2" "$1"
+}
+
+mkdir -p "$build/obj" "$build/found" "$build/corpus"
+newest=$(find common qstream tests/fuzz -name '*.[ch]' -newer "$build/stamp" -print -quit 2>/dev/null || echo all)
+if [ -n "$newest" ] || [ ! -e "$build/stamp" ]; then
+    echo "fuzz: building"
+    objects=()
+    for source in common/*.c qstream/*.c tests/fuzz/fuzz.c; do
+        case $source in
+        qstream/main.c | qstream/command_*.c) continue ;; # programs, not library
+        esac
+        object=$build/obj/${source//\//-}.o
+        objects+=("$object")
+        compile "$source" "$object"
+    done
+    for target in "${targets[@]}"; do
+        compile "tests/fuzz/fuzz_$target.c" "$build/obj/fuzz_$target.o"
+        "$clang" "${flags[@]}" -fsanitize=fuzzer -o "$build/fuzz_$target" "$build/obj/fuzz_$target.o" "${objects[@]}" \
+            "${libraries[@]}"
+    done
+    touch "$build/stamp"
+fi
+
+result=0
+summary=
+for target in "${targets[@]}"; do
+    mkdir -p "$build/corpus/$target"
+    rm -f "$build/found/$target-"*
+    log=$build/$target.log
+    # Leaks are looked for after each input that leaves more allocations than it found, and at the end.
+    if "$build/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 \
+        -max_len=16384 -dict="$here/json.dict" -artifact_prefix="$build/found/$target-" -print_final_stats=1 \
+        "$build/corpus/$target" "$here/corpus/$target" >"$log" 2>&1; then
+        :
+    else
+        result=1
+    fi
+    if compgen -G "$build/found/$target-*" >/dev/null; then
+        result=1
+        echo "fuzz_$target failed; see $log. Run it on:" >&2
+        ls "$build/found/$target-"* >&2
+    elif ! grep -q '^stat::number_of_executed_units' "$log"; then
+        result=1
+        echo "fuzz_$target failed; see $log" >&2
+    fi
+    executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    summary+=" $target ${executions:-0}"
+done
+echo "fuzz: executions in ${seconds} s each:$summary"
+exit $result
