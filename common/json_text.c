@@ -1,6 +1,6 @@
 #include "common/json_text.h"
 
-#include <stdio.h>
+#include <ctype.h>
 #include <string.h>
 
 enum { DEPTH_MAX = 128 };
@@ -34,6 +34,19 @@ static bool expect(struct scanner *scan, char wanted, const char *problem) {
     return true;
 }
 
+/* From the backslash to the last byte of its escape. */
+static bool scan_escape(struct scanner *scan) {
+    if (++scan->at >= scan->length)
+        return false;
+    char kind = scan->json[scan->at];
+    if (kind != 'u')
+        return kind && strchr("\"\\/bfnrt", kind);
+    for (int i = 0; i < 4; i++)
+        if (++scan->at >= scan->length || !isxdigit((unsigned char)scan->json[scan->at]))
+            return false;
+    return true;
+}
+
 static bool scan_string(struct scanner *scan, struct json_span *span) {
     if (!next_is(scan, '"'))
         return fail(scan, "a string was expected");
@@ -42,7 +55,10 @@ static bool scan_string(struct scanner *scan, struct json_span *span) {
         unsigned char c = (unsigned char)scan->json[scan->at];
         if (c < 0x20)
             return fail(scan, "a control character in a string");
-        scan->at += c == '\\' ? 2 : 1;
+        if (c == '\\' && !scan_escape(scan))
+            return fail(scan,
+                        scan->at < scan->length ? "an escape that JSON does not have" : "a string without an end");
+        scan->at++;
     }
     if (scan->at >= scan->length) {
         scan->at = scan->length;
@@ -217,45 +233,47 @@ static struct json_span removal(const char *json, struct json_member member) {
     return cut;
 }
 
+/* Appends the text without the members `key` of its top-level object `nested`. */
+static void append_without(struct text *out, const char *json, size_t length, const char *key, const char *nested) {
+    struct json_member object, member;
+    text_append(out, json, length);
+    while (!out->failed && json_text_member(out->bytes, json_text_object(out->bytes, out->length), nested, &object) &&
+           out->bytes[object.value.begin] == '{' && json_text_member(out->bytes, object.value, key, &member)) {
+        struct json_span cut = removal(out->bytes, member);
+        memmove(out->bytes + cut.begin, out->bytes + cut.end, out->length - cut.end + 1);
+        out->length -= cut.end - cut.begin;
+    }
+}
+
 void json_text_splice(struct text *out, const char *json, size_t length, const char *key, const char *value,
                       const char *nested) {
+    struct text kept = {0};
+    if (nested) {
+        append_without(&kept, json, length, key, nested);
+        if (kept.failed) {
+            out->failed = true;
+            text_free(&kept);
+            return;
+        }
+        json = kept.bytes;
+        length = kept.length;
+    }
     struct json_span top = json_text_object(json, length);
-    struct json_member member, inner_object, inner;
-    struct json_span cut = {0, 0};
-    if (nested && json_text_member(json, top, nested, &inner_object) && json[inner_object.value.begin] == '{' &&
-        json_text_member(json, inner_object.value, key, &inner))
-        cut = removal(json, inner);
-
-    /* Where the new value goes, and what is written there. */
-    struct json_span place;
-    bool present = json_text_member(json, top, key, &member);
-    if (present) {
-        place = member.value;
+    struct json_member member;
+    if (json_text_member(json, top, key, &member)) {
+        text_append(out, json, member.value.begin);
+        text_append_string(out, value);
+        text_append(out, json + member.value.end, length - member.value.end);
     } else {
-        size_t last = top.end - 1; /* the closing brace */
+        size_t last = top.end - 1; /* the closing brace, then what comes before it */
         while (strchr(" \t\r\n", json[last - 1]))
             last--;
-        place = (struct json_span){last, last};
-    }
-    bool empty = !present && json[place.begin - 1] == '{';
-
-    bool cut_first = cut.end > 0 && cut.begin < place.begin;
-    size_t at = 0;
-    if (cut_first) {
-        text_append(out, json, cut.begin);
-        at = cut.end;
-    }
-    text_append(out, json + at, place.begin - at);
-    if (!present) {
-        text_append_string(out, empty ? "\n  \"" : ",\n  \"");
+        text_append(out, json, last);
+        text_append_string(out, json[last - 1] == '{' ? "\n  \"" : ",\n  \"");
         text_append_string(out, key);
         text_append_string(out, "\": ");
+        text_append_string(out, value);
+        text_append(out, json + last, length - last);
     }
-    text_append_string(out, value);
-    at = place.end;
-    if (cut.end > 0 && !cut_first) {
-        text_append(out, json + at, cut.begin - at);
-        at = cut.end;
-    }
-    text_append(out, json + at, length - at);
+    text_free(&kept);
 }

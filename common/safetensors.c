@@ -59,8 +59,12 @@ bool shape_elements(const uint64_t *shape, unsigned rank, uint64_t *elements) {
 
 bool tensor_bytes(enum dtype dtype, const uint64_t *shape, unsigned rank, uint64_t *bytes) {
     uint64_t elements, bits;
-    if (!shape_elements(shape, rank, &elements) || __builtin_mul_overflow(elements, dtype_bits(dtype), &bits) ||
-        bits % 8 != 0)
+    unsigned width = dtype_bits(dtype);
+    if (!shape_elements(shape, rank, &elements))
+        return false;
+    if (width % 8 == 0)
+        return !__builtin_mul_overflow(elements, width / 8, bytes);
+    if (__builtin_mul_overflow(elements, width, &bits) || bits % 8 != 0)
         return false;
     *bytes = bits / 8;
     return true;

@@ -1,7 +1,6 @@
 #include "common/text.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,19 +57,24 @@ void text_append(struct text *text, const void *bytes, size_t length) {
 
 void text_append_string(struct text *text, const char *string) { text_append(text, string, strlen(string)); }
 
+void text_vprintf(struct text *text, const char *format, va_list arguments) {
+    va_list again;
+    va_copy(again, arguments);
+    int length = vsnprintf(NULL, 0, format, arguments);
+    if (length < 0 || !text_reserve(text, (size_t)length + 1)) {
+        text->failed = true;
+    } else {
+        vsnprintf(text->bytes + text->length, (size_t)length + 1, format, again);
+        text->length += (size_t)length;
+    }
+    va_end(again);
+}
+
 void text_printf(struct text *text, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    int length = vsnprintf(NULL, 0, format, arguments);
+    text_vprintf(text, format, arguments);
     va_end(arguments);
-    if (length < 0 || !text_reserve(text, (size_t)length + 1)) {
-        text->failed = true;
-        return;
-    }
-    va_start(arguments, format);
-    vsnprintf(text->bytes + text->length, (size_t)length + 1, format, arguments);
-    va_end(arguments);
-    text->length += (size_t)length;
 }
 
 void text_append_json_string(struct text *text, const char *string) {
@@ -126,10 +130,16 @@ const char *text_size(uint64_t bytes, char out[TEXT_SIZE_MAX]) {
 }
 
 bool text_parse_size(const char *string, uint64_t *bytes) {
-    if (*string < '0' || *string > '9')
+    const char *end = string + strspn(string, "0123456789");
+    if (end == string)
         return false;
-    char *end;
-    double value = strtod(string, &end);
+    if (*end == '.') {
+        size_t digits = strspn(end + 1, "0123456789");
+        if (digits == 0)
+            return false;
+        end += 1 + digits;
+    }
+    double value = strtod(string, NULL); /* no exponent can follow: 1e3 is refused below */
     static const char letters[] = "KMGTP";
     double factor = 1;
     if (*end) {
@@ -147,8 +157,9 @@ bool text_parse_size(const char *string, uint64_t *bytes) {
             end++;
         }
     }
+    bool fraction = memchr(string, '.', (size_t)(end - string)) && factor == 1;
     value *= factor;
-    if (*end || !(value >= 1) || value >= 9.2e18)
+    if (*end || fraction || !(value >= 1) || value >= 9.2e18)
         return false;
     *bytes = (uint64_t)value;
     return true;

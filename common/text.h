@@ -4,6 +4,7 @@
 #ifndef QSTREAM_COMMON_TEXT_H
 #define QSTREAM_COMMON_TEXT_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,6 +30,7 @@ struct text {
 void text_append(struct text *text, const void *bytes, size_t length);
 void text_append_string(struct text *text, const char *string);
 void text_printf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void text_vprintf(struct text *text, const char *format, va_list arguments) __attribute__((format(printf, 2, 0)));
 void text_append_json_string(struct text *text, const char *string); /* with its quotes; the input is UTF-8 */
 void text_free(struct text *text);
 

@@ -629,6 +629,7 @@ static enum status session_run(struct session *session, struct error *error) {
     if (status != STATUS_OK)
         return status;
     if (state == DESTINATION_FINISHED) {
+        publication_clean(arguments->destination); /* in case the run that finished it was killed before it could */
         tell(session, "is complete already");
         return STATUS_OK;
     }

@@ -462,8 +462,7 @@ static enum status shards_rename(const struct plan *plan, const char *folder, st
     return status;
 }
 
-/* Removes the journals. The folder is published already: failing here harms nobody. */
-static void work_remove(const char *folder) {
+void publication_clean(const char *folder) {
     char *path = text_format("%s/%s", folder, work_folder);
     DIR *work = path ? opendir(path) : NULL;
     struct dirent *entry;
@@ -493,6 +492,6 @@ enum status publication_write(const struct plan *plan, const struct publication 
     if (status == STATUS_OK)
         status = folder_sync(folder, error);
     if (status == STATUS_OK)
-        work_remove(folder);
+        publication_clean(folder);
     return status;
 }

@@ -42,6 +42,9 @@ enum status publication_prepare(const struct plan *plan, const struct recipe *re
 enum status publication_write(const struct plan *plan, const struct publication *publication, const char *folder,
                               struct error *error);
 
+/* Removes the journals of a published folder. Failing to do so harms nobody. */
+void publication_clean(const char *folder);
+
 void publication_free(struct publication *publication);
 
 /* The fingerprint that a published folder's manifest states; false when there is no such manifest. */

@@ -292,7 +292,7 @@ fail_and_resume() { # CALL ERRNO [SUFFIX]
     step=$((count / 14 + 1))
     for ((k = 1; k <= count; k += step)); do
         rm -rf "$DST"
-        run with_shim SHIM_FAIL="$call:$k${3:-}:$error" -- quantize --quiet
+        run with_shim SHIM_FAIL="$call:$k${3:-}:$error" -- quantize --quiet --jobs 3
         context "$error from $call $k" nothing_false
         if ((status == 0)); then
             [[ $call == unlink || $call == rmdir ]] || context "$error from $call $k was not noticed" false

@@ -390,7 +390,7 @@ static double exhaustive_error(const uint16_t *bf16, int count, int exponent) {
 static double stored_error(const uint16_t bf16[MXFP4_BLOCK], const uint8_t packed[MXFP4_PACKED], uint8_t scale) {
     double sum = 0;
     for (int i = 0; i < MXFP4_BLOCK; i++) {
-        double value = ldexp(e2m1_decode(packed[i / 2] >> i % 2 * 4), scale - 127);
+        double value = ldexp(e2m1_decode((uint8_t)(packed[i / 2] >> i % 2 * 4)), scale - 127);
         double difference = value - (double)bf16_decode(bf16[i]);
         sum += difference * difference;
     }

@@ -1,0 +1,64 @@
+# Completion of qstream for bash. Installed as share/bash-completion/completions/qstream, or sourced.
+
+# The recipes that come with the program, from the folder beside it where there is one.
+_qstream_recipes() {
+    local program folder file found=
+    program=$(type -P "${COMP_WORDS[0]}") && program=$(readlink -f "$program")
+    for folder in "${program%/*}/../configs" "${program%/*}/../share/qstream/configs"; do
+        for file in "$folder"/*.json; do
+            [[ -e $file && $file != *.schema.json ]] || continue
+            file=${file##*/}
+            printf '%s\n' "${file%.json}"
+            found=1
+        done
+        [[ $found ]] && return
+    done
+    printf '%s\n' mistral-medium-3.5-mxfp4 llama-mxfp4 qwen3-moe-mxfp4
+}
+
+_qstream_quantize() {
+    local current=$1 previous=$2
+    local options="--recipe --rule --gamma --shard-size --dry-run --part --finish --jobs --memory --hash-source --cpu
+        --json --quiet --help"
+    # bash takes --rule=ms apart into three words
+    if [[ $current == = ]]; then
+        current=
+    elif [[ $previous == = ]]; then
+        previous=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    case $previous in
+    --recipe)
+        mapfile -t COMPREPLY < <(compgen -W "$(_qstream_recipes)" -- "$current"
+            compgen -f -X '!*.json' -- "$current"; compgen -d -S / -- "$current")
+        compopt -o filenames -o nospace 2>/dev/null
+        [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} != */ ]] && compopt +o nospace 2>/dev/null
+        return ;;
+    --rule) mapfile -t COMPREPLY < <(compgen -W "mse amax qstream" -- "$current"); return ;;
+    --gamma) mapfile -t COMPREPLY < <(compgen -W "none layernorm original" -- "$current"); return ;;
+    --cpu) mapfile -t COMPREPLY < <(compgen -W "portable neon avx2 avx512" -- "$current"); return ;;
+    --shard-size | --part | --jobs | --memory) return ;;
+    esac
+    if [[ $current == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
+    else
+        mapfile -t COMPREPLY < <(compgen -d -- "$current")
+        compopt -o filenames 2>/dev/null
+    fi
+}
+
+_qstream() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=
+    COMPREPLY=()
+    if ((COMP_CWORD == 1)); then
+        mapfile -t COMPREPLY < <(compgen -W "quantize version help --help --version" -- "$current")
+        return
+    fi
+    previous=${COMP_WORDS[COMP_CWORD - 1]}
+    case ${COMP_WORDS[1]} in
+    quantize) _qstream_quantize "$current" "$previous" ;;
+    help) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "quantize version help" -- "$current") ;;
+    esac
+    return 0
+}
+
+complete -F _qstream qstream
