@@ -43,6 +43,7 @@ enum status pattern_new(const char *text, struct pattern **out, struct error *er
             return error_set_memory(error);
         }
         pcre2_set_match_limit(pattern->limits, MATCH_STEPS_MAX);
+        pcre2_jit_compile(pattern->code, PCRE2_JIT_COMPLETE); /* where it fails, matching is interpreted */
     }
     *out = pattern;
     return STATUS_OK;

@@ -69,22 +69,22 @@ else
 fi
 layer_make() { # LAYOUT
     local folder=$bench/$prefix$1
-    if [ ! -e "$folder/.complete" ]; then
+    if [ ! -e "$folder.complete" ]; then
         say "making $folder"
         rm -rf "$folder"
         "$python" "$root/tests/models/make_checkpoint.py" --layout "$1" "${shape[@]}" --out "$folder" >&2
         sync -f "$folder"
-        touch "$folder/.complete"
+        touch "$folder.complete"
     fi
 }
 layouts=()
-if [ -e "$bench/${prefix}fp8-tensor/.complete" ] || [ "$(free_mb "$bench")" -ge $((disk_mb / 2)) ]; then
+if [ -e "$bench/${prefix}fp8-tensor.complete" ] || [ "$(free_mb "$bench")" -ge $((disk_mb / 2)) ]; then
     layer_make fp8-tensor
     layouts+=(fp8-tensor)
 else
     say "skipped: no $((disk_mb / 2)) MB free in $bench for the layer"
 fi
-if [ -e "$bench/${prefix}bf16/.complete" ] || [ "$(free_mb "$bench")" -ge $bf16_mb ]; then
+if [ -e "$bench/${prefix}bf16.complete" ] || [ "$(free_mb "$bench")" -ge $bf16_mb ]; then
     layer_make bf16
     layouts+=(bf16)
 else
@@ -148,12 +148,12 @@ fi
 
 layout=fp8-tensor
 source=$bench/$prefix$layout
-if [ ${#layouts[@]} -gt 0 ] && [ "$(free_mb "$bench")" -ge $disk_mb ]; then
+if [ -e "$source.complete" ] && [ "$(free_mb "$bench")" -ge $disk_mb ]; then
     rule=${rules%% *}
     case " $rules " in *" mse "*) rule=mse ;; esac
     warm_cache "$source"
     rm -rf "$bench/out" "$bench/copy" "$bench/reference"
-    # What the last comparison copies: our output, once, in the page cache.
+    # What the last comparisons copy: our output, once, in the page cache.
     "${quantize[@]}" --rule "$rule" "$source" "$bench/reference"
     note "source_bytes $layout" "$(folder_bytes "$source")"
     note "output_bytes $layout" "$(folder_bytes "$bench/reference")"
@@ -163,6 +163,7 @@ if [ ${#layouts[@]} -gt 0 ] && [ "$(free_mb "$bench")" -ge $disk_mb ]; then
         sync -f "$bench"
     }
     export source bench
+    # shellcheck disable=SC2016 # the inner shells expand these
     for round in warm $(seq "$repeat"); do
         say "disk, $layout, round $round"
         settle

@@ -64,6 +64,12 @@ static void folder_make(const uint8_t *data, size_t size, struct folder_input *i
     }
 }
 
+/* FUZZ_VERBOSE=1 shows why an input was refused, when one is looked at by itself. */
+static void message_show(enum status status, const struct error *error) {
+    if (status != STATUS_OK && getenv("FUZZ_VERBOSE"))
+        fprintf(stderr, "%s\n", error->message);
+}
+
 static void require_object(struct text *text) {
     REQUIRE(!text->failed);
     json_t *root = json_loadb(text->bytes, text->length, JSON_REJECT_DUPLICATES, NULL);
@@ -132,6 +138,7 @@ static void rendered_check(const struct plan *plan, const struct recipe *recipe)
     struct error error;
     enum status status = config_build(plan, recipe, &config, &error);
     REQUIRE(status == STATUS_OK || status == STATUS_BAD_INPUT);
+    message_show(status, &error);
     if (status == STATUS_OK)
         REQUIRE(json_text_check("config", config.bytes, config.length, &error) == STATUS_OK);
     text_free(&config);
@@ -169,6 +176,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (status == STATUS_OK)
         status = plan_build(&checkpoint, &layout, &recipe, &options, &plan, &error);
     REQUIRE(status == STATUS_OK || (status == STATUS_BAD_INPUT && error.message[0]));
+    message_show(status, &error);
     if (status == STATUS_OK) {
         plan_check(&plan);
         rendered_check(&plan, &recipe);

@@ -1,5 +1,5 @@
 /*
- * The header parser on any bytes. What it accepts must fill the file exactly, be refused for any other file size,
+ * The header parser on any bytes. What it accepts must be JSON without NUL, fill the file exactly, be refused for any other file size,
  * and come back the same after it was written with safetensors_header_append.
  */
 #include "common/safetensors.h"
@@ -54,6 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     enum status status = safetensors_parse("fuzz", (const char *)data, size, file_size, &file, &error);
     REQUIRE(status == STATUS_OK || (status == STATUS_BAD_INPUT && error.message[0]));
     if (status == STATUS_OK) {
+        REQUIRE(!memchr(data, '\0', size)); /* no JSON holds one, and other readers refuse it */
         require_consistent(&file, file_size);
         require_round_trip(&file, data_size);
         struct safetensors other;

@@ -74,6 +74,9 @@ def small():
     write("safetensors", "names", ("{" + ",".join(
         entry % t for t in [("\\u0001\\\"\\\\", "U8", "[1]", 0, 1), ("\u00e9\u4e2d", "BOOL", "[1]", 1, 2)]) + "}").encode())
 
+    write("safetensors", "nul-behind-number", b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1\0]}}')
+
+    write("json_text", "nested-twice", b'{"text_config":{"quantization_config":1,"x":0,"quantization_config":2}}')
     write("json_text", "minimal", b"{}")
     write("json_text", "numbers", b'{"a": [1e-05, -0, 12345678901234567890, NaN, -Infinity, 1E+2], "b": "\\u00e9\\n"}')
     write("json_text", "replace", b' {"quantization_config" : {"a": [1, {}]}, "text_config": {"quantization_config": 1}}\n')
@@ -88,6 +91,17 @@ def small():
     write("recipe", "globs", json.dumps({"schema": "qstream.recipe/1", "name": "n", "rules": rules}).encode())
     write("recipe", "backtracking", json.dumps({"schema": "qstream.recipe/1", "name": "n", "rules": [
         {"match": "re:(a+)+$", "format": "keep"}, {"match": "*a*a*a*a*a*c", "format": "keep"}]}).encode())
+
+    many = 1 << 33
+    write("checkpoint", "experts-without-end", b'\0@@config\n{"hidden_size":32}\n@@shard model.safetensors\n{' + (
+        entry % ("model.layers.0.mlp.experts.gate_up_proj", "BF16", [many, 2, 32], 0, many * 128)).encode() + b"}\n")
+    write("checkpoint", "control-character", b'\0@@config\n{}\n@@shard model.safetensors\n{' + ",".join(
+        entry % t for t in [("mlp.\\u0001.1.x.weight", "BF16", [32, 32], 0, 2048),
+                            ("mlp.\\u0001.x.weight", "BF16", [32, 32], 2048, 4096),
+                            ("a.\\u0001.x.weight", "BF16", [32, 32], 4096, 6144)]).encode() + b"}\n")
+    write("checkpoint", "scaled-without-weight-ending", b'\0@@config\n{"quantization_config":{"quant_method":"fp8"}}\n'
+          b"@@shard model.safetensors\n{" + ",".join(entry % t for t in [
+              ("a.w13", "F8_E4M3", [32, 32], 0, 1024), ("a.w13_scale_inv", "F32", [1], 1024, 1028)]).encode() + b"}\n")
 
     record = lambda kind, first, last: struct.pack("<III", kind, first, last) + bytes(range(32))
     write("journal", "empty", b"\0")

@@ -24,6 +24,7 @@ if ! command -v "$clang" >/dev/null; then
     echo "fuzz: '$clang' was not found; install clang and libclang-rt-dev, or set CLANG" >&2
     exit 1
 fi
+# shellcheck disable=SC2054 # the commas belong to the options
 flags=(-std=c17 -D_GNU_SOURCE -I. -O1 -g -fno-omit-frame-pointer -ffp-contract=off -fno-strict-aliasing -pthread
     -fsanitize=address,undefined -fno-sanitize-recover=undefined)
 libraries=(-ljansson -lcrypto -lpcre2-8 -lz -lm -pthread)
