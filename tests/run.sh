@@ -70,13 +70,13 @@ units() {
     for test in "$folder"/test_*; do
         [ -x "$test" ] && [ ! -d "$test" ] || continue
         case $test in *.d) continue ;; esac
-        CMOCKA_MESSAGE_OUTPUT=tap "$@" "$test" || status=1
+        CMOCKA_MESSAGE_OUTPUT=tap timeout 600 "$@" "$test" || status=1
     done
     return $status
 }
 units_asan() { QSTREAM_TEST_SCALE=0.05 units build/asan/unit; }
 units_arm64() {
-    QSTREAM_TEST_SCALE=0.02 units build/arm64/unit \
+    QSTREAM_TEST_SCALE=0.005 units build/arm64/unit \
         qemu-aarch64 -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH=/usr/lib/aarch64-linux-gnu
 }
 jobs=$(nproc)
