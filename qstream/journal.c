@@ -81,11 +81,15 @@ static enum status header_compare(const char *path, const uint8_t header[HEADER]
         load32(header + HEADER - 4) != (uint32_t)crc32(0, header, HEADER - 4))
         return error_set(error, STATUS_BAD_INPUT,
                          "'%s' is damaged or no journal; remove the output folder to start anew", path);
+    if (memcmp(header + 12, fingerprint->source, SHA256_SIZE) != 0)
+        return error_set(
+            error, STATUS_BAD_INPUT,
+            "the source has changed since the unfinished run of '%s' (a file's size or modification time, or "
+            "config.json, differs); restore it, or remove the output folder to start anew",
+            path);
     const char *differs = NULL;
     if (load32(header + 8) != VERSION)
         differs = "another version of qstream";
-    else if (memcmp(header + 12, fingerprint->source, SHA256_SIZE) != 0)
-        differs = "another state of the source (a file's size or modification time, or config.json, differs)";
     else if (memcmp(header + 12 + SHA256_SIZE, fingerprint->recipe, SHA256_SIZE) != 0)
         differs = "another recipe";
     else if (memcmp(header + 12 + 2 * SHA256_SIZE, fingerprint->options, SHA256_SIZE) != 0)

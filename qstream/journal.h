@@ -43,8 +43,8 @@ typedef void journal_visit(void *context, const struct journal_record *record);
 
 /*
  * Opens or creates the journal `path` and takes its lock (released by journal_close or the process's end).
- * An existing one must have the same fingerprint: else STATUS_USAGE with what differs. Someone else holds the
- * lock: STATUS_USAGE.
+ * An existing one must have the same fingerprint: another source is STATUS_BAD_INPUT, another recipe or other options
+ * STATUS_USAGE. Someone else holds the lock: STATUS_USAGE.
  */
 enum status journal_open(const char *path, const struct fingerprint *fingerprint, journal_visit *visit, void *context,
                          struct journal **journal, struct error *error);

@@ -316,6 +316,23 @@ fail_and_resume() { # CALL ERRNO [SUFFIX]
     done
 }
 
+@test "given a shard that one worker fails to create, then the others do not go on with it" {
+    local failure round
+    own_source --layout fp8-tensor "${TINY[@]}"
+    SHIM_SETTINGS=()
+    given_reference
+    for failure in ftruncate:2:ENOSPC pwrite:2:ENOSPC; do # 1: the journal's
+        for round in 1 2 3 4 5 6 7 8; do
+            rm -rf "$DST"
+            run with_shim SHIM_FAIL=$failure -- quantize --quiet --jobs 4
+            context "$failure" exits 4
+            says "No space left"
+            context "$failure, then repeated" quantize --quiet
+            right_output
+        done
+    done
+}
+
 @test "given a disk that is full from some call on, then exit 4 and a message; with room again the next run ends well" {
     local call
     SHIM_SETTINGS=()

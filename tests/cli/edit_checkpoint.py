@@ -67,4 +67,4 @@ if keep:
         data += body
     shard.write_bytes(with_header(json.dumps(header).encode(), data))
 if (folder / "config.json").exists() and config != json.loads(config_text):
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")

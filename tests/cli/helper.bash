@@ -10,7 +10,7 @@
 
 ROOT=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
 BUILD=$ROOT/build/cli
-QSTREAM=${QSTREAM:-$ROOT/build/qstream}
+QSTREAM=$(realpath -m "${QSTREAM:-$ROOT/build/qstream}")
 PYTHON=$ROOT/build/venv/bin/python
 SHIM=$BUILD/crash_shim.so
 SEED=${QSTREAM_TEST_SEED:-1}

@@ -51,14 +51,16 @@ digests() { jq -S '.files | map({name, sha256})' "$DST/qstream.json"; }
     RECIPE=mistral-medium-3.5-mxfp4
     SRC=$(source_checkpoint "${LAYER[@]}")
     [[ $(folder_bytes "$SRC") -gt 1200000000 ]]
-    within 256 256 --memory 256MiB --jobs 16
+    # far less is resident: 16 workers with tiles of a megabyte. Without tiles the smallest weight alone takes 12 MiB,
+    # the largest 336.
+    within 256 100 --memory 256MiB --jobs 16
     digests >"$BATS_FILE_TMPDIR/layer"
 }
 
 @test "given a layer of the reference model, when quantized with --memory 64MiB, then 64 MiB suffice, and the bytes are the same" {
     RECIPE=mistral-medium-3.5-mxfp4
     SRC=$(source_checkpoint "${LAYER[@]}")
-    # three MiB of stack of the main thread are address space only
+    # address space that is never touched, above all of the thread stacks, comes on top
     within 72 64 --memory 64MiB --jobs 16
     digests | diff "$BATS_FILE_TMPDIR/layer" -
 }
@@ -67,7 +69,7 @@ digests() { jq -S '.files | map({name, sha256})' "$DST/qstream.json"; }
     RECIPE=qwen3-moe-mxfp4
     SRC=$(source_checkpoint "${EXPERTS[@]}")
     [[ $(folder_bytes "$SRC") -gt 1000000000 ]]
-    within 256 256 --memory 256MiB --jobs 8
+    within 256 128 --memory 256MiB --jobs 8
     digests >"$BATS_FILE_TMPDIR/experts"
     within 72 64 --memory 64MiB --jobs 8
     digests | diff "$BATS_FILE_TMPDIR/experts" -
@@ -84,13 +86,23 @@ digests() { jq -S '.files | map({name, sha256})' "$DST/qstream.json"; }
     within 72 $((least + 1)) --memory $((least + 1))MB --cpu portable --rule amax
 }
 
-@test "given too little memory after all, then it is an error and no crash" {
-    RECIPE=mistral-medium-3.5-mxfp4
-    SRC=$(source_checkpoint "${LAYER[@]}")
-    local space status_seen
-    for space in 14 18 22 26; do
-        run prlimit --as=$((space * MIB)) --core=0 "$QSTREAM" quantize "$SRC" "$DST" --recipe "$RECIPE" --quiet
-        [[ $status -eq 4 || $status -eq 127 ]] || { echo "$space MiB: exit code $status: $output"; false; } # 127: the loader
-        not_published
+starved() { # BYTES; 127, which bats takes for a missing command, becomes 4
+    prlimit --as="$1" --core=0 "$QSTREAM" quantize "$SRC" "$DST" --recipe "$RECIPE" --quiet --jobs 4 || return $(($? == 127 ? 4 : $?))
+}
+
+@test "given too little memory after all, whatever it is, then the run succeeds or says so, and never crashes" {
+    local space refused=0
+    SRC=$(source_checkpoint --layout fp8-tensor "${TINY[@]}")
+    for ((space = 8 << 10; space <= 40 << 10; space += 512)); do
+        rm -rf "$DST"
+        run starved $((space << 10))
+        [[ $output == *"shared libraries"* || $output == *"shared object"* ]] && continue # not even the program fits
+        if [[ $status -ne 0 ]]; then
+            exits 4 || { echo "with $space KiB"; false; }
+            says "qstream: "
+            not_published
+            refused=$((refused + 1))
+        fi
     done
+    [[ $status -eq 0 && $refused -gt 0 ]]
 }

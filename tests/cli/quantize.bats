@@ -6,6 +6,8 @@ load helper
 setup_file() { prepare; }
 setup() { fresh; }
 
+SMALL=(--layers 1 --vocab 256)
+
 # given LAYOUT-OPTIONS..., each rule's output is right in every tensor, byte and pattern.
 every_rule_is_right() {
     local rule
@@ -16,8 +18,6 @@ every_rule_is_right() {
         output_is_right --rule "$rule" --mse-sample 100
     done
 }
-
-SMALL=(--layers 1 --vocab 256)
 
 # --- layouts ---
 
@@ -77,6 +77,69 @@ SMALL=(--layers 1 --vocab 256)
 
 @test "given compressed-tensors with tensor scales, when quantized by each rule, then the output is right" {
     every_rule_is_right --layout ct-tensor --arch llama "${SMALL[@]}"
+}
+
+# Changes a copy of a checkpoint in a way that must not matter to the weights.
+means_the_same() { # PYTHON OPTIONS...
+    local change=$1
+    shift
+    own_source "$@"
+    rm -rf "$DST" "$BATS_TEST_TMPDIR/reference"
+    DST=$BATS_TEST_TMPDIR/reference quantize --quiet
+    edit_source "$change"
+    quantize --quiet
+    same_weights "$BATS_TEST_TMPDIR/reference" "$DST"
+}
+
+@test "given scales spelt otherwise, in their name, dtype or shape, then the output is the same" {
+    local scales='for name in [n for n in tensors if n.endswith("weight_scale_inv") or n.endswith("weight_scale")]:'
+    means_the_same "$scales tensors[name][0] = 'F8_E8M0'" --layout mxfp8 "${TINY[@]}"
+    means_the_same "$scales tensors[name.replace('_inv', '')] = tensors.pop(name)" --layout mxfp8 "${TINY[@]}"
+    means_the_same "$scales tensors[name.replace('_inv', '')] = tensors.pop(name)" --layout fp8-tensor "${TINY[@]}"
+    means_the_same "$scales tensors[name][1] = [1, 1]" --layout ct-tensor "${TINY[@]}"
+    means_the_same "$scales tensors[name][1] = []" --layout ct-tensor "${TINY[@]}"
+    means_the_same "$scales tensors[name][1] = tensors[name][1][:1]" --layout ct-channel "${TINY[@]}"
+    means_the_same 'config["quantization_config"]["ignored_layers"] = config["quantization_config"].pop("modules_to_not_convert")' \
+        --layout fp8-block "${TINY[@]}"
+}
+
+@test "given a quantization_config inside of text_config, then it counts, and the output's stands at the top only" {
+    RECIPE=mistral-medium-3.5-mxfp4
+    own_source --layout fp8-tensor "${SMALL[@]}"
+    quantize --quiet
+    mv "$DST" "$BATS_TEST_TMPDIR/reference"
+    edit_source 'config["text_config"]["quantization_config"] = config.pop("quantization_config")'
+    quantize --quiet
+    cmp "$BATS_TEST_TMPDIR/reference/model.safetensors" "$DST/model.safetensors"
+    jq -e '(.text_config | has("quantization_config") | not) and .quantization_config.quant_method == "compressed-tensors"' \
+        "$DST/config.json"
+    diff <(jq -S .quantization_config "$BATS_TEST_TMPDIR/reference/config.json") <(jq -S .quantization_config "$DST/config.json")
+}
+
+@test "given tensors of other kinds, empty ones and scalars, then they are carried over as they are" {
+    own_source --layout fp8-tensor "${TINY[@]}"
+    edit_source "tensors['model.empty'] = ['BF16', [0, 64], b'']
+tensors['model.another_empty'] = ['F32', [3, 0], b'']
+tensors['model.step'] = ['I64', [], bytes(range(8))]
+tensors['model.mask'] = ['BOOL', [3], u8(0, 1, 1)]
+tensors['model.layers.0.self_attn.q_proj.bias'] = ['BF16', [64], bytes(128)]
+tensors['model.rotary.inv_freq'] = ['F32', [4], f32(float('nan'), -0.0, float('inf'), 1e-45)]
+tensors['model.deep'] = ['U8', [1, 1, 1, 1, 1, 1, 1, 2], u8(3, 4)]
+tensors['model.ünï \"quoted\" \\\\ name'] = ['F64', [1], bytes(8)]"
+    quantize --quiet
+    output_is_right --rule mse --mse-sample 20
+    "$PYTHON" - "$ROOT" "$SRC" "$DST" <<'PY'
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1] + "/tests/models")
+from safetensors_files import checkpoint_tensors
+source, made = (checkpoint_tensors(Path(folder)) for folder in sys.argv[2:])
+odd = [name for name in source if "proj.weight" not in name and "scale" not in name]
+assert len(odd) == 13, odd
+for name in odd:
+    a, b = source[name], made[name]
+    assert (a.dtype, a.shape, a.array().tobytes()) == (b.dtype, b.shape, b.array().tobytes()), name
+PY
 }
 
 # --- architectures ---

@@ -4,7 +4,7 @@
  * so that a failed assertion leaves nothing behind.
  *
  * A shard is described by lines "NAME DTYPE SHAPE", SHAPE as 64x32, 5 or - for a scalar. Its data follows from the
- * names alone and is finite in every format.
+ * names alone and is finite in every format, scales are positive.
  */
 #ifndef QSTREAM_TESTS_UNIT_FIXTURES_H
 #define QSTREAM_TESTS_UNIT_FIXTURES_H
@@ -148,6 +148,8 @@ static inline void fixture_fill(uint8_t *out, const struct tensor_info *info) {
         memcpy(bytes, &random, sizeof bytes);
         if (info->dtype == DTYPE_BF16) { /* +- 2^-8 .. 2 */
             uint16_t code = (uint16_t)((random & 0x807f) | (0x3b80 + (random >> 20 & 7) * 0x80));
+            if (strstr(info->name, "_scale"))
+                code &= 0x7fff;
             memcpy(bytes, &code, item = sizeof code);
         } else if (info->dtype == DTYPE_F16) {
             uint16_t code = f16_encode((float)(int32_t)random * 0x1p-32f);
