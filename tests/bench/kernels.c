@@ -48,22 +48,17 @@ static void data_make(void) {
     fp8_table_fill(0.00025f, table);
 }
 
-enum kernel {
-    AMAX,
-    MSE,
-    QSTREAM,
-    QSTREAM_GAMMA,
-    FP8_BY_TABLE,
-    FP8_BY_SCALE,
-    F32,
-    F16,
-    TO_FP8,
-    BF16_AMAX,
-    KERNELS
-};
-static const char *const names[KERNELS] = {
-    "quantize amax", "quantize mse",  "quantize qstream", "quantize qstream, gamma", "fp8 to bf16, per tensor",
-    "fp8 to bf16, per block", "f32 to bf16", "f16 to bf16",      "bf16 to fp8",             "bf16 amax"};
+enum kernel { AMAX, MSE, QSTREAM, QSTREAM_GAMMA, FP8_BY_TABLE, FP8_BY_SCALE, F32, F16, TO_FP8, BF16_AMAX, KERNELS };
+static const char *const names[KERNELS] = {"quantize amax",
+                                           "quantize mse",
+                                           "quantize qstream",
+                                           "quantize qstream, gamma",
+                                           "fp8 to bf16, per tensor",
+                                           "fp8 to bf16, per block",
+                                           "f32 to bf16",
+                                           "f16 to bf16",
+                                           "bf16 to fp8",
+                                           "bf16 amax"};
 
 static void kernel_run(enum kernel kernel, mxfp4_quantize_fn *quantize, const struct convert *convert) {
     static const enum scale_rule rules[] = {SCALE_RULE_AMAX, SCALE_RULE_MSE, SCALE_RULE_QSTREAM, SCALE_RULE_QSTREAM};

@@ -18,8 +18,8 @@ setup() {
 }
 
 # SRC: a few shards, scales apart from their weights, and files to carry over, one below a folder that holds nothing else.
-given_source() { # OPTIONS...
-    own_source --layout fp8-tensor --split-scales --shards 3 "${TINY[@]}" "$@"
+given_source() {
+    own_source --layout fp8-tensor --split-scales --shards 3 "${TINY[@]}"
     mkdir -p "$SRC/more/deeper"
     echo '{"tokens": []}' >"$SRC/tokenizer.json"
     head -c 300000 /dev/zero >"$SRC/more/deeper/a picture.bin.txt"
@@ -83,7 +83,7 @@ kill_and_resume() { # CRASHES OPTIONS...
     kill_and_resume 60
 }
 
-@test "given a kill at random moments of a run with other shards and hashed sources, then the folder is the same as without" {
+@test "given a kill at random moments of a run with --shard-size and --hash-source, then the folder is the same" {
     SHIM_SETTINGS=("${HASTE[@]}")
     given_source
     given_reference --hash-source --shard-size 20KB
@@ -225,13 +225,12 @@ kill_and_resume() { # CRASHES OPTIONS...
 
 # --- power ---
 
-power_loss_and_resume() { # SETTING... : runs at every few operations, and after the end
-    local k step status_before
-    step=$((OPERATIONS / 45 + 1))
+power_loss_and_resume() { # ["random"]: a loss at every few operations, and after the end
+    local k step
+    step=$((OPERATIONS / 35 + 1))
     for ((k = 1 + RANDOM % step; k <= OPERATIONS + step; k += step)); do
         rm -rf "$DST" "$DST".lost.*
         run with_shim "${SHIM_SETTINGS[@]}" SHIM_POWER=$k ${1:+SHIM_POWER_SEED=$((SEED + k))} -- quantize --quiet
-        status_before=$status
         context "power loss at operation $k of about $OPERATIONS" exits 137
         context "power loss at operation $k of about $OPERATIONS" nothing_false
         run quantize --quiet
@@ -279,6 +278,25 @@ power_loss_and_resume() { # SETTING... : runs at every few operations, and after
         done
         context "power losses, the last at operation $k" quantize --quiet
         context "power losses, the last at operation $k" right_output
+    done
+}
+
+@test "given a journal that a power loss left empty, cut or full of zeros before its first sync, then the run begins anew" {
+    local torn
+    given_source
+    DST=$REFERENCE quantize --quiet
+    for torn in "head -c 0" "head -c 50" "head -c 111" "zeros 112" "zeros 62"; do
+        rm -rf "$DST"
+        run with_shim SHIM_FAIL=pwrite:2:EIO -- quantize --quiet --jobs 1 # the journal has its header and no record
+        exits 4
+        [[ $(stat -c %s "$DST/.qstream/journal") -eq 112 ]]
+        case $torn in
+        head*) truncate -s "${torn##* }" "$DST/.qstream/journal" ;;
+        zeros*) dd if=/dev/zero of="$DST/.qstream/journal" bs=1 seek=$((112 - ${torn##* })) count="${torn##* }" conv=notrunc \
+            status=none ;;
+        esac
+        context "$torn" quantize --quiet
+        right_output
     done
 }
 
@@ -383,7 +401,7 @@ fail_and_resume() { # CALL ERRNO [SUFFIX]
 
 # --- the shim itself ---
 
-@test "given the shim and no accident, then the folder is the same as without it, also when it keeps a record for power losses" {
+@test "given the shim and no accident, then the folder is the same as without it" {
     given_source
     DST=$REFERENCE quantize --quiet
     with_shim -- quantize --quiet

@@ -255,15 +255,11 @@ interrupted_run() {
     [[ -e $DST/.qstream/journal ]]
 }
 
-@test "given an unfinished DST of another rule, recipe, option or source, then it says which, and the right command still ends it" {
+@test "given an unfinished DST of another rule, recipe or source, then it says which; the right command still ends it" {
     own_source --layout bf16 --shards 4 "${TINY[@]}"
     for name in a b c d e f g h i j; do echo $name >"$SRC/$name.txt"; done
     DST=$BATS_TEST_TMPDIR/reference quantize --quiet
     interrupted_run
-    refuses 2 "another recipe" "remove" -- --recipe "$ROOT/configs/mistral-medium-3.5-mxfp4.json" || {
-        # that recipe may not match at all
-        exits 3
-    }
     recipe '.name = "other"'
     refuses 2 "another recipe" "remove"
     RECIPE=llama-mxfp4
@@ -275,7 +271,7 @@ interrupted_run() {
 
     interrupted_run
     touch "$SRC/model-00001-of-00004.safetensors"
-    refuses 2 "source" "remove"
+    refuses 3 "source" "remove"
 }
 
 @test "given another qstream at work on DST, then the second is refused, and the first ends well" {
@@ -393,7 +389,7 @@ raw(change)"
 
 @test "given overlapping tensors, a hole, or offsets that do not fit, then file and tensor are named" {
     fp8
-    header 'h[second]["data_offsets"] = h[first]["data_offsets"]; h[second]["shape"] = h[first]["shape"]; h[second]["dtype"] = h[first]["dtype"]'
+    header 'h[second] = dict(h[first])'
     refuses 3 "$SRC/model.safetensors" "overlap"
     fp8
     header 'del h[first]'
@@ -628,7 +624,7 @@ raw(change)"
     done
     rm -rf "$DST"
     fp8
-    edit_source "t = tensors['$UP.weight']; at = 3 * t[1][1] + 63; t[2] = t[2][:at] + b'\\xff' + t[2][at + 1:]"
+    edit_source "t = tensors['$UP.weight']; at = 3 * t[1][1] + 63; t[2] = t[2][:at] + u8(255) + t[2][at + 1:]"
     refuses 3 "$UP.weight" "NaN" "row 3" "column 63" "$UP.weight_scale_inv"
 }
 
@@ -702,7 +698,7 @@ raw(change)"
     same_folders "$BATS_TEST_TMPDIR/reference" "$DST"
 }
 
-@test "given a disk with room for one output only, when a run is killed after its shards were named, then it can still go on" {
+@test "given a disk with room for one output only, when a run fails after its shards were named, then it can go on" {
     [[ $EUID -eq 0 ]] || skip "mounting a small file system needs root"
     SRC=$(source_checkpoint --layout fp8-tensor --arch llama --shards 3 --layers 2 --vocab 256)
     DST=$BATS_TEST_TMPDIR/reference quantize --quiet
@@ -721,7 +717,8 @@ raw(change)"
 @test "given a limit on the size of files, then it is an error like any other and no crash" {
     bf16
     DST=$BATS_TEST_TMPDIR/reference quantize --quiet
-    run bash -c "ulimit -f 20; '$QSTREAM' quantize '$SRC' '$DST' --recipe llama-mxfp4 --quiet"
+    run bash -c "ulimit -f 20
+        '$QSTREAM' quantize '$SRC' '$DST' --recipe llama-mxfp4 --quiet"
     exits 4
     says "qstream: " "File too large"
     not_published
@@ -752,13 +749,13 @@ raw(change)"
     exits 3
     says "model-00003-of-00003.safetensors" "changed"
     not_published
-    refuses 2 "source" "remove"
+    refuses 3 "source" "remove"
     rm -r "$DST"
     quantize --quiet
     output_is_right --rule mse --mse-sample 20
 }
 
-@test "given another file of the source that changes during the run, then it is published with its new bytes or the run is refused" {
+@test "given another file that changes during the run, then it is published with its new bytes or the run is refused" {
     three_shards
     echo old >"$SRC/tokenizer.json"
     (with_shim SHIM_HOLD=20:"$BATS_TEST_TMPDIR/go" -- quantize --quiet 3>&- || true) &
@@ -800,7 +797,10 @@ raw(change)"
         run bash -c "'$QSTREAM' quantize '$SRC' '$DST' --recipe llama-mxfp4 <&- >&- 2>&-"
         same_folders "$BATS_TEST_TMPDIR/reference" "$DST"
         rm -r "$DST"
-        run bash -c "exec <&- >&- 2>&-; SHIM_OUTPUT='$DST' SHIM_TERM=25 SHIM_HASTE=1 SHIM_SLOW=5000 LD_PRELOAD='$SHIM' '$QSTREAM' quantize '$SRC' '$DST' --recipe llama-mxfp4"
+        # the fast clock makes it tell its progress
+        run bash -c "exec <&- >&- 2>&-
+            SHIM_OUTPUT='$DST' SHIM_TERM=25 SHIM_HASTE=1 SHIM_SLOW=5000 LD_PRELOAD='$SHIM' \
+                '$QSTREAM' quantize '$SRC' '$DST' --recipe llama-mxfp4"
         exits 130
         not_published
         quantize --quiet # the journal was not overwritten by the message

@@ -1,3 +1,5 @@
+# shellcheck shell=bash disable=SC2034,SC2154 # variables of bats and of the tests
+#
 # What the tests of the command line share. Load it with `load helper`; run bats from anywhere.
 #
 #   source_checkpoint OPTIONS...    makes a synthetic checkpoint (tests/models/make_checkpoint.py), once for each set of
@@ -8,7 +10,7 @@
 #
 # QSTREAM names another binary than build/qstream, QSTREAM_TEST_SEED another seed for what is random.
 
-ROOT=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 BUILD=$ROOT/build/cli
 QSTREAM=$(realpath -m "${QSTREAM:-$ROOT/build/qstream}")
 PYTHON=$ROOT/build/venv/bin/python
@@ -91,7 +93,7 @@ not() {
     fi
 }
 
-not_published() { [[ ! -e ${1:-$DST}/config.json ]] || { echo "${1:-$DST} looks finished" >&2; return 1; }; }
+not_published() { [[ ! -e $DST/config.json ]] || { echo "$DST looks finished" >&2; return 1; }; }
 
 # An independent reading of DST: every tensor, byte, config group and file (tests/clients/check_output.py).
 output_is_right() {

@@ -57,7 +57,7 @@ digests() { jq -S '.files | map({name, sha256})' "$DST/qstream.json"; }
     digests >"$BATS_FILE_TMPDIR/layer"
 }
 
-@test "given a layer of the reference model, when quantized with --memory 64MiB, then 64 MiB suffice, and the bytes are the same" {
+@test "given a layer of the reference model, when quantized with --memory 64MiB, then they suffice; the bytes are the same" {
     RECIPE=mistral-medium-3.5-mxfp4
     SRC=$(source_checkpoint "${LAYER[@]}")
     # address space that is never touched, above all of the thread stacks, comes on top
@@ -87,7 +87,9 @@ digests() { jq -S '.files | map({name, sha256})' "$DST/qstream.json"; }
 }
 
 starved() { # BYTES; 127, which bats takes for a missing command, becomes 4
-    prlimit --as="$1" --core=0 "$QSTREAM" quantize "$SRC" "$DST" --recipe "$RECIPE" --quiet --jobs 4 || return $(($? == 127 ? 4 : $?))
+    local code=0
+    prlimit --as="$1" --core=0 "$QSTREAM" quantize "$SRC" "$DST" --recipe "$RECIPE" --quiet --jobs 4 || code=$?
+    return $((code == 127 ? 4 : code))
 }
 
 @test "given too little memory after all, whatever it is, then the run succeeds or says so, and never crashes" {

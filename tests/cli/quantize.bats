@@ -34,7 +34,7 @@ every_rule_is_right() {
     every_rule_is_right --layout bf16 --dtype f32 --arch llama "${SMALL[@]}" --zeros
 }
 
-@test "given the reference model's layout, FP8 per tensor and static, when quantized by each rule, then the output is right" {
+@test "given the reference model's layout, static FP8 per tensor, when quantized by each rule, then the output is right" {
     RECIPE=mistral-medium-3.5-mxfp4
     every_rule_is_right --layout fp8-tensor "${SMALL[@]}" --outliers --zeros
 }
@@ -236,7 +236,7 @@ reference() { # OPTIONS of quantize...: the same as DST must be, in $BATS_TEST_T
     done
 }
 
-@test "given any instruction set of this machine, then the folders are the same to the byte, by each rule and from each format" {
+@test "given any instruction set of this machine, each rule and format, then the folders are the same to the byte" {
     local level rule layout levels
     levels=$("$QSTREAM" version | sed -n 's/.*variants: \(.*\))/\1/p')
     [[ $levels == portable* ]]
@@ -274,7 +274,7 @@ reference() { # OPTIONS of quantize...: the same as DST must be, in $BATS_TEST_T
     done
 }
 
-@test "given parts that were run one by one, in any order or at once, when finished, then the folder is the same as from one run" {
+@test "given parts run one by one, in any order or at once, when finished, then the folder is the same as from one run" {
     local parts i
     SRC=$(source_checkpoint --layout fp8-tensor --arch llama --shards 5 --split-scales "${SMALL[@]}")
     reference
@@ -443,7 +443,7 @@ PY
     find "$DST" -printf '%p %T@ %s\n' | sort | diff "$BATS_TEST_TMPDIR/before" -
 }
 
-@test "given a folder that was finished but has lost a shard, when the command is repeated, then it does not say complete" {
+@test "given a finished folder that has lost a shard, when the command is repeated, then it does not say complete" {
     SRC=$(source_checkpoint --layout fp8-tensor --arch llama --shards 3 "${SMALL[@]}")
     quantize --quiet
     rm "$DST/model-00002-of-00003.safetensors"

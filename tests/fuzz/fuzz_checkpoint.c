@@ -111,6 +111,17 @@ static void plan_check(const struct plan *plan) {
     }
 }
 
+/* No scale is dropped: it is copied, or its weight was converted with it. */
+static void scales_check(const struct plan *plan) {
+    for (uint32_t i = 0; i < plan->checkpoint->tensor_count; i++) {
+        uint32_t scale = plan->layout->tensors[i].scale;
+        bool used = scale == NO_TENSOR;
+        for (size_t j = 0; j < plan->job_count && !used; j++)
+            used = plan->jobs[j].source == scale || (plan->jobs[j].source == i && plan->jobs[j].kind != JOB_COPY);
+        REQUIRE(used);
+    }
+}
+
 static void tiles_check(const struct plan *plan) {
     enum { TILES_MAX = 16, WORKER_BYTES_MAX = 8 << 20 };
     struct tile_worker worker;
@@ -120,7 +131,8 @@ static void tiles_check(const struct plan *plan) {
         return;
     REQUIRE(tile_worker_init(plan, CPU_PORTABLE, &worker, &error) == STATUS_OK);
     for (uint32_t i = 0; i < plan->tile_count && i < TILES_MAX; i++) {
-        uint32_t tile = plan->tile_count <= TILES_MAX || i < TILES_MAX / 2 ? i : plan->tile_count - 1 - (i - TILES_MAX / 2);
+        uint32_t tile =
+            plan->tile_count <= TILES_MAX || i < TILES_MAX / 2 ? i : plan->tile_count - 1 - (i - TILES_MAX / 2);
         const struct plan_job *job = plan_job_of_tile(plan, tile);
         enum status status = tile_convert(&worker, job, tile, 0, &result, &error);
         REQUIRE(status == STATUS_OK || status == STATUS_BAD_INPUT);
@@ -179,6 +191,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     message_show(status, &error);
     if (status == STATUS_OK) {
         plan_check(&plan);
+        scales_check(&plan);
         rendered_check(&plan, &recipe);
         tiles_check(&plan);
     }

@@ -78,7 +78,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (data[0] != 0)
         REQUIRE(status == STATUS_OK && first.count == (size - 1) / (RECORD - 4));
     if (status == STATUS_OK) {
-        const struct journal_record added[2] = {{.type = JOURNAL_TILES, .first = 1, .last = 3}, {.type = JOURNAL_SHARD}};
+        const struct journal_record added[2] = {{.type = JOURNAL_TILES, .first = 1, .last = 3},
+                                                {.type = JOURNAL_SHARD}};
         REQUIRE(journal_append(journal, added, 2, &error) == STATUS_OK);
         REQUIRE(journal_open(path, &fingerprint, visit, &second, &other, &error) == STATUS_USAGE); /* the lock */
         journal_close(journal);

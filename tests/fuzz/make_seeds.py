@@ -103,6 +103,9 @@ def small():
           b"@@shard model.safetensors\n{" + ",".join(entry % t for t in [
               ("a.w13", "F8_E4M3", [32, 32], 0, 1024), ("a.w13_scale_inv", "F32", [1], 1024, 1028)]).encode() + b"}\n")
 
+    write("checkpoint", "file-name-not-utf-8", b"\0@@config\n{}\n@@shard a\xff.safetensors\n{" + (
+        entry % ("a.weight", "BF16", [32, 32], 0, 2048)).encode() + b"}\n")
+
     record = lambda kind, first, last: struct.pack("<III", kind, first, last) + bytes(range(32))
     write("journal", "empty", b"\0")
     write("journal", "no-journal", b"\0not a journal at all")

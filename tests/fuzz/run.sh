@@ -13,7 +13,7 @@ cd "$root"
 targets=(safetensors json_text recipe journal checkpoint)
 seconds=${1:-$((60 / ${#targets[@]}))}
 case $seconds in
-'' | *[!0-9]*)
+'' | 0 | *[!0-9]*)
     echo "usage: tests/fuzz/run.sh [SECONDS_PER_TARGET]" >&2
     exit 2
     ;;

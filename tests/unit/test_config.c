@@ -43,10 +43,10 @@ static json_t *config_of(struct fixture *fixture) {
     struct json_member member;
     json_error_t at;
     assert_ok(json_text_check("written", text->bytes, text->length, &fixture->error), fixture->error);
-    assert_true(json_text_member(text->bytes, json_text_object(text->bytes, text->length), "quantization_config",
-                                 &member));
-    json_t *config =
-        json_loadb(text->bytes + member.value.begin, member.value.end - member.value.begin, JSON_REJECT_DUPLICATES, &at);
+    assert_true(
+        json_text_member(text->bytes, json_text_object(text->bytes, text->length), "quantization_config", &member));
+    json_t *config = json_loadb(text->bytes + member.value.begin, member.value.end - member.value.begin,
+                                JSON_REJECT_DUPLICATES, &at);
     if (!config)
         fail_msg("%s:\n%s", at.text, text->bytes);
     return config;
@@ -71,8 +71,7 @@ static void assert_json(const json_t *got, const char *wanted) {
 }
 
 static const json_t *group_value(const json_t *config, const char *group, const char *member) {
-    const json_t *value =
-        json_object_get(json_object_get(json_object_get(config, "config_groups"), group), member);
+    const json_t *value = json_object_get(json_object_get(json_object_get(config, "config_groups"), group), member);
     if (!value)
         fail_msg("no %s in %s", member, group);
     return value;
@@ -124,12 +123,24 @@ static void given_the_reference_model_then_both_namespaces_and_fused_names_resol
             static const struct {
                 const char *leaf, *group;
             } leaves[] = {
-                {"mlp.gate_proj", "group_0"},     {"mlp.up_proj", "group_0"},       {"mlp.down_proj", "group_0"},
-                {"mlp.gate_up_proj", "group_0"},  {"self_attn.q_proj", "group_1"},  {"self_attn.k_proj", "group_1"},
-                {"self_attn.v_proj", "group_1"},  {"self_attn.o_proj", "group_1"},  {"self_attn.qkv_proj", "group_1"},
-                {"mlp", ""},                      {"self_attn", ""},                {"self_attn.attn", ""},
-                {"mlp.act_fn", ""},               {"mlp.gate_projx", ""},           {"mlp.xgate_proj", ""},
-                {"input_layernorm", ""},          {"mlp.experts.0.gate_proj", ""},  {"self_attn.gate_proj", ""},
+                {"mlp.gate_proj", "group_0"},
+                {"mlp.up_proj", "group_0"},
+                {"mlp.down_proj", "group_0"},
+                {"mlp.gate_up_proj", "group_0"},
+                {"self_attn.q_proj", "group_1"},
+                {"self_attn.k_proj", "group_1"},
+                {"self_attn.v_proj", "group_1"},
+                {"self_attn.o_proj", "group_1"},
+                {"self_attn.qkv_proj", "group_1"},
+                {"mlp", ""},
+                {"self_attn", ""},
+                {"self_attn.attn", ""},
+                {"mlp.act_fn", ""},
+                {"mlp.gate_projx", ""},
+                {"mlp.xgate_proj", ""},
+                {"input_layernorm", ""},
+                {"mlp.experts.0.gate_proj", ""},
+                {"self_attn.gate_proj", ""},
                 {"mlp.q_proj", ""},
             };
             for (size_t l = 0; l < sizeof leaves / sizeof *leaves; l++) {
@@ -218,7 +229,8 @@ static void given_one_format_only_then_it_is_the_format_of_the_whole(void **stat
     }
     /* two groups of one format are no mixture; three of two are */
     llama_write(fixture, 2, "{}");
-    json_t *config = config_for(fixture, RULE("re:.*mlp", "fp8") "," RULE("re:.*attn", "fp8\", \"strategy\": \"tensor"));
+    json_t *config =
+        config_for(fixture, RULE("re:.*mlp", "fp8") "," RULE("re:.*attn", "fp8\", \"strategy\": \"tensor"));
     assert_groups_fit(fixture, config);
     assert_json(json_object_get(config, "format"), "\"float-quantized\"");
     json_decref(config);
@@ -246,7 +258,7 @@ static void given_only_some_layers_then_the_patterns_name_exactly_those(void **s
         RULE("re:model\\\\.layers\\\\.1\\\\.", "mxfp4") "," RULE("re:model\\\\.layers\\\\.1", "fp8"),
         /* no single shape of pattern says this */
         RULE("re:.*\\\\.[02468]\\\\.mlp\\\\.gate_proj", "mxfp4") "," RULE("re:.*\\\\.[13579]\\\\.mlp\\\\.up_proj",
-                                                                           "mxfp4"),
+                                                                          "mxfp4"),
         RULE("model.layers.3.mlp.down_proj", "mxfp4"),
     };
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
@@ -269,8 +281,8 @@ static void given_only_some_layers_then_the_patterns_name_exactly_those(void **s
 static void given_some_layers_of_the_reference_model_then_both_namespaces_agree(void **state) {
     struct fixture *fixture = *state;
     fixture_reference(fixture, 3);
-    json_t *config = config_for(fixture, RULE("re:.*layers\\\\.1\\\\.mlp", "mxfp4") "," RULE(
-                                             "re:.*language_model\\\\.layers.*_proj$", "fp8"));
+    json_t *config = config_for(
+        fixture, RULE("re:.*layers\\\\.1\\\\.mlp", "mxfp4") "," RULE("re:.*language_model\\\\.layers.*_proj$", "fp8"));
     assert_groups_fit(fixture, config);
     for (int layer = 0; layer < 3; layer++) {
         char name[100];
@@ -301,10 +313,10 @@ static void given_experts_one_by_one_then_routers_stay_out_and_no_fused_name_is_
     fixture_file(fixture, "config.json", "{}");
     fixture_shard(fixture, "model.safetensors", shard.bytes);
     text_free(&shard);
-    json_t *config = config_for(
-        fixture, RULE("re:.*lm_head$", "keep") "," RULE("re:.*embed_tokens$", "keep") "," RULE(
-                     "re:.*\\\\.mlp\\\\.gate$", "keep") "," RULE("re:.*experts\\\\.", "mxfp4") "," RULE("re:.*_proj$",
-                                                                                                     "fp8"));
+    json_t *config =
+        config_for(fixture, RULE("re:.*lm_head$", "keep") "," RULE("re:.*embed_tokens$", "keep") "," RULE(
+                                "re:.*\\\\.mlp\\\\.gate$", "keep") "," RULE("re:.*experts\\\\.",
+                                                                            "mxfp4") "," RULE("re:.*_proj$", "fp8"));
     assert_groups_fit(fixture, config);
     assert_json(group_value(config, "group_0", "targets"),
                 "[\"re:model\\\\.layers\\\\.\\\\d+\\\\.mlp\\\\.experts\\\\.\\\\d+\\\\.(gate|up|down)_proj$\"]");
@@ -345,8 +357,9 @@ static void given_each_fp8_source_that_stays_then_its_scheme_describes_it(void *
         {"\"quant_method\": \"fp8\"", "x.weight_scale_inv F32 1\nx.activation_scale F32 1\n",
          ARGS("\"strategy\": \"tensor\", \"dynamic\": false"), ARGS("\"strategy\": \"tensor\", \"dynamic\": false"),
          "\"float-quantized\""},
-        {"\"quant_method\": \"fp8\"", "x.weight_scale_inv F32 1\n", ARGS("\"strategy\": \"tensor\", \"dynamic\": false"),
-         ARGS("\"strategy\": \"token\", \"dynamic\": true"), "\"float-quantized\""},
+        {"\"quant_method\": \"fp8\"", "x.weight_scale_inv F32 1\n",
+         ARGS("\"strategy\": \"tensor\", \"dynamic\": false"), ARGS("\"strategy\": \"token\", \"dynamic\": true"),
+         "\"float-quantized\""},
         {COMPRESSED("\"strategy\": \"channel\""), "x.weight_scale F32 96x1\n",
          ARGS("\"strategy\": \"channel\", \"dynamic\": false"), ARGS("\"strategy\": \"token\", \"dynamic\": true"),
          "\"float-quantized\""},
@@ -383,13 +396,15 @@ static void given_each_fp8_source_that_stays_then_its_scheme_describes_it(void *
 static void given_keep_rules_then_only_harmless_regular_expressions_that_matched_are_ignored(void **state) {
     struct fixture *fixture = *state;
     llama_write(fixture, 2, "{}");
-    json_t *config = config_for(fixture,
-                                RULE("lm_head", "keep") "," /* a glob */
-                                RULE("re:.*embed_tokens", "keep") ","
-                                "{\"match\": \"re:nothing\", \"format\": \"keep\", \"optional\": true},"
-                                RULE("re:.*0\\\\.mlp\\\\.gate_proj$", "mxfp4") ","
-                                RULE("re:.*mlp\\\\.gate", "keep") "," /* would touch layer 0's gate, which is quantized */
-                                RULE("re:.*\\\\.up_proj", "keep"));
+    json_t *config =
+        config_for(fixture, RULE("lm_head", "keep") "," /* a glob */
+                   RULE("re:.*embed_tokens",
+                        "keep") ","
+                                "{\"match\": \"re:nothing\", \"format\": \"keep\", \"optional\": true}," RULE(
+                                    "re:.*0\\\\.mlp\\\\.gate_proj$",
+                                    "mxfp4") "," RULE("re:.*mlp\\\\.gate",
+                                                      "keep") "," /* would touch layer 0's gate, which is quantized */
+                   RULE("re:.*\\\\.up_proj", "keep"));
     assert_groups_fit(fixture, config);
     assert_json(json_object_get(config, "ignore"), "[\"re:.*embed_tokens\", \"re:.*\\\\.up_proj\"]");
     json_decref(config);
@@ -425,9 +440,10 @@ static void given_names_with_special_characters_then_patterns_take_them_literall
     fixture_shard(fixture, "model.safetensors",
                   "m+(x).a-b.weight BF16 32x32\nmm(x).a-b.weight BF16 32x32\n\xc3\xa9.layers.0.w*.weight BF16 32x32\n"
                   "e.layers.0.w*.weight BF16 32x32\n\xc3\xa9.layers.0.ww.weight BF16 32x32\nm|$.x.weight BF16 32x32\n");
-    json_t *config = config_for(fixture, RULE("m+*", "mxfp4") "," RULE("\xc3\xa9.layers.0.w\\\\*", "mxfp4") "," RULE(
-                                             "m|*", "fp8"));
+    json_t *config =
+        config_for(fixture, RULE("m+*", "mxfp4") "," RULE("\xc3\xa9.layers.0.w\\\\*", "mxfp4") "," RULE("m|*", "fp8"));
     assert_groups_fit(fixture, config);
+    assert_json(json_array_get(group_value(config, "group_0", "targets"), 0), "\"re:m\\\\+\\\\(x\\\\)\\\\.a\\\\-b$\"");
     assert_group(config, "m+(x).a-b", "group_0");
     assert_group(config, "\xc3\xa9.layers.0.w*", "group_0");
     json_decref(config);

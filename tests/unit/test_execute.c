@@ -142,8 +142,9 @@ static void given_a_mixture_of_jobs_then_every_output_byte_is_right_for_any_numb
     fixture_file(fixture, "config.json", "{}");
     fixture_shard(fixture, "1.safetensors",
                   "m.weight BF16 2500x512\nc.weight BF16 1300x416\nsmall.bias F32 5\nempty U8 0\n");
-    fixture_shard(fixture, "2.safetensors", "t.weight BF16 1300x416\ncopy U8 2500001\nf.weight F32 40x64\n"
-                                            "h.weight F16 40x64\n");
+    fixture_shard(fixture, "2.safetensors",
+                  "t.weight BF16 1300x416\ncopy U8 2500001\nf.weight F32 40x64\n"
+                  "h.weight F16 40x64\n");
     fixture_plan(fixture,
                  RULE("m", "mxfp4") "," RULE("c", "fp8") "," RULE("t", "fp8\", \"strategy\": \"tensor") "," RULE(
                      "re:[fh]$", "mxfp4"),
@@ -322,27 +323,46 @@ static void given_the_reference_model_then_attention_stays_and_its_scales_become
     run_state_free(&outcome.state);
 }
 
+/* A plain tensor's values, rounded; the caller frees. */
+static uint16_t *tensor_as_bf16(const struct fixture *fixture, const char *name) {
+    const struct tensor_info *info = &checkpoint_find(&fixture->checkpoint, name)->info;
+    uint8_t *bytes = fixture_tensor(fixture, name);
+    size_t count = (size_t)info->size / (dtype_bits(info->dtype) / 8);
+    uint16_t *values = malloc(count * sizeof *values);
+    assert_non_null(values);
+    for (size_t i = 0; i < count; i++)
+        values[i] = info->dtype == DTYPE_BF16  ? ((uint16_t *)(void *)bytes)[i]
+                    : info->dtype == DTYPE_F16 ? bf16_encode(f16_decode(((uint16_t *)(void *)bytes)[i]))
+                                               : bf16_encode(((float *)(void *)bytes)[i]);
+    free(bytes);
+    return values;
+}
+
 static void given_fused_experts_in_either_orientation_then_each_module_has_its_rows(void **state) {
     struct fixture *fixture = *state;
     enum { EXPERTS = 3, HIDDEN = 64, WIDTH = 160 };
-    for (int transposed = 0; transposed < 2; transposed++) {
+    static const enum dtype dtypes[] = {DTYPE_BF16, DTYPE_F16, DTYPE_F32};
+    for (int kind = 0; kind < 6; kind++) {
         struct outcome outcome;
+        char shard[200];
+        bool transposed = kind % 2;
+        enum dtype dtype = dtypes[kind / 2];
         fixture_clear(fixture);
         fixture_file(fixture, "config.json", "{\"hidden_size\": 64}");
-        fixture_shard(fixture, "model.safetensors",
-                      transposed ? "m.experts.gate_up_proj BF16 3x64x320\nm.experts.down_proj BF16 3x160x64\n"
-                                 : "m.experts.gate_up_proj BF16 3x320x64\nm.experts.down_proj BF16 3x64x160\n");
+        snprintf(shard, sizeof shard, "m.experts.gate_up_proj %s %s\nm.experts.down_proj %s %s\n", dtype_name(dtype),
+                 transposed ? "3x64x320" : "3x320x64", dtype_name(dtype), transposed ? "3x160x64" : "3x64x160");
+        fixture_shard(fixture, "model.safetensors", shard);
         fixture_plan(fixture, RULE("re:.*experts", "mxfp4"), amax_options);
         run_whole(fixture, "out", 2, &outcome);
-        uint8_t *gate_up = fixture_tensor(fixture, "m.experts.gate_up_proj"),
-                *down = fixture_tensor(fixture, "m.experts.down_proj");
+        uint16_t *gate_up = tensor_as_bf16(fixture, "m.experts.gate_up_proj"),
+                 *down = tensor_as_bf16(fixture, "m.experts.down_proj");
         for (size_t e = 0; e < EXPERTS; e++)
             for (size_t p = 0; p < 3; p++) {
                 static const char *const names[] = {"gate_proj", "up_proj", "down_proj"};
                 uint16_t rows[WIDTH * HIDDEN];
                 size_t row_count = p < 2 ? WIDTH : HIDDEN, columns = p < 2 ? HIDDEN : WIDTH;
                 size_t out = p < 2 ? 2 * WIDTH : HIDDEN; /* of the stored matrix */
-                const uint16_t *matrix = (const uint16_t *)(void *)(p < 2 ? gate_up : down) + e * out * columns;
+                const uint16_t *matrix = (p < 2 ? gate_up : down) + e * out * columns;
                 for (size_t r = 0; r < row_count; r++)
                     for (size_t c = 0; c < columns; c++) {
                         size_t row = r + (p == 1 ? WIDTH : 0);
@@ -364,8 +384,9 @@ static void given_fp8_experts_with_block_scales_then_each_module_is_decoded_by_i
     fixture_file(fixture, "config.json",
                  "{\"hidden_size\": 64, \"quantization_config\": {\"quant_method\": \"fp8\", "
                  "\"weight_block_size\": [32, 32]}}");
-    fixture_shard(fixture, "model.safetensors", "m.experts.gate_up_proj F8_E4M3 3x96x64\n"
-                                                "m.experts.gate_up_proj_scale_inv F32 3x3x2\n");
+    fixture_shard(fixture, "model.safetensors",
+                  "m.experts.gate_up_proj F8_E4M3 3x96x64\n"
+                  "m.experts.gate_up_proj_scale_inv F32 3x3x2\n");
     fixture_plan(fixture, RULE("re:.*experts", "mxfp4"), amax_options);
     run_whole(fixture, "out", 2, &outcome);
     uint8_t *codes = fixture_tensor(fixture, "m.experts.gate_up_proj"),
@@ -515,24 +536,34 @@ static void given_a_finished_run_when_repeated_then_nothing_is_written(void **st
     run_state_free(&second.state);
 }
 
-static void given_a_journaled_amax_when_resumed_then_it_is_used_and_not_computed_again(void **state) {
+static void given_a_journaled_amax_when_resumed_then_it_is_used_and_only_the_others_are_computed(void **state) {
     struct fixture *fixture = *state;
-    struct outcome outcome;
+    struct outcome outcome, again;
     struct journal *journal;
     fixture_file(fixture, "config.json", "{}");
-    fixture_shard(fixture, "model.safetensors", "t.weight BF16 64x64\n");
-    fixture_plan(fixture, RULE("t", "fp8\", \"strategy\": \"tensor"), amax_options);
+    fixture_shard(fixture, "model.safetensors", "t.weight BF16 64x64\nu.weight BF16 64x64\n");
+    fixture_plan(fixture, RULE("*", "fp8\", \"strategy\": \"tensor"), amax_options);
+    const uint32_t job = fixture_output(fixture, "t.weight")->job;
     outcome_init(fixture, "out", false, &outcome);
     assert_ok(journal_open(outcome.journal, &fingerprint, run_state_visit, &outcome.state, &journal, &fixture->error),
               fixture->error);
-    struct journal_record record = {.type = JOURNAL_AMAX, .first = 0, .last = bf16_encode(896.0f)};
+    struct journal_record record = {.type = JOURNAL_AMAX, .first = job, .last = bf16_encode(896.0f)};
     assert_ok(journal_append(journal, &record, 1, &fixture->error), fixture->error);
     journal_close(journal);
     assert_ok(outcome_run(fixture, &outcome, 2), fixture->error);
     assert_complete(fixture, &outcome);
     const uint16_t two = bf16_encode(2.0f);
     assert_output(fixture, &outcome, "t.weight_scale", &two, sizeof two);
+    uint8_t *rows = fixture_tensor(fixture, "u.weight");
+    assert_fp8(fixture, &outcome, "u", (uint16_t *)(void *)rows, 64, 64, true);
+    free(rows);
+    outcome_init(fixture, "out", false, &again); /* nothing in the journal says otherwise afterwards */
+    assert_ok(journal_read(again.journal, &fingerprint, run_state_visit, &again.state, &fixture->error),
+              fixture->error);
+    assert_int_equal(again.state.amax[job], bf16_encode(896.0f));
+    assert_memory_equal(again.state.amax, outcome.state.amax, 2 * sizeof *again.state.amax);
     run_state_free(&outcome.state);
+    run_state_free(&again.state);
 }
 
 static void given_shares_that_run_one_after_another_then_together_they_make_the_whole(void **state) {
@@ -582,8 +613,7 @@ static void given_hash_source_then_each_tile_has_the_digest_of_the_bytes_it_was_
     outcome_init(fixture, "out", true, &again); /* and the journal keeps them */
     assert_ok(journal_read(again.journal, &fingerprint, run_state_visit, &again.state, &fixture->error),
               fixture->error);
-    assert_memory_equal(again.state.sources, outcome.state.sources,
-                        (size_t)fixture->plan.tile_count * SHA256_SIZE);
+    assert_memory_equal(again.state.sources, outcome.state.sources, (size_t)fixture->plan.tile_count * SHA256_SIZE);
     run_state_free(&outcome.state);
     run_state_free(&again.state);
 }
@@ -668,7 +698,7 @@ int main(void) {
         TEST(given_a_journal_that_holds_some_tiles_when_resumed_then_only_the_rest_is_made),
         TEST(given_every_tile_but_no_digest_when_resumed_then_the_shard_is_hashed),
         TEST(given_a_finished_run_when_repeated_then_nothing_is_written),
-        TEST(given_a_journaled_amax_when_resumed_then_it_is_used_and_not_computed_again),
+        TEST(given_a_journaled_amax_when_resumed_then_it_is_used_and_only_the_others_are_computed),
         TEST(given_shares_that_run_one_after_another_then_together_they_make_the_whole),
         TEST(given_hash_source_then_each_tile_has_the_digest_of_the_bytes_it_was_made_from),
         TEST(given_values_that_are_no_numbers_then_the_run_fails_and_names_the_place),

@@ -27,7 +27,8 @@ static struct fingerprint fingerprint_of(uint8_t source, uint8_t recipe, uint8_t
 }
 
 static struct journal_record record_number(uint32_t number) {
-    struct journal_record record = {.type = JOURNAL_TILES + number % 4, .first = number * 7, .last = UINT32_MAX - number};
+    struct journal_record record = {
+        .type = JOURNAL_TILES + number % 4, .first = number * 7, .last = UINT32_MAX - number};
     memset(record.payload, (int)number, SHA256_SIZE);
     return record;
 }
@@ -177,11 +178,14 @@ static void given_another_fingerprint_then_the_refusal_says_what_differs(void **
     struct fixture *fixture = *state;
     static const struct {
         uint8_t source, recipe, options;
+        enum status status;
         const char *part;
     } cases[] = {
-        {9, 2, 3, "another state of the source"}, {1, 9, 3, "another recipe"},
-        {1, 2, 9, "other options (--rule"},       {9, 9, 9, "another state of the source"},
-        {1, 9, 9, "another recipe"},
+        {9, 2, 3, STATUS_BAD_INPUT, "the source has changed"},
+        {1, 9, 3, STATUS_USAGE, "another recipe"},
+        {1, 2, 9, STATUS_USAGE, "other options (--rule"},
+        {9, 9, 9, STATUS_BAD_INPUT, "the source has changed"},
+        {1, 9, 9, STATUS_USAGE, "another recipe"},
     };
     char path[256];
     struct seen seen = {.count = 0};
@@ -191,10 +195,10 @@ static void given_another_fingerprint_then_the_refusal_says_what_differs(void **
         struct fingerprint other = fingerprint_of(cases[i].source, cases[i].recipe, cases[i].options);
         struct journal *journal;
         seen.count = 0;
-        assert_refused(journal_open(path, &other, remember, &seen, &journal, &fixture->error), STATUS_USAGE,
+        assert_refused(journal_open(path, &other, remember, &seen, &journal, &fixture->error), cases[i].status,
                        fixture->error, cases[i].part);
         assert_null(journal);
-        assert_refused(journal_read(path, &other, remember, &seen, &fixture->error), STATUS_USAGE, fixture->error,
+        assert_refused(journal_read(path, &other, remember, &seen, &fixture->error), cases[i].status, fixture->error,
                        cases[i].part);
         assert_int_equal(seen.count, 0);
     }
@@ -266,8 +270,8 @@ static void given_no_journal_then_reading_fails_and_opening_makes_one(void **sta
     assert_refused(journal_read(path, &fingerprint, remember, &seen, &fixture->error), STATUS_IO, fixture->error,
                    "cannot open the journal");
     fixture_file(fixture, "journal", "");
-    assert_refused(journal_read(path, &fingerprint, remember, &seen, &fixture->error), STATUS_BAD_INPUT,
-                   fixture->error, "is empty");
+    assert_refused(journal_read(path, &fingerprint, remember, &seen, &fixture->error), STATUS_BAD_INPUT, fixture->error,
+                   "is empty");
     extend(fixture, path, 1, &seen);
     assert_int_equal(seen.count, 0);
     fixture_path(fixture, "no/folder", path);

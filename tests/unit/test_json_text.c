@@ -263,7 +263,7 @@ static void given_every_placement_and_hand_when_spliced_then_only_the_two_member
     int made = 0;
     for (size_t h = 0; h < HANDS * HANDS; h++)
         for (int count = 0; count <= OTHERS; count++)
-            for (int key = -1; key <= count; key++)            /* where q stands at the top; -1: nowhere */
+            for (int key = -1; key <= count; key++)                  /* where q stands at the top; -1: nowhere */
                 for (int object = -1; object <= count + 1; object++) /* where t stands */
                     for (int inner = -1; inner <= count; inner++) {  /* where q stands inside t */
                         struct text json = {0}, t = {0}, out = {0};

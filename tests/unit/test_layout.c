@@ -9,8 +9,7 @@
 #define DYNAMIC FP8 ", \"activation_scheme\": \"dynamic\""
 #define BLOCK DYNAMIC ", \"weight_block_size\": [128, 128]"
 #define WEIGHTS(body) "\"weights\": {\"num_bits\": 8, \"type\": \"float\", " body "}"
-#define GROUP(body)                                                                                                    \
-    "\"quant_method\": \"compressed-tensors\", \"config_groups\": {\"group_0\": {" WEIGHTS(body) "}}"
+#define GROUP(body) "\"quant_method\": \"compressed-tensors\", \"config_groups\": {\"group_0\": {" WEIGHTS(body) "}}"
 
 /* Writes a checkpoint of two shards and detects its layout. `quantization` is the inside of quantization_config. */
 static enum status detect(struct fixture *fixture, const char *quantization, const char *first, const char *second) {
@@ -52,8 +51,8 @@ static void given_each_layout_with_its_companions_in_another_shard_then_it_is_de
          "x.activation_scale", SCALING_TENSOR, 128, 128},
         {STATIC, "x.weight_scale_inv F32 1\n", "x.weight F8_E4M3 64x32\nx.activation_scale F32 1\n", "x.weight",
          "x.weight_scale_inv", "x.activation_scale", SCALING_TENSOR, 128, 128},
-        {STATIC, "x.weight_scale F32 -\nx.input_scale F32 1\n", "x.weight F8_E4M3 1x1\n", "x.weight",
-         "x.weight_scale", "x.input_scale", SCALING_TENSOR, 128, 128},
+        {STATIC, "x.weight_scale F32 -\nx.input_scale F32 1\n", "x.weight F8_E4M3 1x1\n", "x.weight", "x.weight_scale",
+         "x.input_scale", SCALING_TENSOR, 128, 128},
         /* per tensor, dynamic, and with nothing said */
         {DYNAMIC, "x.weight F8_E4M3 64x32\n", "x.weight_scale_inv F32 -\n", "x.weight", "x.weight_scale_inv", NULL,
          SCALING_TENSOR, 128, 128},
@@ -98,9 +97,8 @@ static void given_each_layout_with_its_companions_in_another_shard_then_it_is_de
         {STATIC, "m.experts.down_proj F8_E4M3 4x130x128\n",
          "m.experts.down_proj_scale F32 -\nm.experts.down_proj_input_scale F32 -\n", "m.experts.down_proj",
          "m.experts.down_proj_scale", "m.experts.down_proj_input_scale", SCALING_TENSOR, 128, 128},
-        {"\"quant_method\": \"mxfp8\"", "m.experts.down_proj F8_E4M3 4x8x64\n",
-         "m.experts.down_proj_scale U8 4x8x2\n", "m.experts.down_proj", "m.experts.down_proj_scale", NULL, SCALING_MX,
-         128, 128},
+        {"\"quant_method\": \"mxfp8\"", "m.experts.down_proj F8_E4M3 4x8x64\n", "m.experts.down_proj_scale U8 4x8x2\n",
+         "m.experts.down_proj", "m.experts.down_proj_scale", NULL, SCALING_MX, 128, 128},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (detect(fixture, cases[i].config, cases[i].first, cases[i].second) != STATUS_OK)
@@ -127,9 +125,13 @@ static void given_a_mixture_of_layouts_then_each_weight_has_its_own(void **state
     struct fixture *fixture = *state;
     assert_ok(detect(fixture,
                      "\"quant_method\": \"compressed-tensors\", \"config_groups\": {"
-                     "\"a\": {" WEIGHTS("\"strategy\": \"channel\"") "},"
-                     "\"b\": {" WEIGHTS("\"strategy\": \"tensor\"") "},"
-                     "\"c\": {" WEIGHTS("\"strategy\": \"group\", \"group_size\": 32") "}}",
+                     "\"a\": {" WEIGHTS(
+                         "\"strategy\": \"channel\"") "},"
+                                                      "\"b\": {" WEIGHTS(
+                                                          "\"strategy\": \"tensor\"") "},"
+                                                                                      "\"c\": {" WEIGHTS(
+                                                                                          "\"strategy\": \"group\", "
+                                                                                          "\"group_size\": 32") "}}",
                      "a.weight F8_E4M3 8x32\na.weight_scale BF16 8x1\nb.weight F8_E4M3 8x32\nb.weight_scale F32 1\n",
                      "c.weight F8_E4M3 8x32\nc.weight_scale U8 8x1\nd.weight BF16 8x32\nd.bias BF16 8\n"),
               fixture->error);
@@ -168,7 +170,8 @@ static void given_a_contradiction_then_the_error_names_both_sides(void **state) 
          "m.experts.down_proj_scale F32 4x1\n", "config groups", "'m.experts.down_proj' of shape [2, 4, 32]"},
         {BLOCK, "m.experts.down_proj F8_E4M3 2x4x32\n", "m.experts.down_proj_scale_inv F32 1x1x1\n",
          "weight_block_size", "shape [1, 1, 1]"},
-        {STATIC, weight, "x.weight_scale_inv F32 -\n", "activation_scheme static", "'x.weight' has no activation_scale"},
+        {STATIC, weight, "x.weight_scale_inv F32 -\n", "activation_scheme static",
+         "'x.weight' has no activation_scale"},
         {DYNAMIC, weight, "x.weight_scale_inv F32 -\nx.activation_scale F32 -\n", "activation_scheme dynamic",
          "there is 'x.activation_scale'"},
         {STATIC, weight, "x.weight_scale_inv F32 -\nx.activation_scale F32 2\n", "'x.activation_scale' is not one", ""},
@@ -233,8 +236,8 @@ static void given_a_config_that_cannot_be_read_then_it_says_what(void **state) {
 
 static void given_a_companion_without_its_weight_then_it_is_an_error_not_a_loss(void **state) {
     struct fixture *fixture = *state;
-    static const char *const orphans[] = {"y.weight_scale_inv", "y.weight_scale", "y.activation_scale",
-                                          "y.input_scale", "m.experts.down_proj_scale_inv"};
+    static const char *const orphans[] = {"y.weight_scale_inv", "y.weight_scale", "y.activation_scale", "y.input_scale",
+                                          "m.experts.down_proj_scale_inv"};
     for (size_t i = 0; i < sizeof orphans / sizeof *orphans; i++)
         for (int plain = 0; plain < 2; plain++) { /* with no weight at all, and with one that is not FP8 */
             char shard[200];

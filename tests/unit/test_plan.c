@@ -259,9 +259,8 @@ static void given_the_reference_model_then_its_two_groups_and_the_rest_are_plann
         } else if (attention && info->dtype == DTYPE_F32) {
             assert_int_equal(job->kind, JOB_SCALAR_F32);
             assert_int_equal(plan->outputs[i].shard, 0);
-            assert_true(text_ends_with(source->name, text_ends_with(info->name, ".weight_scale")
-                                                         ? ".weight_scale_inv"
-                                                         : ".activation_scale"));
+            assert_true(text_ends_with(
+                source->name, text_ends_with(info->name, ".weight_scale") ? ".weight_scale_inv" : ".activation_scale"));
         } else {
             assert_int_equal(job->kind, JOB_COPY);
             assert_string_equal(source->name, info->name);
@@ -292,8 +291,8 @@ static void given_the_reference_model_then_its_two_groups_and_the_rest_are_plann
             assert_int_equal(share->bytes_in, share->bytes_out);
         }
     }
-    assert_int_equal(plan->parameters, 3 * (4 * 64 * 64 + 3 * 160 * 64 + 2 * 64) + 2 * 96 * 64 + 64 + 96 + 32 * 32 +
-                                           2 * 64 * 32);
+    assert_int_equal(plan->parameters,
+                     3 * (4 * 64 * 64 + 3 * 160 * 64 + 2 * 64) + 2 * 96 * 64 + 64 + 96 + 32 * 32 + 2 * 64 * 32);
 }
 
 static void given_every_shard_size_then_no_module_is_split_and_the_limit_holds(void **state) {
@@ -392,15 +391,17 @@ static const char experts_rules[] = RULE("re:.*experts\\\\.(gate_up_proj|gate_pr
 
 /* hidden 64, intermediate 96, 3 experts, in either orientation */
 static void experts_make(struct fixture *fixture, const char *config, bool transposed) {
-    checkpoint_make(fixture, config, transposed ? "m.experts.gate_up_proj BF16 3x64x192\nm.experts.down_proj BF16 3x96x64\n"
-                                                : "m.experts.gate_up_proj BF16 3x192x64\nm.experts.down_proj BF16 3x64x96\n");
+    checkpoint_make(fixture, config,
+                    transposed ? "m.experts.gate_up_proj BF16 3x64x192\nm.experts.down_proj BF16 3x96x64\n"
+                               : "m.experts.gate_up_proj BF16 3x192x64\nm.experts.down_proj BF16 3x64x96\n");
 }
 
 static void given_fused_experts_in_either_orientation_then_each_projection_has_its_own_rows(void **state) {
     struct fixture *fixture = *state;
     for (int transposed = 0; transposed < 2; transposed++) {
-        experts_make(fixture, transposed ? "{\"text_config\": {\"hidden_size\": 64}, \"hidden_size\": 7}"
-                                         : "{\"hidden_size\": 64}",
+        experts_make(fixture,
+                     transposed ? "{\"text_config\": {\"hidden_size\": 64}, \"hidden_size\": 7}"
+                                : "{\"hidden_size\": 64}",
                      transposed);
         plan_make(fixture, experts_rules, plain_options);
         assert_int_equal(fixture->plan.module_count, 9);
@@ -550,9 +551,20 @@ static void given_gamma_then_each_projection_gets_the_norm_that_feeds_it(void **
                 assert_string_equal(fixture->checkpoint.tensors[norm].info.name, wanted);
         }
     }
+    /* four norms a layer: the one before the MLP feeds it, not the one behind the attention */
+    checkpoint_make(fixture, "{}",
+                    "model.layers.7.post_attention_layernorm.weight BF16 64\n"
+                    "model.layers.7.pre_feedforward_layernorm.weight BF16 64\n"
+                    "model.layers.7.mlp.up_proj.weight BF16 96x64\n");
+    plan_make(fixture, RULE("re:.*_proj", "mxfp4"),
+              (struct plan_options){.rule = SCALE_RULE_QSTREAM, .gamma = GAMMA_LAYERNORM});
+    assert_string_equal(
+        fixture->checkpoint.tensors[job_of(fixture, "model.layers.7.mlp.up_proj.weight_packed")->gamma].info.name,
+        "model.layers.7.pre_feedforward_layernorm.weight");
     checkpoint_make(fixture, "{}", "model.layers.7.self_attn.q_proj.weight BF16 32x64\n");
-    assert_refused(fixture_try_plan(fixture, RULE("re:.*_proj", "mxfp4"), (struct plan_options){.gamma = GAMMA_LAYERNORM}),
-                   STATUS_BAD_INPUT, fixture->error, "has no layer norm of 64 channels");
+    assert_refused(
+        fixture_try_plan(fixture, RULE("re:.*_proj", "mxfp4"), (struct plan_options){.gamma = GAMMA_LAYERNORM}),
+        STATUS_BAD_INPUT, fixture->error, "has no layer norm of 64 channels");
 }
 
 static void given_what_cannot_be_carried_out_then_it_is_refused_by_name(void **state) {

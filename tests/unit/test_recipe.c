@@ -129,9 +129,8 @@ static void given_a_pattern_that_explodes_then_the_match_is_refused(void **state
     struct fixture *fixture = *state;
     const struct recipe_rule *rule;
     fixture_recipe(fixture, "{\"match\": \"re:(a+)+$\", \"format\": \"keep\"}");
-    assert_refused(
-        recipe_rule_for(&fixture->recipe, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", &rule, &fixture->error),
-        STATUS_BAD_INPUT, fixture->error, "match limit");
+    assert_refused(recipe_rule_for(&fixture->recipe, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", &rule, &fixture->error),
+                   STATUS_BAD_INPUT, fixture->error, "match limit");
     assert_null(rule);
 }
 

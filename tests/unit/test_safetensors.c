@@ -52,7 +52,8 @@ static const struct {
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296,0],\"data_offsets\":[0,0]}}", 0, "has no size"},
     {"{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,2]}}", 2, "has no size"},
     {"{\"a\":{\"dtype\":\"F6_E2M3\",\"shape\":[2],\"data_offsets\":[0,2]}}", 2, "has no size"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,7]}}", 7, "takes 8 bytes by its shape and dtype, but 7"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,7]}}", 7,
+     "takes 8 bytes by its shape and dtype, but 7"},
     {"{\"a\":{\"dtype\":\"BF16\",\"shape\":[2,2],\"data_offsets\":[0,16]}}", 16, "takes 8 bytes"},
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,0]}}", 0, "takes 1 bytes"},
     {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 3, "the file is truncated"},
@@ -188,10 +189,10 @@ static void given_every_dtype_then_its_name_size_and_entry_agree(void **state) {
     static const struct {
         const char *name;
         unsigned bits;
-    } dtypes[] = {{"BOOL", 8},        {"U8", 8},          {"I8", 8},       {"I16", 16},    {"U16", 16},  {"F16", 16},
-                  {"BF16", 16},       {"I32", 32},        {"U32", 32},     {"F32", 32},    {"F64", 64},  {"I64", 64},
-                  {"U64", 64},        {"C64", 64},        {"F8_E4M3", 8},  {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F4", 4},
-                  {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"F6_E2M3", 6},  {"F6_E3M2", 6}};
+    } dtypes[] = {{"BOOL", 8},        {"U8", 8},          {"I8", 8},      {"I16", 16},    {"U16", 16},    {"F16", 16},
+                  {"BF16", 16},       {"I32", 32},        {"U32", 32},    {"F32", 32},    {"F64", 64},    {"I64", 64},
+                  {"U64", 64},        {"C64", 64},        {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F4", 4},
+                  {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"F6_E2M3", 6}, {"F6_E3M2", 6}};
     assert_int_equal(sizeof dtypes / sizeof *dtypes, DTYPES);
     for (size_t i = 0; i < DTYPES; i++) {
         char json[200];
@@ -220,10 +221,11 @@ static void given_shapes_then_products_are_exact_or_refused(void **state) {
         {DTYPE_F4, 2, {3, 2}, true, 3},
         {DTYPE_F4, 1, {1}, false, 0},
         {DTYPE_F6_E2M3, 1, {12}, true, 9},
-        {DTYPE_U8, 1, {UINT64_MAX / 8}, true, UINT64_MAX / 8},
-        {DTYPE_U8, 1, {UINT64_MAX / 8 + 1}, false, 0},
-        {DTYPE_F64, 1, {UINT64_MAX / 64}, true, UINT64_MAX / 64 * 8},
-        {DTYPE_F64, 1, {UINT64_MAX / 64 + 1}, false, 0},
+        {DTYPE_U8, 1, {UINT64_MAX}, true, UINT64_MAX},
+        {DTYPE_U8, 2, {UINT64_MAX / 2 + 1, 2}, false, 0},
+        {DTYPE_F64, 1, {UINT64_MAX / 8}, true, UINT64_MAX / 8 * 8},
+        {DTYPE_F64, 1, {UINT64_MAX / 8 + 1}, false, 0},
+        {DTYPE_F4, 1, {UINT64_MAX / 4 + 1}, false, 0},
         {DTYPE_U8, 3, {1u << 31, 1u << 31, 8}, false, 0},
         {DTYPE_U8, 4, {0, UINT64_MAX, UINT64_MAX, 2}, true, 0},
     };
@@ -252,8 +254,11 @@ static void given_tensors_when_a_header_is_written_then_it_reads_back_and_data_s
             char name[32] = "xxxxxxxxxxxxxxxx";
             name[longer + 1] = '\0';
             for (size_t i = 0; i < count; i++) {
-                infos[i] = (struct tensor_info){.name = i ? names[i] : name, .dtype = dtypes[i], .rank = 2,
-                                                .shape = {i == 4 ? 0 : 3, longer}, .offset = 12345};
+                infos[i] = (struct tensor_info){.name = i ? names[i] : name,
+                                                .dtype = dtypes[i],
+                                                .rank = 2,
+                                                .shape = {i == 4 ? 0 : 3, longer},
+                                                .offset = 12345};
                 if (i == 5)
                     infos[i].rank = 0;
                 assert_true(tensor_bytes(infos[i].dtype, infos[i].shape, infos[i].rank, &infos[i].size));
@@ -306,7 +311,8 @@ static enum status read_bytes(struct fixture *fixture, const void *bytes, size_t
 
 static void given_a_file_of_any_wrong_size_then_it_is_refused(void **state) {
     struct fixture *fixture = *state;
-    static const char bytes[] = "\x37\0\0\0\0\0\0\0{\"a\":{\"dtype\":\"U8\",\"shape\":[5],\"data_offsets\":[0,5]}}  12345";
+    static const char bytes[] =
+        "\x37\0\0\0\0\0\0\0{\"a\":{\"dtype\":\"U8\",\"shape\":[5],\"data_offsets\":[0,5]}}  12345";
     enum { LENGTH = sizeof bytes - 1 };
     struct safetensors file;
     for (uint64_t size = 0; size <= LENGTH + 2; size++) {

@@ -46,7 +46,8 @@ static void given_control_characters_when_escaped_then_each_is_shown_by_its_code
 
 static void given_every_room_when_escaped_then_the_cut_is_never_inside_an_escape(void **state) {
     (void)state;
-    static const char raw[] = "a\x1b\xc2\x9b\x7f" "bc\n\xc2\x85z\x01";
+    static const char raw[] = "a\x1b\xc2\x9b\x7f"
+                              "bc\n\xc2\x85z\x01";
     static const char *const units[] = {"a", "\\x1b", "\\x9b", "\\x7f", "b", "c", "\\x0a", "\\x85", "z", "\\x01"};
     for (size_t size = 1; size < 48; size++) {
         char wanted[64] = "", *out = malloc(size); /* of exactly this size: a byte too many is seen */
@@ -103,6 +104,24 @@ static void given_pieces_of_all_lengths_when_appended_then_the_string_is_their_s
     assert_null(text.bytes);
     assert_int_equal(text.length, 0);
     free(wanted);
+}
+
+static void given_a_piece_that_fills_the_room_exactly_then_there_is_still_room_for_the_nul(void **state) {
+    (void)state;
+    char bytes[1100];
+    memset(bytes, 'x', sizeof bytes);
+    for (size_t length = 0; length <= sizeof bytes; length++) {
+        struct text once = {0}, twice = {0};
+        text_append(&once, bytes, length);
+        assert_true(once.capacity > length);
+        assert_int_equal(strlen(once.bytes), length);
+        text_append(&twice, bytes, 7);
+        text_append(&twice, bytes, length);
+        assert_true(twice.capacity > length + 7);
+        assert_int_equal(strlen(twice.bytes), length + 7);
+        text_free(&once);
+        text_free(&twice);
+    }
 }
 
 static void given_a_failed_allocation_then_later_appends_change_nothing(void **state) {
@@ -214,9 +233,30 @@ static void given_a_size_that_people_write_then_it_is_that_many_bytes(void **sta
 static void given_anything_else_as_a_size_then_it_is_refused(void **state) {
     (void)state;
     static const char *const cases[] = {
-        "",     " 1",   "1 ",   "-1",  "+1",   "0",     "0GB",    "0.0", "K",     "GB",   "1X",
-        "1KK",  "1Ki",  "1iB",  "1Bi", "1 GB", "1,5GB", "1.5.0G", "1GBs", "1KiBx", "nan",  "inf",
-        "20000000000000000000", "9000000TiB",
+        "",
+        " 1",
+        "1 ",
+        "-1",
+        "+1",
+        "0",
+        "0GB",
+        "0.0",
+        "K",
+        "GB",
+        "1X",
+        "1KK",
+        "1Ki",
+        "1iB",
+        "1Bi",
+        "1 GB",
+        "1,5GB",
+        "1.5.0G",
+        "1GBs",
+        "1KiBx",
+        "nan",
+        "inf",
+        "20000000000000000000",
+        "9000000TiB",
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         uint64_t bytes = 77;
@@ -242,6 +282,7 @@ int main(void) {
         cmocka_unit_test(given_every_room_when_escaped_then_the_cut_is_never_inside_an_escape),
         cmocka_unit_test(given_a_hostile_name_when_an_error_is_set_then_the_message_is_printable_and_fits),
         cmocka_unit_test(given_pieces_of_all_lengths_when_appended_then_the_string_is_their_sequence),
+        cmocka_unit_test(given_a_piece_that_fills_the_room_exactly_then_there_is_still_room_for_the_nul),
         cmocka_unit_test(given_a_failed_allocation_then_later_appends_change_nothing),
         cmocka_unit_test(given_any_string_when_written_as_json_then_it_reads_back),
         cmocka_unit_test(given_endings_then_only_a_whole_suffix_counts),
