@@ -103,10 +103,17 @@ static enum status shards_from_folder(struct checkpoint *checkpoint, struct erro
         return error_set_errno(error, STATUS_IO, errno, "cannot list '%s'", checkpoint->path);
     enum status status = STATUS_OK;
     struct dirent *entry;
-    while (status == STATUS_OK && (entry = readdir(folder)))
-        if (text_ends_with(entry->d_name, ".safetensors") && entry->d_name[0] != '.' &&
-            strncmp(entry->d_name, "consolidated", strlen("consolidated")) != 0)
-            status = shard_add(checkpoint, entry->d_name, error);
+    while (status == STATUS_OK && (errno = 0, entry = readdir(folder))) {
+        const char *file = entry->d_name;
+        if (!text_ends_with(file, ".safetensors") || file[0] == '.' ||
+            strncmp(file, "consolidated", strlen("consolidated")) == 0)
+            continue;
+        status = text_is_utf8(file) ? shard_add(checkpoint, file, error)
+                                    : error_set(error, STATUS_BAD_INPUT, "the name of the shard '%s/%s' is not UTF-8",
+                                                checkpoint->path, file);
+    }
+    if (status == STATUS_OK && errno)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot list '%s'", checkpoint->path);
     closedir(folder);
     if (status != STATUS_OK)
         return status;
@@ -227,8 +234,8 @@ enum status checkpoint_open(const char *path, struct checkpoint *checkpoint, str
     if (status == STATUS_OK)
         status = json_text_check(config, checkpoint->config, checkpoint->config_length, error);
     if (status == STATUS_OK) {
-        struct stat stat_index;
-        checkpoint->has_index = stat(index, &stat_index) == 0;
+        struct stat stat_index; /* a link that leads nowhere is an index that cannot be read, not none */
+        checkpoint->has_index = lstat(index, &stat_index) == 0;
         if (checkpoint->has_index) {
             status = index_read(index, &weight_map, error);
             if (status == STATUS_OK)

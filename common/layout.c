@@ -122,10 +122,11 @@ static enum status promise_read(const json_t *config, struct promise *promise, s
 static enum status config_read(const struct checkpoint *checkpoint, struct layout *layout, struct error *error) {
     struct json_span top = json_text_object(checkpoint->config, checkpoint->config_length);
     struct json_member member, text;
-    bool found = json_text_member(checkpoint->config, top, "quantization_config", &member);
+    bool found = json_text_member(checkpoint->config, top, "quantization_config", &member) &&
+                 strncmp(checkpoint->config + member.value.begin, "null", 4) != 0;
     if (!found && json_text_member(checkpoint->config, top, "text_config", &text) &&
         checkpoint->config[text.value.begin] == '{')
-        found = layout->nested = json_text_member(checkpoint->config, text.value, "quantization_config", &member);
+        found = json_text_member(checkpoint->config, text.value, "quantization_config", &member);
     if (!found || strncmp(checkpoint->config + member.value.begin, "null", 4) == 0)
         return STATUS_OK;
     json_error_t at;
@@ -247,8 +248,9 @@ static enum status fp8_weight_detect(const struct checkpoint *checkpoint, const 
 
 /* A scale without its weight is data that would be dropped silently. */
 static enum status orphan_check(const struct tensor *tensor, struct error *error) {
-    static const char *const suffixes[] = {".weight_scale_inv", ".weight_scale", ".activation_scale", ".input_scale",
-                                           "_scale_inv"};
+    static const char *const suffixes[] = {".weight_scale_inv", ".weight_scale", ".activation_scale",
+                                           ".input_scale",      "_scale_inv",    "_activation_scale",
+                                           "_input_scale"};
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
         if (text_ends_with(tensor->info.name, suffixes[i]))
             return error_set(error, STATUS_BAD_INPUT, "'%s' belongs to no FP8 weight of the checkpoint",

@@ -40,7 +40,6 @@ struct tensor_layout {
 struct layout {
     struct tensor_layout *tensors;      /* one for each of checkpoint.tensors */
     struct json_t *quantization_config; /* jansson object, or NULL when config.json has none */
-    bool nested;                        /* it stands in text_config, not at the top */
 };
 
 /* Free with layout_free, also after an error. */

@@ -153,6 +153,8 @@ enum status safetensors_parse(const char *name, const char *json, size_t length,
     if (length == 0 || json[0] != '{')
         return error_set(error, STATUS_BAD_INPUT, "'%s' is not a safetensors file: its header does not start with '{'",
                          name);
+    if (memchr(json, '\0', length)) /* jansson lets one pass behind a number */
+        return error_set(error, STATUS_BAD_INPUT, "'%s': the header is not valid JSON: it holds a NUL byte", name);
     json_error_t at;
     json_t *root = json_loadb(json, length, JSON_REJECT_DUPLICATES, &at);
     if (!root)

@@ -149,3 +149,13 @@ enum status file_read(const char *path, size_t limit, char **bytes, size_t *leng
     *length = (size_t)size;
     return STATUS_OK;
 }
+
+enum status folder_sync(const char *path, struct error *error) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    enum status status = STATUS_OK;
+    if (fd < 0 || fsync(fd) != 0)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot sync the folder '%s'", path);
+    if (fd >= 0)
+        close(fd);
+    return status;
+}

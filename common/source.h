@@ -51,6 +51,9 @@ void byte_source_prefetch(struct byte_source *source, uint64_t offset, uint64_t 
 
 void byte_source_close(struct byte_source *source); /* NULL is fine */
 
+/* Makes the entries of a folder durable: files created, renamed or removed in it. */
+enum status folder_sync(const char *path, struct error *error);
+
 /*
  * Reads a whole small file (JSON, recipes) into memory, NUL-terminated; the caller frees *bytes.
  * More than `limit` bytes: STATUS_BAD_INPUT.

@@ -5,21 +5,49 @@
 #include <stdlib.h>
 #include <string.h>
 
+size_t text_utf8_length(const char *text) {
+    const unsigned char *c = (const unsigned char *)text;
+    if (c[0] == 0)
+        return 0;
+    if (c[0] < 0x80)
+        return 1;
+    /* The range of the second byte excludes overlong forms, surrogates and what lies above U+10FFFF. */
+    size_t length = c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : 4;
+    unsigned least = c[0] == 0xe0 ? 0xa0 : c[0] == 0xf0 ? 0x90 : 0x80;
+    unsigned most = c[0] == 0xed ? 0x9f : c[0] == 0xf4 ? 0x8f : 0xbf;
+    if (c[0] < 0xc2 || c[0] > 0xf4 || c[1] < least || c[1] > most)
+        return 0;
+    for (size_t i = 2; i < length; i++)
+        if (c[i] < 0x80 || c[i] > 0xbf)
+            return 0;
+    return length;
+}
+
+bool text_is_utf8(const char *text) {
+    size_t length;
+    while ((length = text_utf8_length(text)) > 0)
+        text += length;
+    return *text == '\0';
+}
+
 void text_escape(char *out, size_t size, const char *text) {
     size_t used = 0;
-    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
-        bool c1 = c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f;
-        bool plain = *c >= 0x20 && *c != 0x7f && !c1;
-        if (used + (plain ? 1 : 4) >= size)
+    while (*text) {
+        const unsigned char *c = (const unsigned char *)text;
+        size_t length = text_utf8_length(text);
+        bool c1 = length == 2 && c[0] == 0xc2 && c[1] <= 0x9f;
+        bool plain = length > 0 && *c >= 0x20 && *c != 0x7f && !c1;
+        if (used + (plain ? length : 4) >= size)
             break;
         if (plain) {
-            out[used++] = (char)*c;
-            continue;
+            memcpy(out + used, text, length);
+            used += length;
+        } else {
+            /* U+0080..U+009F is shown by its code point */
+            snprintf(out + used, size - used, "\\x%02x", c1 ? c[1] : c[0]);
+            used += 4;
         }
-        if (c1)
-            c++; /* U+0080..U+009F: shown by its code point */
-        snprintf(out + used, size - used, "\\x%02x", *c);
-        used += 4;
+        text += length > 0 ? length : 1;
     }
     out[used] = '\0';
 }

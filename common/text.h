@@ -9,9 +9,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The length of the well-formed UTF-8 character that `text` begins with (RFC 3629); 0 when it is none, or at its end. */
+size_t text_utf8_length(const char *text);
+
+bool text_is_utf8(const char *text);
+
 /*
- * Copies `text` to `out` (at most `size` bytes with the final NUL) with every control character, C0, DEL and C1,
- * written as \xNN. Names in checkpoints come from strangers; what reaches a terminal goes through here.
+ * Copies `text` to `out` (at most `size` bytes with the final NUL, whole characters) with every control character, C0,
+ * DEL and C1, and every byte that is not UTF-8 written as \xNN. Names in checkpoints come from strangers; what reaches
+ * a terminal goes through here.
  */
 void text_escape(char *out, size_t size, const char *text);
 

@@ -50,7 +50,7 @@ struct arguments {
     unsigned jobs;
     uint64_t memory;
     unsigned part, parts; /* parts 0: the whole */
-    bool finish, dry_run, hash_source, json, quiet;
+    bool finish, dry_run, json, quiet;
     enum cpu_level cpu;
 };
 
@@ -127,7 +127,7 @@ static enum status option_parse(int option, const char *value, struct arguments 
         arguments->finish = true;
         return STATUS_OK;
     case 'H':
-        arguments->hash_source = true;
+        arguments->plan.hash_source = true;
         return STATUS_OK;
     case 'J':
         arguments->json = true;
@@ -172,9 +172,11 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
             *help = true;
             return STATUS_OK;
         }
+        const char short_option[3] = {'-', (char)optopt, '\0'};
+        const char *word = option == '?' && optopt ? short_option : argv[optind - 1];
         if (option == '?' || option == ':')
             return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream quantize --help'",
-                             option == ':' ? "a value is missing behind" : "there is no option", argv[optind - 1]);
+                             option == ':' ? "a value is missing behind" : "there is no option", word);
         enum status status = option_parse(option, optarg, arguments, error);
         if (status != STATUS_OK)
             return status;
@@ -212,28 +214,34 @@ static char *recipe_path(const char *recipe) {
 
 /* ---- folders ---- */
 
-/* Whether one of the two folders is, or lies inside, the other. */
-static bool folders_overlap(const char *a, const char *b) {
-    size_t x = strlen(a), y = strlen(b), shorter = x < y ? x : y;
-    return strncmp(a, b, shorter) == 0 &&
-           ((a[shorter] == '\0' && (b[shorter] == '/' || !b[shorter])) || a[shorter] == '/');
+/* Whether `path` is `folder` or lies inside it; both absolute and resolved. */
+static bool is_inside(const char *path, const char *folder) {
+    size_t length = strlen(folder);
+    if (strcmp(folder, "/") == 0)
+        return true;
+    return strncmp(path, folder, length) == 0 && (path[length] == '\0' || path[length] == '/');
+}
+
+/* The nearest folder above `path` that exists, resolved; NULL when out of memory. */
+static char *folder_above(const char *path) {
+    char *copy = text_format(*path == '/' ? "%s" : "./%s", path), *above = NULL;
+    for (char *slash; copy && !above && (slash = strrchr(copy, '/'));) {
+        *slash = '\0';
+        above = realpath(*copy ? copy : "/", NULL);
+    }
+    free(copy);
+    return above;
 }
 
 static enum status destination_overlap_check(const char *source, const char *destination, struct error *error) {
     char *from = realpath(source, NULL), *to = realpath(destination, NULL);
-    if (!to) { /* not there yet: the folder above it tells */
-        char *copy = strdup(destination), *slash;
-        while (copy && !to && (slash = strrchr(copy, '/')) && slash != copy) {
-            *slash = '\0';
-            char *above = realpath(copy, NULL);
-            if (above)
-                to = text_format("%s/%s", above, destination + (slash - copy) + 1);
-            free(above);
-        }
-        free(copy);
-    }
+    bool exists = to != NULL;
+    if (!exists)
+        to = folder_above(destination);
     enum status status = STATUS_OK;
-    if (from && to && folders_overlap(from, to))
+    if (!from || !to)
+        status = error_set_memory(error);
+    else if (is_inside(to, from) || (exists && is_inside(from, to)))
         status = error_set(error, STATUS_USAGE, "SRC and DST must be separate folders, but '%s' and '%s' overlap",
                            source, destination);
     free(from);
@@ -274,14 +282,17 @@ static enum status destination_look(const char *path, const struct fingerprint *
                                path);
     bool empty = true, begun = false, published = false;
     struct dirent *entry;
-    while ((entry = readdir(folder))) {
+    while ((errno = 0, entry = readdir(folder))) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
         empty = false;
         begun = begun || strcmp(entry->d_name, work_folder) == 0;
         published = published || strcmp(entry->d_name, "config.json") == 0;
     }
+    int problem = errno;
     closedir(folder);
+    if (problem)
+        return error_set_errno(error, STATUS_IO, problem, "cannot list '%s'", path);
     struct fingerprint found;
     if (published && manifest_fingerprint(path, &found) && memcmp(&found, fingerprint, sizeof found) == 0)
         *state = DESTINATION_FINISHED;
@@ -302,11 +313,12 @@ static enum status space_check(const struct plan *plan, const char *folder, uint
         return error_set_errno(error, STATUS_IO, errno, "cannot look at '%s'", folder);
     uint64_t there = 0, available = (uint64_t)space.f_bavail * space.f_frsize;
     for (size_t s = 0; s < plan->shard_count; s++) {
-        char *path = shard_partial_path(plan, s, folder);
+        char *partial = shard_partial_path(plan, s, folder), *final = shard_final_path(plan, s, folder);
         struct stat file;
-        if (path && stat(path, &file) == 0)
+        if (partial && final && (stat(partial, &file) == 0 || stat(final, &file) == 0))
             there += (uint64_t)file.st_blocks * 512;
-        free(path);
+        free(partial);
+        free(final);
     }
     uint64_t missing = wanted > there ? wanted - there : 0;
     if (missing > available) {
@@ -319,7 +331,7 @@ static enum status space_check(const struct plan *plan, const char *folder, uint
 
 /* ---- the fingerprint ---- */
 
-static enum status fingerprint_make(const struct plan *plan, const struct recipe *recipe, bool hash_source,
+static enum status fingerprint_make(const struct plan *plan, const struct recipe *recipe,
                                     struct fingerprint *fingerprint, struct error *error) {
     struct text source = {0}, options = {0};
     const struct checkpoint *checkpoint = plan->checkpoint;
@@ -331,7 +343,7 @@ static enum status fingerprint_make(const struct plan *plan, const struct recipe
     text_append(&source, checkpoint->config, checkpoint->config_length);
     text_printf(&options, "output %d rule %s gamma %s shard-size %" PRIu64 " hash-source %d tiles %u",
                 QSTREAM_OUTPUT_VERSION, scale_rule_name(plan->options.rule), gamma_name(plan->options.gamma),
-                plan->options.shard_size, hash_source, plan->tile_count);
+                plan->options.shard_size, plan->options.hash_source, plan->tile_count);
     enum status status = source.failed || options.failed ? error_set_memory(error) : STATUS_OK;
     if (status == STATUS_OK)
         status = sha256_of(source.bytes, source.length, fingerprint->source, error);
@@ -389,6 +401,8 @@ static enum status destination_lock(const struct arguments *arguments, int *fd, 
                      ? error_set(error, STATUS_USAGE, "another qstream is at work on '%s'; wait for it, or stop it",
                                  arguments->destination)
                      : error_set_errno(error, STATUS_IO, errno, "cannot lock '%s'", path);
+    if (status == STATUS_OK) /* the work folder must not vanish while what is recorded in it is relied on */
+        status = folder_sync(arguments->destination, error);
     free(work);
     free(path);
     return status;
@@ -485,9 +499,10 @@ struct session {
     struct fingerprint fingerprint;
     struct run_state state;
     struct publication publication;
+    uint32_t first_shard, end_shard; /* of this command's share */
+    unsigned jobs;
     int lock;
     double start;
-    uint64_t written_before; /* bytes of tensors that earlier runs had made */
 };
 
 static enum status session_plan(struct session *session, struct error *error) {
@@ -505,8 +520,7 @@ static enum status session_plan(struct session *session, struct error *error) {
         status = plan_build(&session->checkpoint, &session->layout, &session->recipe, &arguments->plan, &session->plan,
                             error);
     if (status == STATUS_OK)
-        status =
-            fingerprint_make(&session->plan, &session->recipe, arguments->hash_source, &session->fingerprint, error);
+        status = fingerprint_make(&session->plan, &session->recipe, &session->fingerprint, error);
     return status;
 }
 
@@ -520,13 +534,13 @@ static enum status jobs_limit(const struct session *session, unsigned *jobs, str
     tables +=
         plan->output_count * (sizeof(struct plan_output) + 128) + plan->job_count * (sizeof(struct plan_job) + 16);
     tables += plan->module_count * 128 + (uint64_t)plan->tile_count * 2 + 2 * header;
-    if (session->arguments.hash_source)
+    if (plan->options.hash_source)
         tables += (uint64_t)plan->tile_count * SHA256_SIZE;
     uint64_t fixed = fixed_memory + tables, each = tile_worker_bytes(plan) + ((uint64_t)1 << 20);
     if (session->arguments.memory < fixed + each) {
-        char need[TEXT_SIZE_MAX];
-        return error_set(error, STATUS_USAGE, "--memory is too small: this checkpoint needs at least %s",
-                         text_size(fixed + each, need));
+        uint64_t mebibyte = (uint64_t)1 << 20;
+        return error_set(error, STATUS_USAGE, "--memory is too small: this checkpoint needs at least %" PRIu64 "MiB",
+                         (fixed + each + mebibyte - 1) / mebibyte);
     }
     uint64_t fitting = (session->arguments.memory - fixed) / each;
     *jobs = fitting < session->arguments.jobs ? (unsigned)fitting : session->arguments.jobs;
@@ -549,6 +563,11 @@ static void tell(const struct session *session, const char *state) {
     }
     if (arguments->quiet && !arguments->dry_run)
         return;
+    if (strcmp(state, "part complete") == 0) {
+        printf("%s: part %u of %u is complete; when all are, run with --finish\n", arguments->destination,
+               arguments->part, arguments->parts);
+        return;
+    }
     struct text table = {0};
     plan_table(&session->plan, session->publication.folder_bytes, &table);
     if (!table.failed)
@@ -562,8 +581,8 @@ static void tell(const struct session *session, const char *state) {
             source += session->plan.shares[i].bytes_in;
         printf("%s: finished in %.1f s, %s/s of source\n", arguments->destination, seconds,
                text_size((uint64_t)((double)source / seconds), rate));
-    } else if (strcmp(state, "planned") != 0) {
-        printf("%s: %s\n", arguments->destination, state);
+    } else if (strcmp(state, "complete") == 0) {
+        printf("%s: is complete already\n", arguments->destination);
     }
 }
 
@@ -583,82 +602,120 @@ static void tell_left_out(const struct session *session) {
     fputc('\n', stderr);
 }
 
+/* Bytes that this command will have put into DST: its share of the shards, and the other files. */
+static uint64_t bytes_wanted(const struct session *session) {
+    uint64_t bytes = session->publication.folder_bytes;
+    for (size_t s = 0; s < session->plan.shard_count; s++)
+        if (s < session->first_shard || s >= session->end_shard)
+            bytes -= session->plan.shards[s].size;
+    return bytes;
+}
+
+/* A folder that was published earlier: is everything still there? */
+static enum status finished_check(const struct session *session, struct error *error) {
+    const char *folder = session->arguments.destination;
+    size_t shards = session->plan.shard_count, count = shards + session->publication.count;
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
+        const struct publish_file *made = i < shards ? NULL : &session->publication.files[i - shards];
+        char *path = made ? text_format("%s/%s", folder, made->name) : shard_final_path(&session->plan, i, folder);
+        struct stat file;
+        if (!path)
+            status = error_set_memory(error);
+        else if (stat(path, &file) != 0 || (uint64_t)file.st_size != (made ? made->size : session->plan.shards[i].size))
+            status =
+                error_set(error, STATUS_BAD_INPUT,
+                          "'%s' was finished, but '%s' is missing or has another size; remove the folder to make it "
+                          "anew",
+                          folder, path);
+        free(path);
+    }
+    return status;
+}
+
 static enum status session_execute(struct session *session, struct error *error) {
     struct arguments *arguments = &session->arguments;
-    const struct plan *plan = &session->plan;
     struct execute_options options = {.folder = arguments->destination,
-                                      .end_shard = (uint32_t)plan->shard_count,
+                                      .first_shard = session->first_shard,
+                                      .end_shard = session->end_shard,
+                                      .jobs = session->jobs,
                                       .cpu = arguments->cpu,
-                                      .hash_source = arguments->hash_source,
                                       .quiet = arguments->quiet};
-    if (arguments->parts)
-        part_shards(plan, arguments->part, arguments->parts, &options.first_shard, &options.end_shard);
-    enum status status = jobs_limit(session, &options.jobs, error);
-    if (status == STATUS_OK)
-        status = journals_check(arguments, error);
+    enum status status = journals_check(arguments, error);
     char *journal = journal_path(arguments);
     if (status == STATUS_OK && !journal)
         status = error_set_memory(error);
     options.journal = journal;
     if (status == STATUS_OK)
-        status = execute(plan, &options, &session->fingerprint, &session->state, error);
+        status = execute(&session->plan, &options, &session->fingerprint, &session->state, error);
     free(journal);
     return status;
 }
 
-static enum status session_run(struct session *session, struct error *error) {
+/* Everything that can be refused before DST is touched. *done: there is nothing left to do. */
+static enum status session_prepare(struct session *session, bool *done, struct error *error) {
     struct arguments *arguments = &session->arguments;
-    session->start = seconds_now();
-    session->lock = -1;
+    enum destination_state state;
+    *done = true;
     enum status status = session_plan(session, error);
     /* The files that come with the shards: rendered once to know their sizes, again with digests at the end. */
     if (status == STATUS_OK)
         status = publication_prepare(&session->plan, &session->recipe, NULL, &session->fingerprint,
                                      &session->publication, error);
-    if (status != STATUS_OK)
-        return status;
-    if (arguments->dry_run) {
+    if (status == STATUS_OK && arguments->dry_run) {
         tell(session, "planned");
         tell_left_out(session);
         return STATUS_OK;
     }
-    enum destination_state state;
-    status = destination_overlap_check(arguments->source, arguments->destination, error);
+    if (status == STATUS_OK)
+        status = destination_overlap_check(arguments->source, arguments->destination, error);
     if (status == STATUS_OK)
         status = destination_look(arguments->destination, &session->fingerprint, &state, error);
-    if (status != STATUS_OK)
+    if (status == STATUS_OK && state == DESTINATION_FINISHED) {
+        status = finished_check(session, error);
+        if (status == STATUS_OK) {
+            publication_clean(arguments->destination); /* the run that finished it may have been killed before it did */
+            tell(session, "complete");
+        }
         return status;
-    if (state == DESTINATION_FINISHED) {
-        publication_clean(arguments->destination); /* in case the run that finished it was killed before it could */
-        tell(session, "is complete already");
-        return STATUS_OK;
     }
-    if (state == DESTINATION_NEW && arguments->finish)
-        return error_set(error, STATUS_USAGE, "--finish: '%s' holds no parts yet", arguments->destination);
+    if (status == STATUS_OK && state == DESTINATION_NEW && arguments->finish)
+        status = error_set(error, STATUS_USAGE, "--finish: '%s' holds no parts yet", arguments->destination);
+    if (status == STATUS_OK)
+        status = jobs_limit(session, &session->jobs, error);
+    session->end_shard = (uint32_t)session->plan.shard_count;
+    if (arguments->parts)
+        part_shards(&session->plan, arguments->part, arguments->parts, &session->first_shard, &session->end_shard);
+    *done = false;
+    return status;
+}
+
+static enum status session_run(struct session *session, struct error *error) {
+    struct arguments *arguments = &session->arguments;
+    bool done;
+    session->start = seconds_now();
+    enum status status = session_prepare(session, &done, error);
+    if (status != STATUS_OK || done)
+        return status;
     status = folder_make(arguments->destination, error);
     if (status == STATUS_OK)
         status = destination_lock(arguments, &session->lock, error);
     if (status == STATUS_OK)
-        status = space_check(&session->plan, arguments->destination, session->publication.folder_bytes, error);
+        status = space_check(&session->plan, arguments->destination, bytes_wanted(session), error);
     if (status == STATUS_OK)
-        status = run_state_init(&session->plan, arguments->hash_source, &session->state, error);
+        status = run_state_init(&session->plan, &session->state, error);
     if (status == STATUS_OK)
         status = arguments->finish
                      ? parts_collect(arguments, &session->plan, &session->fingerprint, &session->state, error)
                      : session_execute(session, error);
-    if (status != STATUS_OK)
-        return status;
-    if (arguments->parts) {
-        if (!arguments->quiet && !arguments->json)
-            printf("%s: part %u of %u is complete; when all are, run with --finish\n", arguments->destination,
-                   arguments->part, arguments->parts);
-        else if (arguments->json)
-            tell(session, "part complete");
+    if (status == STATUS_OK && arguments->parts) {
+        tell(session, "part complete");
         return STATUS_OK;
     }
     publication_free(&session->publication);
-    status = publication_prepare(&session->plan, &session->recipe, &session->state, &session->fingerprint,
-                                 &session->publication, error);
+    if (status == STATUS_OK)
+        status = publication_prepare(&session->plan, &session->recipe, &session->state, &session->fingerprint,
+                                     &session->publication, error);
     if (status == STATUS_OK)
         status = publication_write(&session->plan, &session->publication, arguments->destination, error);
     if (status == STATUS_OK) {

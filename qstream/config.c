@@ -254,13 +254,15 @@ static enum status targets_derive(const struct plan *plan, enum scheme scheme, j
     enum status status = STATUS_OK;
     bool exact = false;
     *targets = NULL;
-    for (int explicit = 0; explicit <= 1 && !exact && status == STATUS_OK; explicit ++) {
+    for (int explicit = 0; explicit <= 1 && !exact; explicit ++) {
         json_decref(*targets);
         *targets = targets_write(parents, explicit);
         status = targets_check(plan, scheme, *targets, &exact, error);
+        exact = exact && status == STATUS_OK;
     }
     json_decref(parents);
-    if (status == STATUS_OK && !exact) {
+    if (!exact) { /* also where names or their number make no valid pattern */
+        status = STATUS_OK;
         json_decref(*targets);
         *targets = targets_by_name(plan, scheme);
     }
@@ -349,8 +351,7 @@ enum status config_build(const struct plan *plan, const struct recipe *recipe, s
     }
     free(dumped);
     if (!indented.failed)
-        json_text_splice(out, source, length, "quantization_config", indented.bytes,
-                         plan->layout->nested ? "text_config" : NULL);
+        json_text_splice(out, source, length, "quantization_config", indented.bytes, "text_config");
     bool failed = indented.failed || out->failed;
     text_free(&indented);
     return failed ? error_set_memory(error) : STATUS_OK;

@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -23,7 +25,8 @@ enum { PREFETCH_TILES = 8 };
 
 /* ---- what is done ---- */
 
-enum status run_state_init(const struct plan *plan, bool hash_source, struct run_state *state, struct error *error) {
+enum status run_state_init(const struct plan *plan, struct run_state *state, struct error *error) {
+    bool hash_source = plan->options.hash_source;
     *state = (struct run_state){
         .plan = plan,
         .tiles = calloc(plan->tile_count, 1),
@@ -95,6 +98,7 @@ struct shard_run {
     uint32_t output;    /* the frontier: this output of the shard ... */
     uint32_t tile;      /* ... up to this tile of its job */
     atomic_bool hashed; /* the digest is known */
+    bool begun;         /* an earlier run's journal speaks of it: its file must be there */
     bool dirty;         /* written to since the last sync; under run.lock */
 };
 
@@ -115,6 +119,7 @@ struct run {
     uint32_t *pending; /* tiles to be journaled */
     size_t pending_count, pending_capacity;
     uint64_t pending_bytes;
+    bool folder_dirty;  /* files were created or renamed in the folder since it was synced */
     unsigned running;   /* workers that have not ended */
     enum status status; /* the first failure */
     struct error error;
@@ -149,7 +154,26 @@ static enum status write_at(int fd, const char *name, const uint8_t *bytes, size
     return STATUS_OK;
 }
 
-/* Creates the shard's file with its header, or opens the one that an earlier run left. Under run.lock. */
+/* Opens a shard's file: a new one, or the one that an earlier run left, maybe under its final name already. */
+static int shard_file_open(struct run *run, uint32_t number, const char *path) {
+    struct shard_run *shard = &run->shards[number];
+    if (!shard->begun) {
+        run->folder_dirty = true;
+        return open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    }
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd >= 0 || errno != ENOENT)
+        return fd;
+    char *final = shard_final_path(run->plan, number, run->options->folder);
+    if (final && rename(final, path) == 0) {
+        run->folder_dirty = true;
+        fd = open(path, O_RDWR | O_CLOEXEC);
+    }
+    free(final);
+    return fd;
+}
+
+/* Opens the shard's file, of its full size and with its header, unless it is open. Under run.lock. */
 static enum status shard_open(struct run *run, uint32_t number, struct error *error) {
     struct shard_run *shard = &run->shards[number];
     const struct plan_shard *planned = &run->plan->shards[number];
@@ -157,19 +181,23 @@ static enum status shard_open(struct run *run, uint32_t number, struct error *er
         return STATUS_OK;
     char *path = shard_partial_path(run->plan, number, run->options->folder);
     struct text header = {0};
+    int fd = -1;
     enum status status = path ? plan_shard_header(run->plan, number, &header, error) : error_set_memory(error);
     if (status == STATUS_OK) {
-        shard->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-        if (shard->fd < 0 || ftruncate(shard->fd, (off_t)planned->size) != 0)
+        fd = shard_file_open(run, number, path);
+        if (fd < 0 || ftruncate(fd, (off_t)planned->size) != 0)
             status = error_set_errno(error, STATUS_IO, errno, "cannot create '%s'", path);
     }
     if (status == STATUS_OK)
-        status = write_at(shard->fd, planned->file, (const uint8_t *)header.bytes, header.length, 0, error);
+        status = write_at(fd, planned->file, (const uint8_t *)header.bytes, header.length, 0, error);
     if (status == STATUS_OK && !(shard->hash = sha256_new()))
         status = error_set_memory(error);
     if (status == STATUS_OK) {
         sha256_update(shard->hash, header.bytes, header.length);
+        shard->fd = fd;
         shard->dirty = true;
+    } else if (fd >= 0) {
+        close(fd);
     }
     text_free(&header);
     free(path);
@@ -292,7 +320,7 @@ static enum status tile_run(struct run *run, struct tile_worker *worker, uint32_
     struct shard_run *shard = &run->shards[number];
     struct tile_result result;
     enum status status = tile_convert(worker, job, tile, run->state->amax[job_number], &result, error);
-    if (status == STATUS_OK && run->options->hash_source)
+    if (status == STATUS_OK && run->state->sources)
         status = sha256_of(worker->source, result.source_size, run->state->sources[tile], error);
     if (status != STATUS_OK)
         return status;
@@ -391,7 +419,11 @@ static enum status shards_sync(struct run *run, struct error *error) {
         if (dirty && fdatasync(shard->fd) != 0)
             return error_set_errno(error, STATUS_IO, errno, "cannot sync '%s.partial'", run->plan->shards[s].file);
     }
-    return STATUS_OK;
+    pthread_mutex_lock(&run->lock);
+    bool folder_dirty = run->folder_dirty;
+    run->folder_dirty = false;
+    pthread_mutex_unlock(&run->lock);
+    return folder_dirty ? folder_sync(run->options->folder, error) : STATUS_OK;
 }
 
 static size_t tile_records(struct run *run, uint32_t *tiles, size_t count, struct journal_record *records) {
@@ -402,7 +434,8 @@ static size_t tile_records(struct run *run, uint32_t *tiles, size_t count, struc
             memcpy(record.payload, run->state->sources[tiles[i]], SHA256_SIZE);
             records[made++] = record;
         }
-    qsort(tiles, count, sizeof *tiles, by_number);
+    if (count > 0)
+        qsort(tiles, count, sizeof *tiles, by_number);
     for (size_t i = 0; i < count;) {
         size_t end = i + 1;
         while (end < count && tiles[end] == tiles[end - 1] + 1)
@@ -543,7 +576,7 @@ static enum status pass(struct run *run, struct journal *journal, uint32_t first
 }
 
 /* The files that an earlier run's journal speaks of must be there. */
-static enum status files_check(const struct run *run, struct error *error) {
+static enum status files_check(struct run *run, struct error *error) {
     for (uint32_t s = run->options->first_shard; s < run->options->end_shard; s++) {
         const struct plan_shard *planned = &run->plan->shards[s];
         bool any = run->state->shards[s];
@@ -552,6 +585,7 @@ static enum status files_check(const struct run *run, struct error *error) {
                 any = run->state->tiles[run->plan->jobs[j].first_tile + t];
         if (!any)
             continue;
+        run->shards[s].begun = true;
         char *partial = shard_partial_path(run->plan, s, run->options->folder);
         char *final = shard_final_path(run->plan, s, run->options->folder);
         struct stat file;
@@ -610,6 +644,10 @@ enum status execute(const struct plan *plan, const struct execute_options *optio
         status = journal_open(options->journal, fingerprint, run_state_visit, state, &journal, error);
     if (status == STATUS_OK)
         status = files_check(&run, error);
+    char *journal_folder = strdup(options->journal); /* the journal's own entry is as much of a promise */
+    if (status == STATUS_OK)
+        status = journal_folder ? folder_sync(dirname(journal_folder), error) : error_set_memory(error);
+    free(journal_folder);
     if (status != STATUS_OK || options->first_shard == options->end_shard) {
         journal_close(journal);
         run_free(&run);
@@ -643,7 +681,8 @@ enum status execute(const struct plan *plan, const struct execute_options *optio
         run.first_pass = true;
         status = pass(&run, journal, first_tile, "reading", total, error);
         run.first_pass = false;
-        for (size_t j = 0; j < plan->job_count && status == STATUS_OK; j++)
+        uint32_t end_job = last->first_job + last->job_count;
+        for (uint32_t j = plan->shards[options->first_shard].first_job; j < end_job && status == STATUS_OK; j++)
             if (plan->jobs[j].kind == JOB_FP8_TENSOR && !state->amax_known[j]) {
                 state->amax[j] = (uint16_t)atomic_load(&run.amax[j]);
                 state->amax_known[j] = 1;

@@ -18,7 +18,6 @@ struct execute_options {
     uint32_t first_shard, end_shard; /* the share of this run */
     unsigned jobs;                   /* worker threads */
     enum cpu_level cpu;
-    bool hash_source;
     bool quiet;
 };
 
@@ -33,7 +32,7 @@ struct run_state {
     const struct plan *plan;
 };
 
-enum status run_state_init(const struct plan *plan, bool hash_source, struct run_state *state, struct error *error);
+enum status run_state_init(const struct plan *plan, struct run_state *state, struct error *error);
 void run_state_free(struct run_state *state);
 journal_visit run_state_visit; /* context: the struct run_state */
 

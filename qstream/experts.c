@@ -7,6 +7,8 @@
 #include "common/json_text.h"
 #include "common/layout.h"
 
+enum { EXPERTS_MAX = 65536 }; /* a hundred times what exists */
+
 static const struct {
     const char *ending;
     const char *names[2];
@@ -79,7 +81,7 @@ enum status experts_detect(const struct checkpoint *checkpoint, const struct ten
     uint64_t hidden = strtoull(checkpoint->config + hidden_member.value.begin, NULL, 10);
     const char *type = "";
     size_t type_length = 0;
-    if (config_member(checkpoint, "model_type", &type_member)) {
+    if (config_member(checkpoint, "model_type", &type_member) && checkpoint->config[type_member.value.begin] == '"') {
         type = checkpoint->config + type_member.value.begin + 1;
         type_length = type_member.value.end - type_member.value.begin - 2;
     }
@@ -87,6 +89,10 @@ enum status experts_detect(const struct checkpoint *checkpoint, const struct ten
         return error_set(error, STATUS_BAD_INPUT,
                          "'%s': gpt-oss interleaves the columns of gate and up; its fused experts are not supported",
                          tensor->name);
+
+    if (tensor->shape[0] > EXPERTS_MAX)
+        return error_set(error, STATUS_BAD_INPUT, "'%s' has the shape %s: more than %d experts are not believable",
+                         tensor->name, shape_text(tensor->shape, 3, shape), EXPERTS_MAX);
 
     /* gate and up read the hidden state, down writes it. */
     uint64_t a = tensor->shape[1], b = tensor->shape[2];

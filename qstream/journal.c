@@ -37,6 +37,14 @@ static void header_fill(uint8_t header[HEADER], const struct fingerprint *finger
     store32(header + HEADER - 4, (uint32_t)crc32(0, header, HEADER - 4));
 }
 
+/* What the records' checksums start from. (A CRC over the header with its own CRC would be the same for all headers.) */
+static uint32_t header_seed(const uint8_t header[HEADER]) { return (uint32_t)crc32(0, header, HEADER - 4); }
+
+static bool header_whole(const uint8_t header[HEADER]) {
+    return memcmp(header, magic, sizeof magic) == 0 &&
+           load32(header + HEADER - 4) == (uint32_t)crc32(0, header, HEADER - 4);
+}
+
 static void record_fill(uint8_t out[RECORD], const struct journal_record *record, uint32_t seed) {
     store32(out, record->type);
     store32(out + 4, record->first);
@@ -77,11 +85,10 @@ static ssize_t read_all(int fd, uint8_t *bytes, size_t size, off_t offset) {
 
 static enum status header_compare(const char *path, const uint8_t header[HEADER], const struct fingerprint *fingerprint,
                                   struct error *error) {
-    if (memcmp(header, magic, sizeof magic) != 0 ||
-        load32(header + HEADER - 4) != (uint32_t)crc32(0, header, HEADER - 4))
+    if (!header_whole(header))
         return error_set(error, STATUS_BAD_INPUT,
                          "'%s' is damaged or no journal; remove the output folder to start anew", path);
-    if (memcmp(header + 12, fingerprint->source, SHA256_SIZE) != 0)
+    if (load32(header + 8) == VERSION && memcmp(header + 12, fingerprint->source, SHA256_SIZE) != 0)
         return error_set(
             error, STATUS_BAD_INPUT,
             "the source has changed since the unfinished run of '%s' (a file's size or modification time, or "
@@ -133,11 +140,11 @@ static enum status records_read(int fd, const char *path, uint32_t seed, journal
     return status;
 }
 
-static enum status open_locked(const char *path, int flags, int *fd, struct error *error) {
+static enum status open_locked(const char *path, int flags, int lock, int *fd, struct error *error) {
     *fd = open(path, flags | O_CLOEXEC, 0666);
     if (*fd < 0)
         return error_set_errno(error, STATUS_IO, errno, "cannot open the journal '%s'", path);
-    if (flock(*fd, LOCK_EX | LOCK_NB) != 0) {
+    if (flock(*fd, lock | LOCK_NB) != 0) {
         enum status status =
             errno == EWOULDBLOCK
                 ? error_set(error, STATUS_USAGE, "another qstream is at work on '%s'; wait for it, or stop it", path)
@@ -158,17 +165,20 @@ enum status journal_open(const char *path, const struct fingerprint *fingerprint
     journal->fd = -1;
     journal->path = strdup(path);
     enum status status =
-        journal->path ? open_locked(path, O_RDWR | O_CREAT, &journal->fd, error) : error_set_memory(error);
+        journal->path ? open_locked(path, O_RDWR | O_CREAT, LOCK_EX, &journal->fd, error) : error_set_memory(error);
     uint8_t header[HEADER], wanted[HEADER];
     header_fill(wanted, fingerprint);
-    journal->seed = (uint32_t)crc32(0, wanted, HEADER);
+    journal->seed = header_seed(wanted);
     ssize_t got = 0;
     if (status == STATUS_OK) {
         got = read_all(journal->fd, header, HEADER, 0);
         if (got < 0)
             status = error_set_errno(error, STATUS_IO, errno, "cannot read the journal '%s'", path);
     }
-    if (status == STATUS_OK && got < HEADER) {
+    struct stat file;
+    if (status == STATUS_OK && fstat(journal->fd, &file) != 0)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot stat the journal '%s'", path);
+    if (status == STATUS_OK && file.st_size <= HEADER && (got < HEADER || !header_whole(header))) {
         /* New, or torn before its first sync: nothing was promised yet. */
         journal->end = HEADER;
         status = write_all(journal->fd, path, wanted, HEADER, 0, error);
@@ -192,7 +202,7 @@ enum status journal_open(const char *path, const struct fingerprint *fingerprint
 enum status journal_read(const char *path, const struct fingerprint *fingerprint, journal_visit *visit, void *context,
                          struct error *error) {
     int fd;
-    enum status status = open_locked(path, O_RDONLY, &fd, error);
+    enum status status = open_locked(path, O_RDONLY, LOCK_SH, &fd, error);
     if (status != STATUS_OK)
         return status;
     uint8_t header[HEADER], wanted[HEADER];
@@ -203,7 +213,7 @@ enum status journal_read(const char *path, const struct fingerprint *fingerprint
     else
         status = header_compare(path, header, fingerprint, error);
     if (status == STATUS_OK)
-        status = records_read(fd, path, (uint32_t)crc32(0, wanted, HEADER), visit, context, &end, error);
+        status = records_read(fd, path, header_seed(wanted), visit, context, &end, error);
     close(fd);
     return status;
 }

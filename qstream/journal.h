@@ -21,7 +21,7 @@
 struct fingerprint {
     uint8_t source[SHA256_SIZE];  /* names, sizes and times of the source's files, config.json's bytes */
     uint8_t recipe[SHA256_SIZE];  /* the recipe's bytes */
-    uint8_t options[SHA256_SIZE]; /* rule, gamma, shard size, part, format version, tile geometry */
+    uint8_t options[SHA256_SIZE]; /* rule, gamma, shard size, hash-source, output version, number of tiles */
 };
 
 enum journal_record_type {

@@ -1,7 +1,10 @@
+#include <fcntl.h>
 #include <malloc.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "common/cpu.h"
 #include "common/interrupt.h"
@@ -80,8 +83,21 @@ static void open_files_raise(void) {
     }
 }
 
+/*
+ * Closed standard descriptors would be given to the next files that are opened, and messages written into them.
+ * What is opened here instead cannot be used in the way that it would be needed, so that this still shows.
+ */
+static void standard_descriptors_open(void) {
+    static const int modes[] = {O_WRONLY, O_RDONLY, O_RDONLY};
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd)
+            _exit(STATUS_IO);
+}
+
 int main(int argc, char **argv) {
-    mallopt(M_ARENA_MAX, 1); /* an arena per thread would reserve 64 MiB of address space each */
+    standard_descriptors_open();
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is a failed write like others */
+    mallopt(M_ARENA_MAX, 1);  /* an arena per thread would reserve 64 MiB of address space each */
     open_files_raise();
     interrupt_install();
     if (argc < 2) {

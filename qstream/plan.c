@@ -407,6 +407,12 @@ static enum status tensors_plan(struct builder *builder, struct error *error) {
             free(module);
             if (status == STATUS_OK)
                 status = weight_add(builder, i, rule, error);
+        } else if (plan->layout->tensors[i].scaling != SCALING_NONE) {
+            status =
+                error_set(error, STATUS_BAD_INPUT,
+                          "'%s' is FP8 with a scale, but not named as a weight (X.weight, ...experts.gate_up_proj): "
+                          "no rule can say what becomes of it",
+                          info->name);
         } else {
             status = copy_whole(builder, i, error);
         }

@@ -24,6 +24,7 @@ struct plan_options {
     enum scale_rule rule;
     enum gamma_source gamma;
     uint64_t shard_size; /* largest sum of tensor bytes in a shard; 0: shards as in the source */
+    bool hash_source;    /* the manifest also records digests of the source's bytes */
 };
 
 enum job_kind {

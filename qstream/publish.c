@@ -18,7 +18,6 @@
 const char work_folder[] = ".qstream";
 
 static const char card_name[] = "README.md";
-static const char source_card_name[] = "README.source.md";
 static const char manifest_name[] = "qstream.json";
 static const char index_name[] = "model.safetensors.index.json";
 static const char config_name[] = "config.json";
@@ -78,6 +77,21 @@ static struct publish_file *file_add(struct publication *publication, char *name
     return file;
 }
 
+/* The name under which the source's README.md goes along: the output has one of its own. One that is not taken. */
+static char *source_card_name(const char *source) {
+    char *name = strdup("README.source.md");
+    for (int i = 2; name; i++) {
+        char *path = text_format("%s/%s", source, name);
+        bool taken = path && access(path, F_OK) == 0;
+        free(path);
+        if (!taken)
+            break;
+        free(name);
+        name = text_format("README.source-%d.md", i);
+    }
+    return name;
+}
+
 static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
 
 /* Whether `file` is a shard of the source. */
@@ -116,6 +130,9 @@ static enum status entry_carry(const struct plan *plan, const char *relative, co
                                struct publication *publication, struct error *error) {
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return STATUS_OK;
+    if (!text_is_utf8(name))
+        return error_set(error, STATUS_BAD_INPUT, "the name of '%s/%s%s' is not UTF-8: rename the file",
+                         plan->checkpoint->path, relative, name);
     char *inside = text_format("%s%s", relative, name);
     char *path = inside ? text_format("%s/%s", plan->checkpoint->path, inside) : NULL;
     struct stat link, target;
@@ -142,7 +159,7 @@ static enum status entry_carry(const struct plan *plan, const char *relative, co
     } else {
         bool card = !*relative && strcmp(name, card_name) == 0;
         struct publish_file *file =
-            file_add(publication, card ? strdup(source_card_name) : strdup(inside), strdup(path));
+            file_add(publication, card ? source_card_name(plan->checkpoint->path) : strdup(inside), strdup(path));
         if (!file || !file->source)
             status = error_set_memory(error);
         else
@@ -240,13 +257,13 @@ static enum status manifest_render(const struct plan *plan, const struct recipe 
                     shard->source->identity.mtime_ns);
     }
     text_append_string(out, "\n    ]");
-    if (state && state->sources) {
+    if (plan->options.hash_source) {
         text_append_string(out, ",\n    \"tensors\": {");
         bool first = true;
         for (size_t j = 0; j < plan->job_count; j++) {
             const struct plan_job *job = &plan->jobs[j];
-            uint8_t digest[SHA256_SIZE];
-            enum status status = source_digest(job, state, digest, error);
+            uint8_t digest[SHA256_SIZE] = {0};
+            enum status status = state ? source_digest(job, state, digest, error) : STATUS_OK;
             if (status != STATUS_OK)
                 return status;
             text_append_string(out, first ? "\n      " : ",\n      ");
@@ -330,7 +347,8 @@ enum status publication_prepare(const struct plan *plan, const struct recipe *re
     enum status status = folder_carry(plan, "", 0, publication, error);
     for (size_t i = 0; state && i < publication->count && status == STATUS_OK; i++)
         status = file_stream(&publication->files[i], -1, publication->files[i].digest, error);
-    if (status == STATUS_OK && (plan->checkpoint->has_index || plan->shard_count > 1)) {
+    bool alone = plan->shard_count == 1 && strcmp(plan->shards[0].file, "model.safetensors") == 0;
+    if (status == STATUS_OK && (plan->checkpoint->has_index || !alone)) {
         struct publish_file *index = made_add(publication, index_name);
         if (!index)
             return error_set_memory(error);
@@ -391,16 +409,6 @@ void publication_free(struct publication *publication) {
 
 /* ---- writing ---- */
 
-static enum status folder_sync(const char *path, struct error *error) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    enum status status = STATUS_OK;
-    if (fd < 0 || fsync(fd) != 0)
-        status = error_set_errno(error, STATUS_IO, errno, "cannot sync the folder '%s'", path);
-    if (fd >= 0)
-        close(fd);
-    return status;
-}
-
 /* Makes the folders above `path`, which lies below `folder`. */
 static enum status folders_make(const char *folder, char *path, struct error *error) {
     for (char *slash = path + strlen(folder) + 1; (slash = strchr(slash, '/')); slash++) {
@@ -412,6 +420,14 @@ static enum status folders_make(const char *folder, char *path, struct error *er
             return status;
     }
     return STATUS_OK;
+}
+
+/* Syncs the folders from the one that holds `path` up to, not including, `folder`. Shortens `path`. */
+static enum status folders_sync(const char *folder, char *path, struct error *error) {
+    enum status status = STATUS_OK;
+    while (status == STATUS_OK && strlen(dirname(path)) > strlen(folder))
+        status = folder_sync(path, error);
+    return status;
 }
 
 /* Writes a file under a temporary name, syncs it and renames it. */
@@ -440,8 +456,8 @@ static enum status file_write(const struct publish_file *file, const char *folde
         status = error_set_errno(error, STATUS_IO, errno, "cannot close '%s'", partial);
     if (status == STATUS_OK && rename(partial, path) != 0)
         status = error_set_errno(error, STATUS_IO, errno, "cannot rename '%s'", partial);
-    if (status == STATUS_OK && strchr(file->name, '/'))
-        status = folder_sync(dirname(path), error);
+    if (status == STATUS_OK)
+        status = folders_sync(folder, path, error);
     free(path);
     free(partial);
     return status;

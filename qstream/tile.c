@@ -336,6 +336,16 @@ static enum status weight_convert(struct tile_worker *worker, const struct plan_
     return status;
 }
 
+/* The shards that a job read must be what they were. */
+static enum status sources_check(const struct plan *plan, const struct plan_job *job, struct error *error) {
+    const struct checkpoint *checkpoint = plan->checkpoint;
+    uint32_t scale = plan->layout->tensors[job->source].scale, shard = source_of(plan, job)->shard;
+    enum status status = byte_source_check_unchanged(checkpoint->shards[shard].source, error);
+    if (status == STATUS_OK && scale != NO_TENSOR && checkpoint->tensors[scale].shard != shard)
+        status = byte_source_check_unchanged(checkpoint->shards[checkpoint->tensors[scale].shard].source, error);
+    return status;
+}
+
 enum status tile_convert(struct tile_worker *worker, const struct plan_job *job, uint32_t tile, uint16_t amax,
                          struct tile_result *result, struct error *error) {
     *result = (struct tile_result){.bytes = {worker->output[0], worker->output[1]}};
@@ -362,8 +372,7 @@ enum status tile_convert(struct tile_worker *worker, const struct plan_job *job,
         status = weight_convert(worker, job, first, count, amax, result, error);
     }
     if (status == STATUS_OK)
-        status = byte_source_check_unchanged(
-            worker->plan->checkpoint->shards[source_of(worker->plan, job)->shard].source, error);
+        status = sources_check(worker->plan, job, error);
     return status;
 }
 

@@ -11,7 +11,7 @@ for layout in fp8-tensor bf16 fp8-block; do
         --outliers --zeros
     for rule in amax mse qstream; do
         build/qstream quantize "$work/$layout" "$work/native" --recipe mistral-medium-3.5-mxfp4 --rule $rule --quiet
-        qemu-aarch64 -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH=/usr/lib/aarch64-linux-gnu build/arm64/qstream \
+        qemu-aarch64 build/arm64/qstream \
             quantize "$work/$layout" "$work/arm64" --recipe configs/mistral-medium-3.5-mxfp4.json --rule $rule --quiet
         diff -r "$work/native" "$work/arm64"
         rm -rf "$work/native" "$work/arm64"

@@ -47,7 +47,7 @@
 
 enum { FDS = 4096, CALLS = 11 };
 
-static const char *const call_names[CALLS] = {"open",   "pread", "write", "pwrite", "ftruncate", "fsync",
+static const char *const call_names[CALLS] = {"open",      "pread",  "write", "pwrite", "ftruncate", "fsync",
                                               "fdatasync", "rename", "mkdir", "unlink", "rmdir"};
 enum call { OPEN, PREAD, WRITE, PWRITE, FTRUNCATE, FSYNC, FDATASYNC, RENAME, MKDIR, UNLINK, RMDIR };
 
@@ -70,7 +70,7 @@ static char fd_side[FDS];
 #define REAL(result, name, ...)                                                                                        \
     static result (*real_##name)(__VA_ARGS__);                                                                         \
     if (!real_##name)                                                                                                  \
-        *(void **)&real_##name = dlsym(RTLD_NEXT, #name)
+    *(void **)&real_##name = dlsym(RTLD_NEXT, #name)
 
 /* ---- the real calls ---- */
 
@@ -187,11 +187,11 @@ struct file { /* an inode, through a descriptor of our own */
 struct step {
     enum call call;
     bool durable;
-    int file;             /* bytes: index into files */
+    int file; /* bytes: index into files */
     off_t at, size_before, size_after;
     size_t length_before, length_after;
     uint8_t *before, *after;
-    dev_t folder_device;  /* names: the folder that must be synced */
+    dev_t folder_device; /* names: the folder that must be synced */
     ino_t folder_inode;
     char *path, *to, *kept; /* kept: where the thing that disappeared lies */
 };
@@ -279,8 +279,8 @@ static void synced(int fd) {
         if (S_ISDIR(stat.st_mode))
             step->durable |= step->file < 0 && step->folder_device == stat.st_dev && step->folder_inode == stat.st_ino;
         else
-            step->durable |= step->file >= 0 && files[step->file].device == stat.st_dev &&
-                             files[step->file].inode == stat.st_ino;
+            step->durable |=
+                step->file >= 0 && files[step->file].device == stat.st_dev && files[step->file].inode == stat.st_ino;
     }
 }
 
@@ -608,7 +608,8 @@ int mkdir(const char *path, mode_t mode) {
     if (!there && operation())
         die();
     result = do_mkdir(path, mode);
-    if (result == 0 && plan.power && strcmp(path, plan.output) != 0) /* its own name is the business of who runs qstream */
+    if (result == 0 && plan.power &&
+        strcmp(path, plan.output) != 0) /* its own name is the business of who runs qstream */
         name_step(step_add(MKDIR), path);
 out:
     pthread_mutex_unlock(&lock);

@@ -65,7 +65,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct plan plan = {.tile_count = 40, .shard_count = 3, .job_count = 7};
     struct run_state state;
     struct error error;
-    REQUIRE(run_state_init(&plan, data[0] & 2, &state, &error) == STATUS_OK);
+    plan.options.hash_source = data[0] & 2;
+    REQUIRE(run_state_init(&plan, &state, &error) == STATUS_OK);
     first.count = second.count = 0;
     first.state = second.state = &state;
 

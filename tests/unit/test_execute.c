@@ -22,7 +22,8 @@ static void outcome_init(struct fixture *fixture, const char *folder, bool hash_
     fixture_path(fixture, folder, outcome->folder);
     mkdir(outcome->folder, 0777);
     snprintf(outcome->journal, sizeof outcome->journal, "%.200s/journal", outcome->folder);
-    assert_ok(run_state_init(&fixture->plan, hash_source, &outcome->state, &fixture->error), fixture->error);
+    fixture->plan.options.hash_source = hash_source;
+    assert_ok(run_state_init(&fixture->plan, &outcome->state, &fixture->error), fixture->error);
 }
 
 static enum status outcome_run_share(struct fixture *fixture, struct outcome *outcome, unsigned jobs, uint32_t first,
@@ -33,7 +34,6 @@ static enum status outcome_run_share(struct fixture *fixture, struct outcome *ou
                                       .end_shard = end,
                                       .jobs = jobs,
                                       .cpu = cpu_best(),
-                                      .hash_source = outcome->state.sources != NULL,
                                       .quiet = true};
     return execute(&fixture->plan, &options, &fingerprint, &outcome->state, &fixture->error);
 }

@@ -289,24 +289,19 @@ static void given_excluded_modules_then_an_fp8_weight_among_them_is_a_contradict
 
 static void given_a_quantization_config_inside_text_config_then_it_counts(void **state) {
     struct fixture *fixture = *state;
-    static const struct {
-        const char *config;
-        bool nested;
-    } cases[] = {
-        {"{\"text_config\": {\"quantization_config\": {" FP8 "}}}", true},
-        {"{\"quantization_config\": {" FP8 "}, \"text_config\": {\"quantization_config\": {" BLOCK "}}}", false},
-        {"{\"vision_config\": {\"quantization_config\": {" BLOCK "}}, \"quantization_config\": {" FP8 "}}", false},
-        {"{\"text_config\": null, \"quantization_config\": {" FP8 "}}", false},
-        {"{\"n\": 123456789012345678901234567890, \"quantization_config\": {" FP8 ", \"m\": 1234567890123456789012}}",
-         false},
+    static const char *const cases[] = {
+        "{\"text_config\": {\"quantization_config\": {" FP8 "}}}",
+        "{\"quantization_config\": {" FP8 "}, \"text_config\": {\"quantization_config\": {" BLOCK "}}}",
+        "{\"vision_config\": {\"quantization_config\": {" BLOCK "}}, \"quantization_config\": {" FP8 "}}",
+        "{\"text_config\": null, \"quantization_config\": {" FP8 "}}",
+        "{\"n\": 123456789012345678901234567890, \"quantization_config\": {" FP8 ", \"m\": 1234567890123456789012}}",
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         fixture_clear(fixture);
-        fixture_file(fixture, "config.json", cases[i].config);
+        fixture_file(fixture, "config.json", cases[i]);
         fixture_shard(fixture, "model.safetensors", "x.weight F8_E4M3 4x32\nx.weight_scale F32 1\n");
         fixture_layout(fixture);
         assert_int_equal(layout_of(fixture, "x.weight")->scaling, SCALING_TENSOR);
-        assert_int_equal(fixture->layout.nested, cases[i].nested);
         assert_string_equal(json_string_value(json_object_get(fixture->layout.quantization_config, "quant_method")),
                             "fp8");
     }
@@ -324,7 +319,7 @@ static void given_a_null_at_the_top_then_the_one_in_text_config_counts(void **st
     fixture_shard(fixture, "model.safetensors", "x.weight F8_E4M3 4x32\nx.weight_scale F32 1\n");
     fixture_layout(fixture);
     assert_int_equal(layout_of(fixture, "x.weight")->scaling, SCALING_TENSOR);
-    assert_true(fixture->layout.nested);
+    assert_non_null(fixture->layout.quantization_config);
 }
 
 static void given_the_reference_model_then_every_projection_has_its_companions(void **state) {

@@ -28,7 +28,11 @@ static void given_control_characters_when_escaped_then_each_is_shown_by_its_code
         {"\xc2\x80\xc2\x9b\xc2\x9f", "\\x80\\x9b\\x9f"}, /* C1 as UTF-8 */
         {"\xc2\xa0\xc3\xa9", "\xc2\xa0\xc3\xa9"},        /* no-break space and e acute are none */
         {"\xe4\xb8\x80\xf0\x9f\x98\x80", "\xe4\xb8\x80\xf0\x9f\x98\x80"},
-        {"\xc2", "\xc2"}, /* cut short: nothing behind the end is read */
+        {"\xc2", "\\xc2"}, /* cut short: nothing behind the end is read */
+        {"\x9b"
+         "a\xff",
+         "\\x9b"
+         "a\\xff"}, /* no UTF-8: a terminal may take it for C1 */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char out[64];
