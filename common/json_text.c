@@ -121,7 +121,7 @@ static bool scan_object(struct scanner *scan, int depth, const char *key, struct
         return true;
     }
     for (;;) {
-        struct json_member member;
+        struct json_member member = {0};
         if (!scan_string(scan, &member.key) || !expect(scan, ':', "':' was expected") ||
             !scan_value(scan, depth, &member.value))
             return false;

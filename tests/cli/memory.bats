@@ -80,10 +80,10 @@ digests() { jq -S '.files | map({name, sha256})' "$DST/qstream.json"; }
     RECIPE=mistral-medium-3.5-mxfp4
     SRC=$(source_checkpoint "${LAYER[@]}")
     refuses 2 "--memory" "at least" -- --memory 10MiB
-    least=$(sed -n 's/.*at least \([0-9]*\)\.*[0-9]* MB.*/\1/p' <<<"$output")
+    least=$(sed -n 's/.*at least \([0-9]*\)MiB.*/\1/p' <<<"$output")
     ((least > 0 && least < 64))
     rm -rf "$DST"
-    within 72 $((least + 1)) --memory $((least + 1))MB --cpu portable --rule amax
+    within 72 $((least + 1)) --memory "${least}MiB" --cpu portable --rule amax
 }
 
 starved() { # BYTES; 127, which bats takes for a missing command, becomes 4

@@ -37,7 +37,7 @@ static size_t file_make(const uint8_t *data, size_t size, uint8_t *file) {
     store32(file + 8, 1);
     memcpy(file + 12, &fingerprint, sizeof fingerprint);
     store32(file + HEADER - 4, (uint32_t)crc32(0, file, HEADER - 4));
-    uint32_t seed = (uint32_t)crc32(0, file, HEADER);
+    uint32_t seed = (uint32_t)crc32(0, file, HEADER - 4); /* journal.h: not over its own CRC */
     size_t length = HEADER;
     for (; size >= RECORD - 4; data += RECORD - 4, size -= RECORD - 4, length += RECORD) {
         memcpy(file + length, data, RECORD - 4);

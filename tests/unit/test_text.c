@@ -42,7 +42,7 @@ static void given_control_characters_when_escaped_then_each_is_shown_by_its_code
     for (int c = 1; c < 256; c++) {
         const char raw[] = {(char)c, '\0'};
         char out[8], wanted[8];
-        snprintf(wanted, sizeof wanted, c < 0x20 || c == 0x7f ? "\\x%02x" : "%c", c);
+        snprintf(wanted, sizeof wanted, c < 0x20 || c >= 0x7f ? "\\x%02x" : "%c", c);
         text_escape(out, sizeof out, raw);
         assert_string_equal(out, wanted);
     }
