@@ -18,10 +18,19 @@
 #include "common/status.h"
 #include "common/text.h"
 
+/* In the reference library's order: it lays tensors out by this, the last first. */
 enum dtype {
     DTYPE_BOOL,
+    DTYPE_F4,
+    DTYPE_F6_E2M3,
+    DTYPE_F6_E3M2,
     DTYPE_U8,
     DTYPE_I8,
+    DTYPE_F8_E5M2,
+    DTYPE_F8_E4M3,
+    DTYPE_F8_E8M0,
+    DTYPE_F8_E4M3FNUZ,
+    DTYPE_F8_E5M2FNUZ,
     DTYPE_I16,
     DTYPE_U16,
     DTYPE_F16,
@@ -29,18 +38,10 @@ enum dtype {
     DTYPE_I32,
     DTYPE_U32,
     DTYPE_F32,
+    DTYPE_C64,
     DTYPE_F64,
     DTYPE_I64,
     DTYPE_U64,
-    DTYPE_C64,
-    DTYPE_F8_E4M3,
-    DTYPE_F8_E5M2,
-    DTYPE_F8_E8M0,
-    DTYPE_F8_E4M3FNUZ,
-    DTYPE_F8_E5M2FNUZ,
-    DTYPE_F4,
-    DTYPE_F6_E2M3,
-    DTYPE_F6_E3M2,
     DTYPES
 };
 

@@ -227,9 +227,9 @@ static void given_tensors_of_all_widths_then_wider_ones_come_first_and_names_in_
                     "flag BOOL 1\nempty F32 0\nbias BF16 3\nc64 C64 1\n");
     plan_make(fixture, RULE("x", "mxfp4"), plain_options);
     assert_string_equal(outputs_text(fixture),
-                        "c64 C64 [1]; f64 F64 [1]; i64 I64 [1]; empty F32 [0]; f32a F32 [3]; f32b F32 [1]; bf BF16 "
-                        "[1]; bias BF16 [3]; f16 F16 [5]; flag BOOL [1]; u8 U8 [3]; x.weight_packed U8 [1, 16]; "
-                        "x.weight_scale U8 [1, 1]");
+                        "i64 I64 [1]; f64 F64 [1]; c64 C64 [1]; empty F32 [0]; f32a F32 [3]; f32b F32 [1]; bf BF16 "
+                        "[1]; bias BF16 [3]; f16 F16 [5]; u8 U8 [3]; x.weight_packed U8 [1, 16]; "
+                        "x.weight_scale U8 [1, 1]; flag BOOL [1]");
     assert_int_equal(job_of(fixture, "u8")->kind, JOB_COPY);
     assert_int_equal(job_of(fixture, "empty")->tile_count, 1);
     assert_int_equal(fixture->plan.module_count, 1);
