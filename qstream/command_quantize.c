@@ -1,19 +1,16 @@
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "common/progress.h"
 #include "common/thread_team.h"
 #include "qstream/command.h"
+#include "qstream/destination.h"
 #include "qstream/execute.h"
 #include "qstream/publish.h"
 #include "qstream/report.h"
@@ -212,124 +209,7 @@ static char *recipe_path(const char *recipe) {
     return strdup(recipe);
 }
 
-/* ---- folders ---- */
-
-/* Whether `path` is `folder` or lies inside it; both absolute and resolved. */
-static bool is_inside(const char *path, const char *folder) {
-    size_t length = strlen(folder);
-    if (strcmp(folder, "/") == 0)
-        return true;
-    return strncmp(path, folder, length) == 0 && (path[length] == '\0' || path[length] == '/');
-}
-
-/* The nearest folder above `path` that exists, resolved; NULL when out of memory. */
-static char *folder_above(const char *path) {
-    char *copy = text_format(*path == '/' ? "%s" : "./%s", path), *above = NULL;
-    for (char *slash; copy && !above && (slash = strrchr(copy, '/'));) {
-        *slash = '\0';
-        above = realpath(*copy ? copy : "/", NULL);
-    }
-    free(copy);
-    return above;
-}
-
-static enum status destination_overlap_check(const char *source, const char *destination, struct error *error) {
-    char *from = realpath(source, NULL), *to = realpath(destination, NULL);
-    bool exists = to != NULL;
-    if (!exists)
-        to = folder_above(destination);
-    enum status status = STATUS_OK;
-    if (!from || !to)
-        status = error_set_memory(error);
-    else if (is_inside(to, from) || (exists && is_inside(from, to)))
-        status = error_set(error, STATUS_USAGE, "SRC and DST must be separate folders, but '%s' and '%s' overlap",
-                           source, destination);
-    free(from);
-    free(to);
-    return status;
-}
-
-static enum status folder_make(const char *path, struct error *error) {
-    char *copy = strdup(path);
-    if (!copy)
-        return error_set_memory(error);
-    enum status status = STATUS_OK;
-    for (char *slash = copy + 1; status == STATUS_OK; slash++) {
-        slash = strchr(slash, '/');
-        if (slash)
-            *slash = '\0';
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-            status = error_set_errno(error, STATUS_IO, errno, "cannot make the folder '%s'", copy);
-        if (!slash)
-            break;
-        *slash = '/';
-    }
-    free(copy);
-    return status;
-}
-
-enum destination_state { DESTINATION_NEW, DESTINATION_BEGUN, DESTINATION_FINISHED };
-
-/* What DST holds. Anything but nothing or our own work is refused. */
-static enum status destination_look(const char *path, const struct fingerprint *fingerprint,
-                                    enum destination_state *state, struct error *error) {
-    *state = DESTINATION_NEW;
-    DIR *folder = opendir(path);
-    if (!folder && errno == ENOENT)
-        return STATUS_OK;
-    if (!folder)
-        return error_set_errno(error, errno == ENOTDIR ? STATUS_USAGE : STATUS_IO, errno, "cannot use '%s' as DST",
-                               path);
-    bool empty = true, begun = false, published = false;
-    struct dirent *entry;
-    while ((errno = 0, entry = readdir(folder))) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        empty = false;
-        begun = begun || strcmp(entry->d_name, work_folder) == 0;
-        published = published || strcmp(entry->d_name, "config.json") == 0;
-    }
-    int problem = errno;
-    closedir(folder);
-    if (problem)
-        return error_set_errno(error, STATUS_IO, problem, "cannot list '%s'", path);
-    struct fingerprint found;
-    if (published && manifest_fingerprint(path, &found) && memcmp(&found, fingerprint, sizeof found) == 0)
-        *state = DESTINATION_FINISHED;
-    else if (begun && !published)
-        *state = DESTINATION_BEGUN;
-    else if (!empty)
-        return error_set(error, STATUS_USAGE,
-                         published ? "'%s' already holds a checkpoint, made otherwise; choose another DST or remove it"
-                                   : "'%s' is not empty and not an unfinished run; choose another DST or empty it",
-                         path);
-    return STATUS_OK;
-}
-
-/* Room for what is still to be written. */
-static enum status space_check(const struct plan *plan, const char *folder, uint64_t wanted, struct error *error) {
-    struct statvfs space;
-    if (statvfs(folder, &space) != 0)
-        return error_set_errno(error, STATUS_IO, errno, "cannot look at '%s'", folder);
-    uint64_t there = 0, available = (uint64_t)space.f_bavail * space.f_frsize;
-    for (size_t s = 0; s < plan->shard_count; s++) {
-        char *partial = shard_partial_path(plan, s, folder), *final = shard_final_path(plan, s, folder);
-        struct stat file;
-        if (partial && final && (stat(partial, &file) == 0 || stat(final, &file) == 0))
-            there += (uint64_t)file.st_blocks * 512;
-        free(partial);
-        free(final);
-    }
-    uint64_t missing = wanted > there ? wanted - there : 0;
-    if (missing > available) {
-        char need[TEXT_SIZE_MAX], have[TEXT_SIZE_MAX];
-        return error_set(error, STATUS_IO, "'%s' needs %s more, but only %s are free there", folder,
-                         text_size(missing, need), text_size(available, have));
-    }
-    return STATUS_OK;
-}
-
-/* ---- the fingerprint ---- */
+/* ---- the plan ---- */
 
 static enum status fingerprint_make(const struct plan *plan, const struct recipe *recipe,
                                     struct fingerprint *fingerprint, struct error *error) {
@@ -356,8 +236,6 @@ static enum status fingerprint_make(const struct plan *plan, const struct recipe
     return status;
 }
 
-/* ---- parts ---- */
-
 /* The shards of part `part` of `parts`: contiguous, about the same number of bytes each. */
 static void part_shards(const struct plan *plan, unsigned part, unsigned parts, uint32_t *first, uint32_t *end) {
     double total = 0, before = 0;
@@ -378,120 +256,11 @@ static void part_shards(const struct plan *plan, unsigned part, unsigned parts, 
         *end = *first;
 }
 
-static char *journal_path(const struct arguments *arguments) {
-    if (!arguments->parts)
-        return text_format("%s/%s/journal", arguments->destination, work_folder);
-    return text_format("%s/%s/part-%05u-of-%05u", arguments->destination, work_folder, arguments->part,
-                       arguments->parts);
-}
-
-/*
- * Takes the lock of DST: shared for a part, exclusive for everything else, so that parts run beside each other but
- * nothing runs beside a whole run or --finish.
- */
-static enum status destination_lock(const struct arguments *arguments, int *fd, struct error *error) {
-    char *work = text_format("%s/%s", arguments->destination, work_folder);
-    char *path = text_format("%s/%s/lock", arguments->destination, work_folder);
-    enum status status = work && path ? folder_make(work, error) : error_set_memory(error);
-    *fd = -1;
-    if (status == STATUS_OK && (*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0)
-        status = error_set_errno(error, STATUS_IO, errno, "cannot create '%s'", path);
-    if (status == STATUS_OK && flock(*fd, (arguments->parts ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0)
-        status = errno == EWOULDBLOCK
-                     ? error_set(error, STATUS_USAGE, "another qstream is at work on '%s'; wait for it, or stop it",
-                                 arguments->destination)
-                     : error_set_errno(error, STATUS_IO, errno, "cannot lock '%s'", path);
-    if (status == STATUS_OK) /* the work folder must not vanish while what is recorded in it is relied on */
-        status = folder_sync(arguments->destination, error);
-    free(work);
-    free(path);
-    return status;
-}
-
-static int is_journal(const struct dirent *entry) {
-    return strcmp(entry->d_name, "journal") == 0 || strncmp(entry->d_name, "part-", 5) == 0;
-}
-
-/* Journals of another way of cutting the work would be forgotten; refuse to start beside them. */
-static enum status journals_check(const struct arguments *arguments, struct error *error) {
-    char *work = text_format("%s/%s", arguments->destination, work_folder);
-    struct dirent **entries = NULL;
-    int count = work ? scandir(work, &entries, is_journal, alphasort) : -1;
-    enum status status = count < 0 ? error_set_errno(error, STATUS_IO, errno, "cannot list '%s'", work) : STATUS_OK;
-    char ending[32];
-    snprintf(ending, sizeof ending, "-of-%05u", arguments->parts);
-    for (int i = 0; i < count; i++) {
-        bool ours =
-            arguments->parts ? text_ends_with(entries[i]->d_name, ending) : strcmp(entries[i]->d_name, "journal") == 0;
-        if (!ours && status == STATUS_OK)
-            status = error_set(error, STATUS_USAGE,
-                               "'%s' holds the work of a run that was cut otherwise ('%s'); go on with that one, or "
-                               "remove the folder to start anew",
-                               arguments->destination, entries[i]->d_name);
-        free(entries[i]);
-    }
-    free(entries);
-    free(work);
-    return status;
-}
-
-/* --finish: reads the journals of all parts into *state. */
-static enum status parts_collect(const struct arguments *arguments, const struct plan *plan,
-                                 const struct fingerprint *fingerprint, struct run_state *state, struct error *error) {
-    char *work = text_format("%s/%s", arguments->destination, work_folder);
-    struct dirent **entries = NULL;
-    int count = work ? scandir(work, &entries, is_journal, alphasort) : -1;
-    enum status status = count < 0 ? error_set_errno(error, STATUS_IO, errno, "cannot list '%s'", work) : STATUS_OK;
-    const char *cut = NULL;
-    for (int i = 0; i < count && status == STATUS_OK; i++) {
-        const char *this_cut = strstr(entries[i]->d_name, "-of-");
-        if (cut && this_cut && strcmp(cut, this_cut) != 0)
-            status = error_set(error, STATUS_USAGE, "'%s' holds parts of different cuts: '%s' and others", work,
-                               entries[i]->d_name);
-        cut = this_cut;
-        char *path = text_format("%s/%s", work, entries[i]->d_name);
-        if (!path)
-            status = error_set_memory(error);
-        if (status == STATUS_OK)
-            status = journal_read(path, fingerprint, run_state_visit, state, error);
-        free(path);
-    }
-    size_t missing = 0, first_missing = 0;
-    for (size_t s = plan->shard_count; s-- > 0;)
-        if (!state->shards[s]) {
-            missing++;
-            first_missing = s;
-        }
-    if (status == STATUS_OK && missing > 0)
-        status = error_set(error, STATUS_USAGE,
-                           "%zu of %zu shards are not complete, '%s' first: run their parts (again) before --finish",
-                           missing, plan->shard_count, plan->shards[first_missing].file);
-    for (size_t s = 0; s < plan->shard_count && status == STATUS_OK; s++) {
-        char *partial = shard_partial_path(plan, s, arguments->destination);
-        char *final = shard_final_path(plan, s, arguments->destination);
-        struct stat file;
-        if (!partial || !final)
-            status = error_set_memory(error);
-        else if ((stat(partial, &file) != 0 && stat(final, &file) != 0) ||
-                 (uint64_t)file.st_size != plan->shards[s].size)
-            status = error_set(error, STATUS_BAD_INPUT,
-                               "'%s' is missing or has another size than its journal says; run its part again from an "
-                               "empty folder",
-                               partial);
-        free(partial);
-        free(final);
-    }
-    for (int i = 0; i < count; i++)
-        free(entries[i]);
-    free(entries);
-    free(work);
-    return status;
-}
-
 /* ---- the command ---- */
 
 struct session {
     struct arguments arguments;
+    struct destination destination;
     struct checkpoint checkpoint;
     struct layout layout;
     struct recipe recipe;
@@ -641,8 +410,8 @@ static enum status session_execute(struct session *session, struct error *error)
                                       .jobs = session->jobs,
                                       .cpu = arguments->cpu,
                                       .quiet = arguments->quiet};
-    enum status status = journals_check(arguments, error);
-    char *journal = journal_path(arguments);
+    enum status status = destination_journals_check(&session->destination, error);
+    char *journal = destination_journal_path(&session->destination);
     if (status == STATUS_OK && !journal)
         status = error_set_memory(error);
     options.journal = journal;
@@ -699,15 +468,15 @@ static enum status session_run(struct session *session, struct error *error) {
         return status;
     status = folder_make(arguments->destination, error);
     if (status == STATUS_OK)
-        status = destination_lock(arguments, &session->lock, error);
+        status = destination_lock(&session->destination, &session->lock, error);
     if (status == STATUS_OK)
-        status = space_check(&session->plan, arguments->destination, bytes_wanted(session), error);
+        status = destination_space_check(&session->plan, arguments->destination, bytes_wanted(session), error);
     if (status == STATUS_OK)
         status = run_state_init(&session->plan, &session->state, error);
     if (status == STATUS_OK)
-        status = arguments->finish
-                     ? parts_collect(arguments, &session->plan, &session->fingerprint, &session->state, error)
-                     : session_execute(session, error);
+        status = arguments->finish ? destination_parts_collect(&session->destination, &session->plan,
+                                                               &session->fingerprint, &session->state, error)
+                                   : session_execute(session, error);
     if (status == STATUS_OK && arguments->parts) {
         tell(session, "part complete");
         return STATUS_OK;
@@ -733,6 +502,8 @@ int command_quantize(int argc, char **argv) {
         return command_fail(error_set_memory(&error), &error);
     enum status status = arguments_parse(argc, argv, &session->arguments, &help, &error);
     session->lock = -1;
+    session->destination =
+        (struct destination){session->arguments.destination, session->arguments.part, session->arguments.parts};
     if (status == STATUS_OK && help)
         fputs(usage, stdout);
     else if (status == STATUS_OK)

@@ -1,0 +1,51 @@
+/*
+ * DST: the folder that a run writes, from nothing to a published checkpoint. While it is unfinished it holds a work
+ * folder with a lock and a journal for the whole run, or one for each part.
+ */
+#ifndef QSTREAM_QSTREAM_DESTINATION_H
+#define QSTREAM_QSTREAM_DESTINATION_H
+
+#include "qstream/execute.h"
+#include "qstream/plan.h"
+
+struct destination {
+    const char *path;
+    unsigned part, parts; /* this run's share; parts 0: the whole */
+};
+
+enum destination_state { DESTINATION_NEW, DESTINATION_BEGUN, DESTINATION_FINISHED };
+
+/* STATUS_USAGE when one of the two folders is, or lies inside, the other. DST need not exist. */
+enum status destination_overlap_check(const char *source, const char *destination, struct error *error);
+
+/* What DST holds. Anything but nothing or our own work, made the same way, is STATUS_USAGE. */
+enum status destination_look(const char *path, const struct fingerprint *fingerprint, enum destination_state *state,
+                             struct error *error);
+
+/* Makes a folder and those above it. */
+enum status folder_make(const char *path, struct error *error);
+
+/* STATUS_IO when there is no room for `wanted` bytes, those counted that shards take already. */
+enum status destination_space_check(const struct plan *plan, const char *folder, uint64_t wanted, struct error *error);
+
+/*
+ * Makes the work folder and takes its lock, shared for a part, exclusive for everything else: parts run beside each
+ * other, nothing runs beside a whole run or --finish. *fd holds the lock until it is closed; -1 when there is none.
+ */
+enum status destination_lock(const struct destination *destination, int *fd, struct error *error);
+
+/* The path of this run's journal; the caller frees it. */
+char *destination_journal_path(const struct destination *destination);
+
+/* STATUS_USAGE when there are journals of work that was cut otherwise: they would be forgotten. */
+enum status destination_journals_check(const struct destination *destination, struct error *error);
+
+/*
+ * Reads the journals of all parts into *state. STATUS_USAGE while shards are missing, STATUS_BAD_INPUT when a shard's
+ * file is not as its journal says.
+ */
+enum status destination_parts_collect(const struct destination *destination, const struct plan *plan,
+                                      const struct fingerprint *fingerprint, struct run_state *state,
+                                      struct error *error);
+
+#endif
