@@ -157,7 +157,6 @@ if [ -e "$source.complete" ] && [ "$(free_mb "$bench")" -ge $disk_mb ]; then
     "${quantize[@]}" --rule "$rule" "$source" "$bench/reference"
     note "source_bytes $layout" "$(folder_bytes "$source")"
     note "output_bytes $layout" "$(folder_bytes "$bench/reference")"
-    note disk_rule "$rule"
     settle() { # nothing that an earlier command left behind is written during the next
         rm -rf "$bench/out" "$bench/copy"
         sync -f "$bench"
@@ -167,14 +166,19 @@ if [ -e "$source.complete" ] && [ "$(free_mb "$bench")" -ge $disk_mb ]; then
     for round in warm $(seq "$repeat"); do
         say "disk, $layout, round $round"
         settle
-        sample "$round" "disk|quantize" "${quantize[@]}" --rule "$rule" "$source" "$bench/out"
-        settle
+        for rule in $rules; do
+            sample "$round" "disk|quantize $rule" "${quantize[@]}" --rule "$rule" "$source" "$bench/out"
+            settle
+        done
         sample "$round" "disk|cp" cp -r "$source" "$bench/copy"
         settle
         sample "$round" "disk|cp, sync" bash -c 'cp -r "$source" "$bench/copy" && sync -d "$bench"/copy/*'
         settle
-        sample "$round" "disk|read, cp out" bash -c \
-            'cat "$source"/*.safetensors >/dev/null && cp -r "$bench/reference" "$bench/copy"'
+        sample "$round" "disk|cp in and out" bash -c \
+            'cp -r "$source" "$bench/copy" && cp -r "$bench/reference" "$bench/out"'
+        settle
+        sample "$round" "disk|cp in and out, sync" bash -c \
+            'cp -r "$source" "$bench/copy" && cp -r "$bench/reference" "$bench/out" && sync -d "$bench"/copy/* "$bench"/out/*'
         settle
         sample "$round" "disk|read, cp out, sync" bash -c \
             'cat "$source"/*.safetensors >/dev/null && cp -r "$bench/reference" "$bench/copy" && sync -d "$bench"/copy/*'

@@ -55,13 +55,15 @@ def collect(notes, runs, rates, kernels):
     disk = {label.split("|")[1]: [s[0] for s in samples] for label, samples in runs.items()
             if label.startswith("disk|")}
     if disk:
-        ours = statistics.median(disk["quantize"])
+        ours = {name.split()[1]: statistics.median(walls) for name, walls in disk.items() if name.startswith("quantize ")}
         layout = "fp8-tensor"
         result["disk"] = {
-            "rule": notes["disk_rule"], "source_bytes": int(notes["source_bytes " + layout]),
+            "source_bytes": int(notes["source_bytes " + layout]),
             "output_bytes": int(notes["output_bytes " + layout]),
-            "peak_bytes": max(s[2] for s in runs["disk|quantize"]) * 1024,
-            "commands": [{"name": name, "seconds": spread(walls), "quantize_takes": ours / statistics.median(walls)}
+            "peak_bytes": max(s[2] for label, samples in runs.items() for s in samples
+                              if label.startswith("disk|quantize ")) * 1024,
+            "commands": [{"name": name, "seconds": spread(walls),
+                          "quantize_takes": {rule: wall / statistics.median(walls) for rule, wall in ours.items()}}
                          for name, walls in disk.items()]}
     for (name, level), values in kernels.items():
         if name == "sha256":
@@ -96,20 +98,23 @@ def tables(result):
         table(rows)
     if result["disk"]:
         disk = result["disk"]
-        print(f"To the disk of build/, --rule {disk['rule']}; the source ({disk['source_bytes'] / 1e9:.2f} GB) is in the "
-              f"page cache, the output has {disk['output_bytes'] / 1e9:.2f} GB.\n"
-              "  quantize                 qstream quantize: ends with data hashed and synced\n"
-              "  cp                       cp -r SOURCE COPY: input bytes read, input bytes written, not synced\n"
-              "  cp, sync                 the same, then sync -d COPY/*\n"
-              "  read, cp out             cat SOURCE/*.safetensors > /dev/null, then cp -r OUTPUT COPY: input bytes read,\n"
-              "                           output bytes read and written, not synced\n"
-              "  read, cp out, sync       the same, then sync -d COPY/*: the input and output of quantize, no arithmetic\n"
-              "'quantize takes': our time by that command's time; below 1 we are faster. Before each command the file\n"
-              "system is synced.")
-        rows = [("command", "wall s", "quantize takes")]
+        print(f"To the disk of build/; the source ({disk['source_bytes'] / 1e9:.2f} GB) is in the page cache, the output "
+              f"has {disk['output_bytes'] / 1e9:.2f} GB.\n"
+              "  quantize RULE            qstream quantize: ends with its data hashed and synced\n"
+              "  cp                       cp -r SOURCE COPY, not synced\n"
+              "  cp, sync                 the same, then sync -d on the copies\n"
+              "  cp in and out            cp -r SOURCE COPY, then cp -r OUTPUT COPY2: input bytes plus output bytes, not synced\n"
+              "  cp in and out, sync      the same, then sync -d on the copies\n"
+              "  read, cp out, sync       cat SOURCE > /dev/null, then cp -r OUTPUT COPY, then sync -d: what quantize reads and\n"
+              "                           writes, without arithmetic\n"
+              "The columns of rules: quantize's time by that command's time; below 1 we are faster. Before each command\n"
+              "the file system is synced.")
+        rules = list(disk["commands"][0]["quantize_takes"])
+        rows = [("command", "wall s", *rules)]
         for c in disk["commands"]:
+            ours = c["name"].startswith("quantize")
             rows.append((c["name"], show(c["seconds"]),
-                         "" if c["name"] == "quantize" else f"{c['quantize_takes']:.2f} x"))
+                         *("" if ours else f"{c['quantize_takes'][rule]:.2f} x" for rule in rules)))
         table(rows)
     if result["memcpy"]:
         print("Memory copy, a thread per processor, a copied byte counts as two (read, written):")
