@@ -87,7 +87,7 @@ one build-asan make -j"$jobs" BUILD=build/asan CFLAGS="$sanitize" all unit
 suite unit-asan units_asan
 one build-unit make -j"$jobs" unit
 suite unit units build/unit
-one sample-model sh -c 'tests/models/venv.sh && build/venv/bin/python tests/models/make_sample.py --out build/models'
+one sample-model sh -c 'tests/models/venv.sh && build/venv/bin/python tests/models/make_sample.py --out build/models --check tests/models/smollm2_tensors.json'
 suite clients tests/clients/run_clients.sh
 suite cli bats --formatter tap tests/cli
 if [ "$(uname -m)" = x86_64 ]; then

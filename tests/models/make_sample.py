@@ -148,7 +148,9 @@ def bf16_config(metadata: Metadata) -> dict[str, Any]:
 
 
 def fp8_config(metadata: Metadata) -> dict[str, Any]:
-    rope = {"rope_type": "default", "rope_theta": metadata["llama.rope.freq_base"]}
+    # transformers' ministral3 always scales queries by position; a beta of 0 makes that a factor of 1.
+    rope = {"rope_type": "default", "rope_theta": metadata["llama.rope.freq_base"], "llama_4_scaling_beta": 0.0,
+            "original_max_position_embeddings": metadata["llama.context_length"]}
     return {
         "architectures": ["Mistral3ForConditionalGeneration"],
         "model_type": "mistral3",
