@@ -10,11 +10,6 @@
 static const char weight_suffix[] = ".weight";
 enum { MX_BLOCK = 32 };
 
-const char *scaling_name(enum scaling scaling) {
-    static const char *const names[] = {"none", "per tensor", "per channel", "per block", "per 32 columns (MX)"};
-    return names[scaling];
-}
-
 size_t module_length(const char *name) {
     size_t length = strlen(name);
     return text_ends_with(name, weight_suffix) ? length - strlen(weight_suffix) : length;

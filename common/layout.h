@@ -24,7 +24,6 @@ enum scaling {
     SCALING_BLOCK,   /* one per block_rows x block_columns */
     SCALING_MX,      /* one e8m0 per 32 columns */
 };
-const char *scaling_name(enum scaling scaling);
 
 enum { NO_TENSOR = UINT32_MAX };
 

@@ -321,7 +321,8 @@ static void worker_main(void *context, unsigned number) {
          s++)
         if (!atomic_load(&run->shards[s].hashed) && !atomic_load(&run->stop)) {
             pthread_mutex_lock(&run->lock);
-            status = shard_open(run, s, &error);
+            if (!atomic_load(&run->shards[s].hashed)) /* one that is may have been closed for good meanwhile */
+                status = shard_open(run, s, &error);
             pthread_mutex_unlock(&run->lock);
             if (status == STATUS_OK)
                 status = shard_hash(run, s, worker.source, &error);
@@ -436,10 +437,12 @@ static enum status commit(struct run *run, struct journal *journal, struct error
         for (size_t i = 0; i < made && status == STATUS_OK; i++) {
             struct shard_run *shard = &run->shards[records[i].first];
             run->state->shards[records[i].first] = 1;
+            pthread_mutex_lock(&run->lock);
             close(shard->fd);
             shard->fd = -1;
             sha256_free(shard->hash);
             shard->hash = NULL;
+            pthread_mutex_unlock(&run->lock);
         }
         free(hashed);
     }

@@ -429,8 +429,7 @@ static enum status tensors_plan(struct builder *builder, struct error *error) {
 
 /* ---- shards ---- */
 
-/* Gives every output a shard: the source's numbering, or cut by size, modules in one piece. Returns the
- * count. */
+/* Gives every output a shard: the source's numbering, or cut by size, modules in one piece. Returns the count. */
 static uint32_t shards_assign(struct builder *builder) {
     struct plan *plan = builder->plan;
     uint64_t limit = plan->options.shard_size;
@@ -447,8 +446,7 @@ static uint32_t shards_assign(struct builder *builder) {
             filled = 0;
         }
         filled += bytes;
-        /* The job that made this output is the weight's or follows it: its group's first job names the
-         * source. */
+        /* A group begins with its weight's job, which names the source. */
         const struct plan_job *first = &plan->jobs[plan->outputs[begin].job];
         for (; begin < end; begin++)
             plan->outputs[begin].shard = limit ? shard : plan->checkpoint->tensors[first->source].shard;
@@ -522,7 +520,6 @@ static enum status shards_lay_out(struct builder *builder, uint32_t wanted, stru
     free(plan->jobs);
     plan->jobs = jobs;
 
-    /* The outputs of each job again, in their new order: packed before scale, weight before scale. */
     bool renumber = plan->options.shard_size || plan->shard_count != plan->checkpoint->shard_count;
     enum status status = STATUS_OK;
     for (uint32_t s = 0; s < plan->shard_count && status == STATUS_OK; s++) {
@@ -547,13 +544,12 @@ static enum status shards_lay_out(struct builder *builder, uint32_t wanted, stru
             shard->size += output->info.size;
             plan->tensor_bytes += output->info.size;
         }
-        /* A job with two outputs names the matrix first; its scale is the wider type where there is one. */
         for (uint32_t o = 0; o < shard->output_count; o++) {
             struct plan_job *job = &plan->jobs[plan->outputs[shard->first_output + o].job];
             job->outputs[job->output_count++] = shard->first_output + o;
         }
     }
-    for (size_t j = 0; j < plan->job_count; j++) {
+    for (size_t j = 0; j < plan->job_count; j++) { /* a job names its matrix first, wherever its scale lies */
         struct plan_job *job = &plan->jobs[j];
         if (job->output_count == 2 && text_ends_with(plan->outputs[job->outputs[0]].info.name, "_scale")) {
             uint32_t swap = job->outputs[0];

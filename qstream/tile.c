@@ -312,9 +312,6 @@ static enum status row_quantize(struct tile_worker *worker, const struct plan_jo
     return STATUS_OK;
 }
 
-/* The number that a message gives a row: its row in the source's matrix. */
-static uint64_t message_row(const struct plan_job *job, uint64_t row) { return job->first_row + row; }
-
 static enum status weight_convert(struct tile_worker *worker, const struct plan_job *job, uint64_t first,
                                   uint64_t count, uint16_t amax, struct tile_result *result, struct error *error) {
     uint64_t scale_row = 0;
@@ -325,7 +322,7 @@ static enum status weight_convert(struct tile_worker *worker, const struct plan_
         status = gamma_load(worker, job, error);
     for (uint64_t row = 0; row < count && status == STATUS_OK; row++)
         status = row_quantize(worker, job, row_bf16(worker, job, row, count, scale_row), row,
-                              message_row(job, first + row), amax, error);
+                              job->first_row + first + row, amax, error);
     for (uint32_t i = 0; i < job->output_count; i++) {
         uint64_t row_bytes = plan_output_row_bytes(job, &worker->plan->outputs[job->outputs[i]]);
         result->offset[i] = first * row_bytes;
@@ -389,7 +386,7 @@ enum status tile_amax(struct tile_worker *worker, const struct plan_job *job, ui
         const uint16_t *values = row_bf16(worker, job, row, count, scale_row);
         uint16_t largest = worker->convert->bf16_amax(values, (size_t)job->columns);
         if (largest > 0x7f7f)
-            status = nonfinite(worker, job, values, message_row(job, first + row), error);
+            status = nonfinite(worker, job, values, job->first_row + first + row, error);
         *amax = largest > *amax ? largest : *amax;
     }
     return status;
