@@ -2,17 +2,37 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/json_text.h"
+#include "common/json_scan.h"
+#include "common/name_table.h"
 
 static const char index_file[] = "model.safetensors.index.json";
 static const char single_file[] = "model.safetensors";
 static const size_t json_file_max = (size_t)1 << 30; /* an index of 10 million tensors */
+
+struct index;
+
+/* A checkpoint that is being opened. */
+struct reader {
+    struct checkpoint *checkpoint;
+    struct index *index; /* NULL: none that can be used */
+    size_t capacity;     /* of checkpoint->tensors */
+    checkpoint_problem_function *report;
+    void *context;
+};
+
+/* Reports what *error says and goes on, or, where nobody wants reports, fails with it. */
+static enum status problem(const struct reader *reader, enum checkpoint_problem kind, const char *subject,
+                           const struct error *error) {
+    if (!reader->report)
+        return STATUS_BAD_INPUT;
+    reader->report(reader->context, kind, subject, error->message);
+    return STATUS_OK;
+}
 
 static int by_string(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
@@ -38,53 +58,139 @@ static enum status shard_name_check(const char *file, struct error *error) {
     return STATUS_OK;
 }
 
-static enum status index_read(const char *path, json_t **weight_map, struct error *error) {
-    char *bytes = NULL;
-    size_t length;
-    enum status status = file_read(path, json_file_max, &bytes, &length, error);
+/* What the index says, in its own order. */
+struct index {
+    struct index_entry {
+        size_t name; /* offset into `names` */
+        uint32_t file;
+        bool held; /* a shard holds the tensor */
+    } * entries;
+    size_t count, capacity;
+    struct text names; /* each NUL-terminated */
+    char **files;
+    size_t file_count;
+    struct name_table by_name, by_file;
+};
+
+static void index_free(struct index *index) {
+    name_table_free(&index->by_name);
+    name_table_free(&index->by_file);
+    for (size_t i = 0; i < index->file_count; i++)
+        free(index->files[i]);
+    free(index->files);
+    free(index->entries);
+    text_free(&index->names);
+}
+
+static enum status index_file_number(struct index *index, const char *file, uint32_t *number, struct error *error) {
+    *number = name_table_find(&index->by_file, file, strlen(file));
+    if (*number != NAME_UNKNOWN)
+        return STATUS_OK;
+    enum status status = shard_name_check(file, error);
     if (status != STATUS_OK)
         return status;
-    json_error_t at;
-    json_t *root = json_loadb(bytes, length, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &at);
-    free(bytes);
-    if (!root)
-        return error_set(error, STATUS_BAD_INPUT, "'%s' is not valid JSON: %s (line %d)", path, at.text, at.line);
-    json_t *map = json_object_get(root, "weight_map");
-    if (!json_is_object(map) || json_object_size(map) == 0)
-        status = error_set(error, STATUS_BAD_INPUT, "'%s' has no weight_map object with tensors in it", path);
-    else
-        *weight_map = json_incref(map);
-    json_decref(root);
+    char **files = realloc(index->files, (index->file_count + 1) * sizeof *files);
+    char *copy = strdup(file);
+    if (files)
+        index->files = files;
+    if (!files || !copy) {
+        free(copy);
+        return error_set_memory(error);
+    }
+    *number = (uint32_t)index->file_count;
+    files[index->file_count++] = copy;
+    return name_table_add(&index->by_file, copy, strlen(copy), *number, NULL) ? STATUS_OK : error_set_memory(error);
+}
+
+/* One "tensor": "shard" member of the weight_map; `file` is scratch. */
+static enum status index_entry_read(struct scanner *scan, struct index *index, struct text *file, struct error *error) {
+    struct json_span key, value;
+    struct index_entry entry = {.name = index->names.length};
+    file->length = 0;
+    if (!scan_string(scan, &key) || !scan_string_decode(scan, key, &index->names) ||
+        !scan_expect(scan, ':', "':' was expected") || !scan_value(scan, &value))
+        return STATUS_BAD_INPUT;
+    text_append(&index->names, "", 1);
+    if (index->names.failed)
+        return error_set_memory(error);
+    if (scan->json[value.begin] != '"')
+        return error_set(error, STATUS_BAD_INPUT, "'%s': the shard of tensor '%s' is not a string", index_file,
+                         index->names.bytes + entry.name);
+    if (!scan_string_decode(scan, value, file))
+        return STATUS_BAD_INPUT;
+    enum status status = index_file_number(index, file->bytes, &entry.file, error);
+    if (status != STATUS_OK)
+        return status;
+    if (index->count == index->capacity) {
+        size_t larger = index->capacity ? index->capacity * 2 : 256;
+        struct index_entry *entries = realloc(index->entries, larger * sizeof *entries);
+        if (!entries)
+            return error_set_memory(error);
+        index->entries = entries;
+        index->capacity = larger;
+    }
+    index->entries[index->count++] = entry;
+    return STATUS_OK;
+}
+
+static enum status weight_map_read(struct scanner *scan, struct index *index, struct error *error) {
+    struct text file = {0};
+    enum status status = scan_expect(scan, '{', "an object was expected") ? STATUS_OK : STATUS_BAD_INPUT;
+    while (status == STATUS_OK && !scan_next_is(scan, '}')) {
+        status = index_entry_read(scan, index, &file, error);
+        if (status == STATUS_OK && !scan_next_is(scan, '}') &&
+            !(scan_expect(scan, ',', "',' or '}' was expected") &&
+              (scan_next_is(scan, '"') || scan_fail(scan, "a string was expected"))))
+            status = STATUS_BAD_INPUT;
+    }
+    text_free(&file);
     return status;
 }
 
-/* Adds each shard that the index names, once, in the order of their names. */
-static enum status shards_from_index(struct checkpoint *checkpoint, json_t *weight_map, struct error *error) {
-    const char **files = calloc(json_object_size(weight_map), sizeof *files);
-    if (!files)
-        return error_set_memory(error);
-    size_t count = 0;
-    const char *name;
-    json_t *value;
-    enum status status = STATUS_OK;
-    json_object_foreach(weight_map, name, value) {
-        if (!json_is_string(value)) {
-            status =
-                error_set(error, STATUS_BAD_INPUT, "'%s': the shard of tensor '%s' is not a string", index_file, name);
-            break;
-        }
-        files[count++] = json_string_value(value);
+/* Tensors by name, once all names have their place; a name that is there twice is an error. */
+static enum status index_names_collect(struct index *index, const char *path, struct error *error) {
+    for (size_t i = 0; i < index->count; i++) {
+        const char *name = index->names.bytes + index->entries[i].name;
+        bool added = false;
+        if (!name_table_add(&index->by_name, name, strlen(name), (uint32_t)i, &added))
+            return error_set_memory(error);
+        if (!added)
+            return error_set(error, STATUS_BAD_INPUT, "'%s' is not valid JSON: duplicate object key '%s'", path, name);
     }
+    return STATUS_OK;
+}
+
+static enum status index_read(const char *path, struct index *index, struct json_span *metadata, char **bytes,
+                              struct error *error) {
+    size_t length;
+    struct json_member map, found;
+    enum status status = file_read(path, json_file_max, bytes, &length, error);
     if (status == STATUS_OK)
-        qsort(files, count, sizeof *files, by_string);
-    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
-        if (i > 0 && strcmp(files[i], files[i - 1]) == 0)
-            continue;
-        status = shard_name_check(files[i], error);
-        if (status == STATUS_OK)
-            status = shard_add(checkpoint, files[i], error);
-    }
-    free(files);
+        status = json_text_check(path, *bytes, length, error);
+    if (status != STATUS_OK)
+        return status;
+    struct json_span root = json_text_object(*bytes, length);
+    if (json_text_member(*bytes, root, "metadata", &found))
+        *metadata = found.value;
+    if (!json_text_member(*bytes, root, "weight_map", &map) || (*bytes)[map.value.begin] != '{')
+        return error_set(error, STATUS_BAD_INPUT, "'%s' has no weight_map object with tensors in it", path);
+    struct scanner scan = {.json = *bytes, .at = map.value.begin, .length = map.value.end, .python = true};
+    status = weight_map_read(&scan, index, error);
+    if (scan.problem)
+        return error_set(error, STATUS_BAD_INPUT, "'%s' is not valid JSON: %s (byte %zu)", path, scan.problem, scan.at);
+    if (status == STATUS_OK && index->count == 0)
+        return error_set(error, STATUS_BAD_INPUT, "'%s' has no weight_map object with tensors in it", path);
+    return status == STATUS_OK ? index_names_collect(index, path, error) : status;
+}
+
+/* Adds each shard that the index names, once, in the order of their names. */
+static enum status shards_from_index(struct reader *reader, const struct index *index, struct error *error) {
+    struct checkpoint *checkpoint = reader->checkpoint;
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < index->file_count && status == STATUS_OK; i++)
+        status = shard_add(checkpoint, index->files[i], error);
+    if (checkpoint->shard_count > 0) /* struct shard begins with its file name */
+        qsort(checkpoint->shards, checkpoint->shard_count, sizeof *checkpoint->shards, by_string);
     return status;
 }
 
@@ -126,25 +232,54 @@ static enum status shards_from_folder(struct checkpoint *checkpoint, struct erro
     return STATUS_OK;
 }
 
-static enum status shard_read(struct checkpoint *checkpoint, size_t number, json_t *weight_map, size_t *capacity,
-                              struct error *error) {
+/* What a shard's tensor and the index say of each other. */
+static enum status indexed_check(struct reader *reader, const struct shard *shard, const char *name,
+                                 struct error *error) {
+    struct index *index = reader->index;
+    uint32_t number = name_table_find(&index->by_name, name, strlen(name));
+    if (number == NAME_UNKNOWN) {
+        error_write(error, 0,
+                    "'%s' holds tensor '%s', which '%s' does not name; an index that matches its shards is needed",
+                    shard->source->name, name, index_file);
+        return problem(reader, PROBLEM_TENSOR_UNINDEXED, name, error);
+    }
+    struct index_entry *entry = &index->entries[number];
+    const char *file = index->files[entry->file];
+    if (strcmp(file, shard->file) != 0) {
+        entry->held = true; /* one problem is enough */
+        error_write(error, 0, "tensor '%s' lies in '%s', but '%s' says '%s'", name, shard->file, index_file, file);
+        return problem(reader, PROBLEM_INDEX_WRONG_SHARD, name, error);
+    }
+    entry->held = true;
+    return STATUS_OK;
+}
+
+static enum status shard_read(struct reader *reader, size_t number, struct error *error) {
+    struct checkpoint *checkpoint = reader->checkpoint;
     struct shard *shard = &checkpoint->shards[number];
     char *path = path_join(checkpoint->path, shard->file);
     if (!path)
         return error_set_memory(error);
     enum status status = byte_source_open_file(path, &shard->source, error);
-    if (status == STATUS_BAD_INPUT && weight_map && access(path, F_OK) != 0)
-        status = error_set(error, STATUS_BAD_INPUT, "'%s' is missing, but '%s' places tensors in it; download it again",
-                           path, index_file);
+    bool missing = status == STATUS_BAD_INPUT && access(path, F_OK) != 0;
+    if (missing && reader->index)
+        error_write(error, 0, "'%s' is missing, but '%s' places tensors in it; download it again", path, index_file);
     free(path);
     if (status != STATUS_OK)
-        return status;
+        return status == STATUS_BAD_INPUT
+                   ? problem(reader, missing ? PROBLEM_SHARD_MISSING : PROBLEM_SHARD_UNREADABLE, shard->file, error)
+                   : status;
     struct safetensors file;
     status = safetensors_read(shard->source, &file, error);
     shard->data_offset = file.data_offset;
-    if (status == STATUS_OK && checkpoint->tensor_count + file.count > *capacity) {
-        *capacity = (checkpoint->tensor_count + file.count) * 3 / 2;
-        struct tensor *tensors = realloc(checkpoint->tensors, *capacity * sizeof *tensors);
+    if (status == STATUS_BAD_INPUT) {
+        safetensors_free(&file);
+        return problem(reader, PROBLEM_SHARD_UNREADABLE, shard->file, error);
+    }
+    shard->readable = status == STATUS_OK;
+    if (status == STATUS_OK && checkpoint->tensor_count + file.count > reader->capacity) {
+        reader->capacity = (checkpoint->tensor_count + file.count) * 3 / 2;
+        struct tensor *tensors = realloc(checkpoint->tensors, reader->capacity * sizeof *tensors);
         if (tensors)
             checkpoint->tensors = tensors;
         else
@@ -152,19 +287,10 @@ static enum status shard_read(struct checkpoint *checkpoint, size_t number, json
     }
     for (size_t i = 0; i < file.count && status == STATUS_OK; i++) {
         struct tensor_info *info = &file.tensors[i];
-        if (weight_map) {
-            const char *indexed = json_string_value(json_object_get(weight_map, info->name));
-            if (!indexed)
-                status = error_set(
-                    error, STATUS_BAD_INPUT,
-                    "'%s' holds tensor '%s', which '%s' does not name; an index that matches its shards is needed",
-                    shard->source->name, info->name, index_file);
-            else if (strcmp(indexed, shard->file) != 0)
-                status = error_set(error, STATUS_BAD_INPUT, "tensor '%s' lies in '%s', but '%s' says '%s'", info->name,
-                                   shard->file, index_file, indexed);
-            if (status != STATUS_OK)
-                break;
-        }
+        if (reader->index)
+            status = indexed_check(reader, shard, info->name, error);
+        if (status != STATUS_OK)
+            break;
         checkpoint->tensors[checkpoint->tensor_count++] = (struct tensor){*info, (uint32_t)number};
         info->name = NULL; /* moved */
     }
@@ -177,7 +303,8 @@ static int by_tensor_name(const void *a, const void *b, void *context) {
     return strcmp(tensors[*(const uint32_t *)a].info.name, tensors[*(const uint32_t *)b].info.name);
 }
 
-static enum status names_sort(struct checkpoint *checkpoint, struct error *error) {
+static enum status names_sort(struct reader *reader, struct error *error) {
+    struct checkpoint *checkpoint = reader->checkpoint;
     size_t count = checkpoint->tensor_count;
     checkpoint->by_name = malloc((count + 1) * sizeof *checkpoint->by_name);
     if (!checkpoint->by_name)
@@ -188,33 +315,64 @@ static enum status names_sort(struct checkpoint *checkpoint, struct error *error
     for (size_t i = 1; i < count; i++) {
         const struct tensor *a = &checkpoint->tensors[checkpoint->by_name[i - 1]];
         const struct tensor *b = &checkpoint->tensors[checkpoint->by_name[i]];
-        if (strcmp(a->info.name, b->info.name) == 0)
-            return error_set(error, STATUS_BAD_INPUT, "tensor '%s' exists twice, in '%s' and in '%s'", a->info.name,
-                             checkpoint->shards[a->shard].file, checkpoint->shards[b->shard].file);
+        if (strcmp(a->info.name, b->info.name) != 0)
+            continue;
+        error_write(error, 0, "tensor '%s' exists twice, in '%s' and in '%s'", a->info.name,
+                    checkpoint->shards[a->shard].file, checkpoint->shards[b->shard].file);
+        enum status status = problem(reader, PROBLEM_TENSOR_DUPLICATE, a->info.name, error);
+        if (status != STATUS_OK)
+            return status;
     }
     return STATUS_OK;
 }
 
-static enum status tensors_read(struct checkpoint *checkpoint, json_t *weight_map, struct error *error) {
-    size_t capacity = 0;
+static enum status tensors_read(struct reader *reader, struct error *error) {
+    struct checkpoint *checkpoint = reader->checkpoint;
     enum status status = STATUS_OK;
     for (size_t i = 0; i < checkpoint->shard_count && status == STATUS_OK; i++)
-        status = shard_read(checkpoint, i, weight_map, &capacity, error);
+        status = shard_read(reader, i, error);
     if (status == STATUS_OK)
-        status = names_sort(checkpoint, error);
-    if (status != STATUS_OK || !weight_map || checkpoint->tensor_count == json_object_size(weight_map))
-        return status;
-    const char *name;
-    json_t *value;
-    json_object_foreach(weight_map, name, value) {
-        if (!checkpoint_find(checkpoint, name))
-            return error_set(error, STATUS_BAD_INPUT, "'%s' places tensor '%s' in '%s', which does not hold it",
-                             index_file, name, json_string_value(value));
+        status = names_sort(reader, error);
+    for (size_t i = 0; reader->index && i < reader->index->count && status == STATUS_OK; i++) {
+        const struct index_entry *entry = &reader->index->entries[i];
+        const char *file = reader->index->files[entry->file];
+        const struct shard *shard =
+            bsearch(&file, checkpoint->shards, checkpoint->shard_count, sizeof *checkpoint->shards, by_string);
+        if (entry->held || !shard || !shard->readable)
+            continue;
+        const char *name = reader->index->names.bytes + entry->name;
+        error_write(error, 0, "'%s' places tensor '%s' in '%s', which does not hold it", index_file, name, file);
+        status = problem(reader, PROBLEM_INDEX_DANGLING, name, error);
     }
-    return STATUS_OK;
+    return status;
 }
 
-enum status checkpoint_open(const char *path, struct checkpoint *checkpoint, struct error *error) {
+/* The index, and the shards that it names; without one, or with one that cannot be used, those in the folder. */
+static enum status shards_find(struct reader *reader, const char *path, struct index *index, struct error *error) {
+    struct checkpoint *checkpoint = reader->checkpoint;
+    struct stat stat_index; /* a link that leads nowhere is an index that cannot be read, not none */
+    checkpoint->has_index = lstat(path, &stat_index) == 0;
+    if (!checkpoint->has_index)
+        return shards_from_folder(checkpoint, error);
+    char *bytes = NULL;
+    struct json_span metadata = {0};
+    enum status status = index_read(path, index, &metadata, &bytes, error);
+    if (status == STATUS_OK && metadata.end > metadata.begin) {
+        checkpoint->index_metadata = strndup(bytes + metadata.begin, metadata.end - metadata.begin);
+        status = checkpoint->index_metadata ? STATUS_OK : error_set_memory(error);
+    }
+    free(bytes);
+    if (status == STATUS_OK) {
+        reader->index = index;
+        return shards_from_index(reader, index, error);
+    }
+    if (status == STATUS_BAD_INPUT)
+        status = problem(reader, PROBLEM_INDEX_INVALID, index_file, error);
+    return status == STATUS_OK ? shards_from_folder(checkpoint, error) : status;
+}
+
+enum status checkpoint_open_reporting(const char *path, checkpoint_problem_function *report, void *context,
+                                      struct checkpoint *checkpoint, struct error *error) {
     *checkpoint = (struct checkpoint){.path = strdup(path)};
     if (!checkpoint->path)
         return error_set_memory(error);
@@ -226,30 +384,26 @@ enum status checkpoint_open(const char *path, struct checkpoint *checkpoint, str
                          "'%s' is not a folder; a checkpoint is a folder with config.json and .safetensors files",
                          path);
 
-    char *config = path_join(path, "config.json"), *index = path_join(path, index_file);
-    json_t *weight_map = NULL;
+    char *config = path_join(path, "config.json"), *index_path = path_join(path, index_file);
+    struct index index = {0};
+    struct reader reader = {checkpoint, NULL, 0, report, context};
     enum status status = error_set_memory(error);
-    if (config && index)
+    if (config && index_path)
         status = file_read(config, json_file_max, &checkpoint->config, &checkpoint->config_length, error);
     if (status == STATUS_OK)
         status = json_text_check(config, checkpoint->config, checkpoint->config_length, error);
-    if (status == STATUS_OK) {
-        struct stat stat_index; /* a link that leads nowhere is an index that cannot be read, not none */
-        checkpoint->has_index = lstat(index, &stat_index) == 0;
-        if (checkpoint->has_index) {
-            status = index_read(index, &weight_map, error);
-            if (status == STATUS_OK)
-                status = shards_from_index(checkpoint, weight_map, error);
-        } else {
-            status = shards_from_folder(checkpoint, error);
-        }
-    }
     if (status == STATUS_OK)
-        status = tensors_read(checkpoint, weight_map, error);
-    json_decref(weight_map);
+        status = shards_find(&reader, index_path, &index, error);
+    if (status == STATUS_OK)
+        status = tensors_read(&reader, error);
+    index_free(&index);
     free(config);
-    free(index);
+    free(index_path);
     return status;
+}
+
+enum status checkpoint_open(const char *path, struct checkpoint *checkpoint, struct error *error) {
+    return checkpoint_open_reporting(path, NULL, NULL, checkpoint, error);
 }
 
 void checkpoint_close(struct checkpoint *checkpoint) {
@@ -263,6 +417,7 @@ void checkpoint_close(struct checkpoint *checkpoint) {
     free(checkpoint->tensors);
     free(checkpoint->by_name);
     free(checkpoint->config);
+    free(checkpoint->index_metadata);
     free(checkpoint->path);
     *checkpoint = (struct checkpoint){0};
 }

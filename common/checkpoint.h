@@ -20,6 +20,7 @@ struct shard {
     char *file; /* name inside the folder */
     struct byte_source *source;
     uint64_t data_offset; /* of the data section */
+    bool readable;        /* its header was read */
 };
 
 struct tensor {
@@ -32,6 +33,7 @@ struct checkpoint {
     char *config; /* config.json's bytes, NUL-terminated */
     size_t config_length;
     bool has_index;
+    char *index_metadata; /* JSON text of the index's "metadata", NULL when there is none */
     struct shard *shards; /* sorted by file name */
     size_t shard_count;
     struct tensor *tensors; /* by shard, inside a shard in the order of the data */
@@ -43,6 +45,28 @@ struct checkpoint {
  * Opens the folder `path`. Reads headers only. Free with checkpoint_close, also after an error.
  */
 enum status checkpoint_open(const char *path, struct checkpoint *checkpoint, struct error *error);
+
+/* What can be wrong with a checkpoint's files; what the report's subject is. */
+enum checkpoint_problem {
+    PROBLEM_INDEX_INVALID,     /* the index: it is ignored */
+    PROBLEM_SHARD_MISSING,     /* a shard's file */
+    PROBLEM_SHARD_UNREADABLE,  /* a shard's file: no safetensors file, or not as the format wants it */
+    PROBLEM_INDEX_WRONG_SHARD, /* a tensor: the index places it in another shard */
+    PROBLEM_INDEX_DANGLING,    /* a name in the index that no shard holds */
+    PROBLEM_TENSOR_UNINDEXED,  /* a tensor that the index does not name */
+    PROBLEM_TENSOR_DUPLICATE,  /* a tensor that two shards hold; both stay in the table */
+    CHECKPOINT_PROBLEMS
+};
+typedef void checkpoint_problem_function(void *context, enum checkpoint_problem problem, const char *subject,
+                                         const char *message);
+
+/*
+ * As checkpoint_open, for those who want to know all that is wrong: each problem is reported, and what can be read is
+ * read. No folder, no config.json that is a JSON object, or no shard at all is an error all the same. A shard that
+ * could not be read has `readable` false.
+ */
+enum status checkpoint_open_reporting(const char *path, checkpoint_problem_function *report, void *context,
+                                      struct checkpoint *checkpoint, struct error *error);
 
 void checkpoint_close(struct checkpoint *checkpoint);
 

@@ -3,33 +3,33 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "common/json_scan.h"
+
 enum { DEPTH_MAX = 128 };
 
-struct scanner {
-    const char *json;
-    size_t at, length;
-    const char *problem; /* what is wrong at `at`, once something is */
-};
-
-static bool fail(struct scanner *scan, const char *problem) {
+bool scan_fail(struct scanner *scan, const char *problem) {
     if (!scan->problem)
         scan->problem = problem;
     return false;
 }
 
-static void skip_space(struct scanner *scan) {
-    while (scan->at < scan->length && strchr(" \t\r\n", scan->json[scan->at]) && scan->json[scan->at])
+void scan_space(struct scanner *scan) {
+    while (scan->at < scan->length) {
+        char c = scan->json[scan->at];
+        if (c != ' ' && c != '\t' && c != '\r' && c != '\n')
+            return;
         scan->at++;
+    }
 }
 
-static bool next_is(struct scanner *scan, char wanted) {
-    skip_space(scan);
+bool scan_next_is(struct scanner *scan, char wanted) {
+    scan_space(scan);
     return scan->at < scan->length && scan->json[scan->at] == wanted;
 }
 
-static bool expect(struct scanner *scan, char wanted, const char *problem) {
-    if (!next_is(scan, wanted))
-        return fail(scan, problem);
+bool scan_expect(struct scanner *scan, char wanted, const char *problem) {
+    if (!scan_next_is(scan, wanted))
+        return scan_fail(scan, problem);
     scan->at++;
     return true;
 }
@@ -47,22 +47,22 @@ static bool scan_escape(struct scanner *scan) {
     return true;
 }
 
-static bool scan_string(struct scanner *scan, struct json_span *span) {
-    if (!next_is(scan, '"'))
-        return fail(scan, "a string was expected");
+bool scan_string(struct scanner *scan, struct json_span *span) {
+    if (!scan_next_is(scan, '"'))
+        return scan_fail(scan, "a string was expected");
     span->begin = scan->at++;
     while (scan->at < scan->length && scan->json[scan->at] != '"') {
         unsigned char c = (unsigned char)scan->json[scan->at];
         if (c < 0x20)
-            return fail(scan, "a control character in a string");
+            return scan_fail(scan, "a control character in a string");
         if (c == '\\' && !scan_escape(scan))
-            return fail(scan,
-                        scan->at < scan->length ? "an escape that JSON does not have" : "a string without an end");
+            return scan_fail(scan,
+                             scan->at < scan->length ? "an escape that JSON does not have" : "a string without an end");
         scan->at++;
     }
     if (scan->at >= scan->length) {
         scan->at = scan->length;
-        return fail(scan, "a string without an end");
+        return scan_fail(scan, "a string without an end");
     }
     span->end = ++scan->at;
     return true;
@@ -86,80 +86,80 @@ static size_t scan_digits(struct scanner *scan) {
 static bool scan_number(struct scanner *scan) {
     if (scan->json[scan->at] == '-')
         scan->at++;
-    if (scan_word(scan, "Infinity"))
+    if (scan->python && scan_word(scan, "Infinity"))
         return true;
     size_t start = scan->at;
     size_t digits = scan_digits(scan);
     if (digits == 0 || (digits > 1 && scan->json[start] == '0'))
-        return fail(scan, "not a JSON value");
+        return scan_fail(scan, "not a JSON value");
     if (scan->at < scan->length && scan->json[scan->at] == '.') {
         scan->at++;
         if (scan_digits(scan) == 0)
-            return fail(scan, "a number without digits behind its point");
+            return scan_fail(scan, "a number without digits behind its point");
     }
     if (scan->at < scan->length && (scan->json[scan->at] | 0x20) == 'e') {
         scan->at++;
         if (scan->at < scan->length && (scan->json[scan->at] == '+' || scan->json[scan->at] == '-'))
             scan->at++;
         if (scan_digits(scan) == 0)
-            return fail(scan, "a number without digits in its exponent");
+            return scan_fail(scan, "a number without digits in its exponent");
     }
     return true;
 }
 
-static bool scan_value(struct scanner *scan, int depth, struct json_span *span);
+static bool scan_nested(struct scanner *scan, int depth, struct json_span *span);
 
 /*
  * Scans an object; when `key` is not NULL, *found is set to the last member of that name.
  * `key` is compared with the raw bytes between the quotes.
  */
 static bool scan_object(struct scanner *scan, int depth, const char *key, struct json_member *found) {
-    if (!expect(scan, '{', "an object was expected"))
+    if (!scan_expect(scan, '{', "an object was expected"))
         return false;
-    if (next_is(scan, '}')) {
+    if (scan_next_is(scan, '}')) {
         scan->at++;
         return true;
     }
     for (;;) {
         struct json_member member = {0};
-        if (!scan_string(scan, &member.key) || !expect(scan, ':', "':' was expected") ||
-            !scan_value(scan, depth, &member.value))
+        if (!scan_string(scan, &member.key) || !scan_expect(scan, ':', "':' was expected") ||
+            !scan_nested(scan, depth, &member.value))
             return false;
         size_t length = member.key.end - member.key.begin - 2;
         if (key && strlen(key) == length && memcmp(scan->json + member.key.begin + 1, key, length) == 0)
             *found = member;
-        if (next_is(scan, ',')) {
+        if (scan_next_is(scan, ',')) {
             scan->at++;
             continue;
         }
-        return expect(scan, '}', "',' or '}' was expected");
+        return scan_expect(scan, '}', "',' or '}' was expected");
     }
 }
 
 static bool scan_array(struct scanner *scan, int depth) {
     scan->at++;
-    if (next_is(scan, ']')) {
+    if (scan_next_is(scan, ']')) {
         scan->at++;
         return true;
     }
     for (;;) {
         struct json_span value;
-        if (!scan_value(scan, depth, &value))
+        if (!scan_nested(scan, depth, &value))
             return false;
-        if (next_is(scan, ',')) {
+        if (scan_next_is(scan, ',')) {
             scan->at++;
             continue;
         }
-        return expect(scan, ']', "',' or ']' was expected");
+        return scan_expect(scan, ']', "',' or ']' was expected");
     }
 }
 
-static bool scan_value(struct scanner *scan, int depth, struct json_span *span) {
-    skip_space(scan);
+static bool scan_nested(struct scanner *scan, int depth, struct json_span *span) {
+    scan_space(scan);
     if (scan->at >= scan->length)
-        return fail(scan, "the text ends too early");
+        return scan_fail(scan, "the text ends too early");
     if (depth >= DEPTH_MAX)
-        return fail(scan, "nested too deeply");
+        return scan_fail(scan, "nested too deeply");
     span->begin = scan->at;
     bool good;
     switch (scan->json[scan->at]) {
@@ -176,19 +176,98 @@ static bool scan_value(struct scanner *scan, int depth, struct json_span *span) 
     }
     default:
         good = scan_word(scan, "true") || scan_word(scan, "false") || scan_word(scan, "null") ||
-               scan_word(scan, "NaN") || scan_word(scan, "Infinity") || scan_number(scan);
+               (scan->python && (scan_word(scan, "NaN") || scan_word(scan, "Infinity"))) || scan_number(scan);
     }
     span->end = scan->at;
     return good;
 }
 
+bool scan_value(struct scanner *scan, struct json_span *span) { return scan_nested(scan, 0, span); }
+
+static int hex_digits(const char *text) {
+    int value = 0;
+    for (int i = 0; i < 4; i++) {
+        char c = text[i];
+        value = value << 4 | (c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
+    }
+    return value;
+}
+
+static void append_code_point(struct text *out, uint32_t point) {
+    char bytes[4];
+    size_t length = point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
+    static const uint32_t leads[5] = {0, 0, 0xc0, 0xe0, 0xf0};
+    for (size_t i = length - 1; i > 0; i--) {
+        bytes[i] = (char)(0x80 | (point & 0x3f));
+        point >>= 6;
+    }
+    bytes[0] = (char)(leads[length] | point);
+    text_append(out, bytes, length);
+}
+
+bool scan_string_decode(struct scanner *scan, struct json_span span, struct text *out) {
+    const char *at = scan->json + span.begin + 1, *end = scan->json + span.end - 1;
+    size_t start = out->length;
+    text_append(out, "", 0);
+    while (at < end) {
+        const char *escape = memchr(at, '\\', (size_t)(end - at));
+        text_append(out, at, (size_t)((escape ? escape : end) - at));
+        if (!escape)
+            break;
+        static const char kinds[] = "bfnrt", values[] = "\b\f\n\r\t";
+        at = escape + 2;
+        if (escape[1] != 'u') {
+            const char *kind = strchr(kinds, escape[1]);
+            text_append(out, kind ? values + (kind - kinds) : escape + 1, 1);
+            continue;
+        }
+        uint32_t point = (uint32_t)hex_digits(at);
+        at += 4;
+        if (point >= 0xd800 && point < 0xdc00 && end - at >= 6 && at[0] == '\\' && at[1] == 'u') {
+            uint32_t low = (uint32_t)hex_digits(at + 2);
+            if (low < 0xdc00 || low > 0xdfff)
+                return scan_fail(scan, "half of a surrogate pair");
+            point = 0x10000 + ((point - 0xd800) << 10) + (low - 0xdc00);
+            at += 6;
+        }
+        if (point >= 0xd800 && point < 0xe000)
+            return scan_fail(scan, "half of a surrogate pair");
+        if (point == 0)
+            return scan_fail(scan, "a NUL character in a string");
+        append_code_point(out, point);
+    }
+    if (out->failed)
+        return scan_fail(scan, "out of memory");
+    if (!text_is_utf8_bytes(out->bytes + start, out->length - start))
+        return scan_fail(scan, "a string that is not UTF-8");
+    return true;
+}
+
+bool scan_unsigned(struct scanner *scan, uint64_t *value) {
+    scan_space(scan);
+    size_t start = scan->at;
+    uint64_t number = 0;
+    while (scan->at < scan->length && scan->json[scan->at] >= '0' && scan->json[scan->at] <= '9') {
+        if (__builtin_mul_overflow(number, 10, &number) ||
+            __builtin_add_overflow(number, (uint64_t)(scan->json[scan->at] - '0'), &number) || number > INT64_MAX)
+            return scan_fail(scan, "a number that is too large");
+        scan->at++;
+    }
+    char next = scan->at < scan->length ? scan->json[scan->at] : ' ';
+    bool leading_zero = scan->at - start > 1 && scan->json[start] == '0';
+    if (scan->at == start || leading_zero || next == '.' || next == 'e' || next == 'E')
+        return scan_fail(scan, "a number that is no size");
+    *value = number;
+    return true;
+}
+
 enum status json_text_check(const char *name, const char *json, size_t length, struct error *error) {
-    struct scanner scan = {.json = json, .length = length};
+    struct scanner scan = {.json = json, .python = true, .length = length};
     bool good = scan_object(&scan, 0, NULL, NULL);
     if (good) {
-        skip_space(&scan);
+        scan_space(&scan);
         if (scan.at != length)
-            good = fail(&scan, "something follows the object");
+            good = scan_fail(&scan, "something follows the object");
     }
     if (!good) {
         size_t line = 1;
@@ -201,8 +280,8 @@ enum status json_text_check(const char *name, const char *json, size_t length, s
 }
 
 struct json_span json_text_object(const char *json, size_t length) {
-    struct scanner scan = {.json = json, .length = length};
-    skip_space(&scan);
+    struct scanner scan = {.json = json, .python = true, .length = length};
+    scan_space(&scan);
     struct json_span span = {scan.at, length};
     while (span.end > span.begin && json[span.end - 1] != '}')
         span.end--;
@@ -210,7 +289,7 @@ struct json_span json_text_object(const char *json, size_t length) {
 }
 
 bool json_text_member(const char *json, struct json_span object, const char *key, struct json_member *member) {
-    struct scanner scan = {.json = json, .at = object.begin, .length = object.end};
+    struct scanner scan = {.json = json, .python = true, .at = object.begin, .length = object.end};
     struct json_member found = {0};
     if (!scan_object(&scan, 0, key, &found) || found.key.end == 0)
         return false;

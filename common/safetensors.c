@@ -1,10 +1,12 @@
 #include "common/safetensors.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "common/json_scan.h"
+#include "common/name_table.h"
 
 static const uint64_t header_max = 100000000; /* MAX_HEADER_SIZE of the reference library */
 enum { LENGTH_FIELD = 8, DATA_ALIGNMENT = 8 };
@@ -78,64 +80,224 @@ const char *shape_text(const uint64_t *shape, unsigned rank, char out[SHAPE_TEXT
     return out;
 }
 
+/* The members of a header entry that are read; others are skipped, as the reference library does. */
+enum { MEMBER_DTYPE = 1, MEMBER_SHAPE = 2, MEMBER_OFFSETS = 4, MEMBERS_ALL = 7 };
+
+static bool span_is(const struct scanner *scan, struct json_span quoted, const char *word) {
+    size_t length = strlen(word);
+    return quoted.end - quoted.begin == length + 2 && memcmp(scan->json + quoted.begin + 1, word, length) == 0;
+}
+
+/* Up to `most` sizes in brackets; *count says how many there are, which may be more. */
+static bool scan_sizes(struct scanner *scan, uint64_t *sizes, size_t most, size_t *count) {
+    *count = 0;
+    if (!scan_expect(scan, '[', "a list of sizes was expected"))
+        return false;
+    if (scan_next_is(scan, ']'))
+        return scan_expect(scan, ']', "");
+    do {
+        uint64_t size;
+        if (!scan_unsigned(scan, &size))
+            return false;
+        if (*count < most)
+            sizes[*count] = size;
+        ++*count;
+    } while (scan_next_is(scan, ',') && scan_expect(scan, ',', ""));
+    return scan_expect(scan, ']', "',' or ']' was expected");
+}
+
 /* What one entry of the header says, checked in itself but not against its neighbours. */
-static enum status entry_parse(const char *file_name, const char *name, const json_t *entry, uint64_t data_offset,
+static enum status entry_parse(struct scanner *scan, const char *file_name, const char *name, uint64_t data_offset,
                                struct tensor_info *tensor, struct error *error) {
-    const json_t *dtype = json_object_get(entry, "dtype");
-    const json_t *shape = json_object_get(entry, "shape");
-    const json_t *offsets = json_object_get(entry, "data_offsets");
-    if (!json_is_string(dtype) || !json_is_array(shape) || !json_is_array(offsets) || json_array_size(offsets) != 2)
+    unsigned seen = 0;
+    uint64_t offsets[2] = {0, 0};
+    size_t rank = 0, offset_count = 0;
+    struct json_span dtype = {0}, skipped;
+    if (!scan_next_is(scan, '{')) {
+        if (!scan_value(scan, &skipped))
+            return STATUS_BAD_INPUT;
         return error_set(error, STATUS_BAD_INPUT,
                          "'%s': the header entry of tensor '%s' is not {dtype, shape, data_offsets[2]}", file_name,
                          name);
-    if (!dtype_parse(json_string_value(dtype), &tensor->dtype))
-        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' has the unknown dtype '%s'", file_name, name,
-                         json_string_value(dtype));
-    if (json_array_size(shape) > TENSOR_MAX_RANK)
-        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' has %zu dimensions; at most %d are supported",
-                         file_name, name, json_array_size(shape), TENSOR_MAX_RANK);
-    tensor->rank = (unsigned)json_array_size(shape);
-    for (unsigned i = 0; i < tensor->rank; i++) {
-        const json_t *extent = json_array_get(shape, i);
-        if (!json_is_integer(extent) || json_integer_value(extent) < 0)
-            return error_set(error, STATUS_BAD_INPUT, "'%s': the shape of tensor '%s' is not a list of sizes",
-                             file_name, name);
-        tensor->shape[i] = (uint64_t)json_integer_value(extent);
     }
-    const json_t *first = json_array_get(offsets, 0), *last = json_array_get(offsets, 1);
-    if (!json_is_integer(first) || !json_is_integer(last) || json_integer_value(first) < 0 ||
-        json_integer_value(last) < json_integer_value(first))
+    bool good = scan_expect(scan, '{', "");
+    while (good && !scan_next_is(scan, '}')) {
+        struct json_span key;
+        good = scan_string(scan, &key) && scan_expect(scan, ':', "':' was expected");
+        if (!good)
+            break;
+        unsigned member = span_is(scan, key, "dtype")          ? MEMBER_DTYPE
+                          : span_is(scan, key, "shape")        ? MEMBER_SHAPE
+                          : span_is(scan, key, "data_offsets") ? MEMBER_OFFSETS
+                                                               : 0;
+        if (seen & member)
+            return error_set(error, STATUS_BAD_INPUT,
+                             "'%s': the header is not valid JSON: duplicate object key in the entry of tensor '%s'",
+                             file_name, name);
+        seen |= member;
+        scan_space(scan);
+        size_t place = scan->at;
+        bool wrong_list = false;
+        switch (member) {
+        case MEMBER_DTYPE:
+            good = scan_value(scan, &dtype);
+            break;
+        case MEMBER_SHAPE:
+            wrong_list = !scan_sizes(scan, tensor->shape, TENSOR_MAX_RANK, &rank);
+            break;
+        case MEMBER_OFFSETS:
+            wrong_list = !scan_sizes(scan, offsets, 2, &offset_count);
+            break;
+        default:
+            good = scan_value(scan, &skipped);
+        }
+        if (wrong_list) { /* wrong as a list, or as JSON? */
+            struct scanner again = {.json = scan->json, .at = place, .length = scan->length};
+            if (!scan_value(&again, &skipped)) {
+                *scan = again;
+                return STATUS_BAD_INPUT;
+            }
+            scan->problem = NULL;
+            bool is_list = scan->json[place] == '[';
+            return error_set(error, STATUS_BAD_INPUT,
+                             is_list ? member == MEMBER_SHAPE
+                                           ? "'%s': the shape of tensor '%s' is not a list of sizes"
+                                           : "'%s': the data_offsets of tensor '%s' are not an ordered pair"
+                                     : "'%s': the header entry of tensor '%s' is not {dtype, shape, data_offsets[2]}",
+                             file_name, name);
+        }
+        if (good && !scan_next_is(scan, '}'))
+            good = scan_expect(scan, ',', "',' or '}' was expected") &&
+                   (scan_next_is(scan, '"') || scan_fail(scan, "a string was expected"));
+    }
+    good = good && scan_expect(scan, '}', "'}' was expected");
+    if (!good)
+        return STATUS_BAD_INPUT; /* the caller says where */
+    bool text = seen & MEMBER_DTYPE && scan->json[dtype.begin] == '"';
+    if (seen != MEMBERS_ALL || !text || offset_count != 2)
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s': the header entry of tensor '%s' is not {dtype, shape, data_offsets[2]}", file_name,
+                         name);
+    struct text spelled = {0};
+    if (!scan_string_decode(scan, dtype, &spelled)) {
+        text_free(&spelled);
+        return STATUS_BAD_INPUT;
+    }
+    enum status status = STATUS_OK;
+    if (!dtype_parse(spelled.bytes, &tensor->dtype))
+        status = error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' has the unknown dtype '%s'", file_name, name,
+                           spelled.bytes);
+    text_free(&spelled);
+    if (status != STATUS_OK)
+        return status;
+    if (rank > TENSOR_MAX_RANK)
+        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' has %zu dimensions; at most %d are supported",
+                         file_name, name, rank, TENSOR_MAX_RANK);
+    tensor->rank = (unsigned)rank;
+    if (offsets[1] < offsets[0])
         return error_set(error, STATUS_BAD_INPUT, "'%s': the data_offsets of tensor '%s' are not an ordered pair",
                          file_name, name);
-    uint64_t begin = (uint64_t)json_integer_value(first), end = (uint64_t)json_integer_value(last), size;
-    if (!tensor_bytes(tensor->dtype, tensor->shape, tensor->rank, &size)) {
-        char text[SHAPE_TEXT_MAX];
+    uint64_t size;
+    char shape[SHAPE_TEXT_MAX];
+    if (!tensor_bytes(tensor->dtype, tensor->shape, tensor->rank, &size))
         return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' of shape %s and dtype %s has no size in bytes",
-                         file_name, name, shape_text(tensor->shape, tensor->rank, text), dtype_name(tensor->dtype));
-    }
-    if (end - begin != size)
+                         file_name, name, shape_text(tensor->shape, tensor->rank, shape), dtype_name(tensor->dtype));
+    if (offsets[1] - offsets[0] != size)
         return error_set(error, STATUS_BAD_INPUT,
                          "'%s': tensor '%s' takes %" PRIu64 " bytes by its shape and dtype, but %" PRIu64
                          " by its data_offsets",
-                         file_name, name, size, end - begin);
-    tensor->offset = data_offset + begin; /* begin < 2^63 and data_offset is small: no overflow */
+                         file_name, name, size, offsets[1] - offsets[0]);
+    tensor->offset = data_offset + offsets[0]; /* offsets are below 2^63 and data_offset is small: no overflow */
     tensor->size = size;
     tensor->name = strdup(name);
     return tensor->name ? STATUS_OK : error_set_memory(error);
 }
 
-static enum status metadata_check(const char *file_name, json_t *metadata, struct error *error) {
-    const char *key;
-    json_t *value;
-    if (json_is_null(metadata))
-        return STATUS_OK;
-    if (!json_is_object(metadata))
+/* __metadata__: null, or an object of strings. */
+static enum status metadata_check(struct scanner *scan, const char *file_name, struct error *error) {
+    struct json_span span, value;
+    if (!scan_next_is(scan, '{')) {
+        if (!scan_value(scan, &span))
+            return STATUS_BAD_INPUT;
+        if (scan->json[span.begin] == 'n')
+            return STATUS_OK;
         return error_set(error, STATUS_BAD_INPUT, "'%s': __metadata__ is not an object", file_name);
-    json_object_foreach(metadata, key, value) {
-        if (!json_is_string(value))
-            return error_set(error, STATUS_BAD_INPUT, "'%s': __metadata__ entry '%s' is not a string", file_name, key);
     }
-    return STATUS_OK;
+    bool good = scan_expect(scan, '{', "");
+    while (good && !scan_next_is(scan, '}')) {
+        good = scan_string(scan, &span) && scan_expect(scan, ':', "':' was expected") && scan_value(scan, &value);
+        if (good && scan->json[value.begin] != '"')
+            return error_set(error, STATUS_BAD_INPUT, "'%s': __metadata__ entry '%.*s' is not a string", file_name,
+                             (int)(span.end - span.begin < 66 ? span.end - span.begin - 2 : 64),
+                             scan->json + span.begin + 1);
+        if (good && !scan_next_is(scan, '}'))
+            good = scan_expect(scan, ',', "',' or '}' was expected") &&
+                   (scan_next_is(scan, '"') || scan_fail(scan, "a string was expected"));
+    }
+    return good && scan_expect(scan, '}', "'}' was expected") ? STATUS_OK : STATUS_BAD_INPUT;
+}
+
+/* Reads every entry. STATUS_BAD_INPUT with no message in *error when the text is no JSON: scan->problem says why. */
+static enum status entries_parse(struct scanner *scan, const char *file_name, struct safetensors *file,
+                                 struct error *error) {
+    struct text name = {0};
+    size_t capacity = 0;
+    enum status status = scan_expect(scan, '{', "'{' was expected") ? STATUS_OK : STATUS_BAD_INPUT;
+    while (status == STATUS_OK && !scan_next_is(scan, '}')) {
+        struct json_span key;
+        name.length = 0;
+        if (!scan_string(scan, &key) || !scan_string_decode(scan, key, &name) ||
+            !scan_expect(scan, ':', "':' was expected")) {
+            status = STATUS_BAD_INPUT;
+            break;
+        }
+        if (strcmp(name.bytes, "__metadata__") == 0) {
+            status = metadata_check(scan, file_name, error);
+        } else {
+            if (file->count == capacity) {
+                size_t larger = capacity ? capacity * 2 : 64;
+                struct tensor_info *tensors = realloc(file->tensors, larger * sizeof *tensors);
+                if (!tensors) {
+                    status = error_set_memory(error);
+                    break;
+                }
+                file->tensors = tensors;
+                capacity = larger;
+            }
+            struct tensor_info *tensor = &file->tensors[file->count];
+            *tensor = (struct tensor_info){0};
+            status = entry_parse(scan, file_name, name.bytes, file->data_offset, tensor, error);
+            file->count += status == STATUS_OK;
+        }
+        if (status == STATUS_OK && !scan_next_is(scan, '}') &&
+            !(scan_expect(scan, ',', "',' or '}' was expected") &&
+              (scan_next_is(scan, '"') || scan_fail(scan, "a string was expected"))))
+            status = STATUS_BAD_INPUT;
+    }
+    text_free(&name);
+    if (status == STATUS_OK) {
+        scan_expect(scan, '}', "'}' was expected");
+        scan_space(scan);
+        if (scan->at != scan->length)
+            scan_fail(scan, "something follows the object");
+    }
+    return scan->problem ? STATUS_BAD_INPUT : status;
+}
+
+static enum status duplicates_check(const char *file_name, const struct safetensors *file, struct error *error) {
+    struct name_table names = {0};
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < file->count && status == STATUS_OK; i++) {
+        bool added = false;
+        const char *name = file->tensors[i].name;
+        if (!name_table_add(&names, name, strlen(name), 0, &added))
+            status = error_set_memory(error);
+        else if (!added)
+            status = error_set(error, STATUS_BAD_INPUT, "'%s': the header is not valid JSON: duplicate object key '%s'",
+                               file_name, name);
+    }
+    name_table_free(&names);
+    return status;
 }
 
 static int by_offset(const void *a, const void *b) {
@@ -153,30 +315,15 @@ enum status safetensors_parse(const char *name, const char *json, size_t length,
     if (length == 0 || json[0] != '{')
         return error_set(error, STATUS_BAD_INPUT, "'%s' is not a safetensors file: its header does not start with '{'",
                          name);
-    if (memchr(json, '\0', length)) /* jansson lets one pass behind a number */
-        return error_set(error, STATUS_BAD_INPUT, "'%s': the header is not valid JSON: it holds a NUL byte", name);
-    json_error_t at;
-    json_t *root = json_loadb(json, length, JSON_REJECT_DUPLICATES, &at);
-    if (!root)
-        return error_set(error, STATUS_BAD_INPUT, "'%s': the header is not valid JSON: %s (byte %d)", name, at.text,
-                         at.position);
-    enum status status = STATUS_OK;
-    file->tensors = calloc(json_object_size(root) + 1, sizeof *file->tensors);
-    if (!file->tensors)
-        status = error_set_memory(error);
-    const char *key;
-    json_t *entry;
-    json_object_foreach(root, key, entry) {
-        if (status != STATUS_OK)
-            break;
-        if (strcmp(key, "__metadata__") == 0) {
-            status = metadata_check(name, entry, error);
-            continue;
-        }
-        status = entry_parse(name, key, entry, file->data_offset, &file->tensors[file->count], error);
-        file->count += status == STATUS_OK;
-    }
-    json_decref(root);
+    struct scanner scan = {.json = json, .length = length};
+    enum status status = entries_parse(&scan, name, file, error);
+    if (status == STATUS_OK && !text_is_utf8_bytes(json, length))
+        return error_set(error, STATUS_BAD_INPUT, "'%s': the header is not valid JSON: it is not UTF-8", name);
+    if (scan.problem)
+        return error_set(error, STATUS_BAD_INPUT, "'%s': the header is not valid JSON: %s (byte %zu)", name,
+                         scan.problem, scan.at);
+    if (status == STATUS_OK)
+        status = duplicates_check(name, file, error);
     if (status != STATUS_OK)
         return status;
 

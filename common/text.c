@@ -23,11 +23,27 @@ size_t text_utf8_length(const char *text) {
     return length;
 }
 
-bool text_is_utf8(const char *text) {
-    size_t length;
-    while ((length = text_utf8_length(text)) > 0)
-        text += length;
-    return *text == '\0';
+bool text_is_utf8(const char *text) { return text_is_utf8_bytes(text, strlen(text)); }
+
+bool text_is_utf8_bytes(const char *bytes, size_t length) {
+    static const uint64_t high_bits = 0x8080808080808080u, ones = 0x0101010101010101u;
+    for (size_t at = 0; at < length;) {
+        uint64_t word;
+        if (length - at >= sizeof word) { /* eight characters of ASCII at once, none of them NUL */
+            memcpy(&word, bytes + at, sizeof word);
+            if (!((word | (word - ones)) & high_bits)) {
+                at += sizeof word;
+                continue;
+            }
+        }
+        char character[5] = {0}; /* its own end: `bytes` may have none */
+        memcpy(character, bytes + at, length - at < 4 ? length - at : 4);
+        size_t step = text_utf8_length(character);
+        if (step == 0)
+            return false;
+        at += step;
+    }
+    return true;
 }
 
 void text_escape(char *out, size_t size, const char *text) {

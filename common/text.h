@@ -13,6 +13,7 @@
 size_t text_utf8_length(const char *text);
 
 bool text_is_utf8(const char *text);
+bool text_is_utf8_bytes(const char *bytes, size_t length); /* a NUL byte is none */
 
 /*
  * Copies `text` to `out` (at most `size` bytes with the final NUL, whole characters) with every control character, C0,
