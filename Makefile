@@ -13,7 +13,8 @@ LIBRARIES = -ljansson -lcrypto -lpcre2-8 -lz -lm -pthread
 COMMON = $(sort $(wildcard common/*.c))
 COMMANDS = $(sort qstream/main.c $(wildcard qstream/command_*.c))
 QUANTIZE = $(filter-out $(COMMANDS),$(sort $(wildcard qstream/*.c)))
-OBJECTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMON) $(QUANTIZE))
+INSPECT = $(sort $(wildcard inspect/*.c))
+OBJECTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMON) $(QUANTIZE) $(INSPECT))
 UNIT_TESTS = $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 SOURCES = $(shell git ls-files '*.[ch]' '*.inc' 2>/dev/null)
 
@@ -30,7 +31,7 @@ AVX2 = -mavx2 -mfma -mbmi2 -mf16c
 $(BUILD)/obj/%_avx2.o: QCFLAGS += -O3 $(AVX2)
 $(BUILD)/obj/%_avx512.o: QCFLAGS += -O3 $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi
 endif
-$(BUILD)/obj/%_portable.o $(BUILD)/obj/%_neon.o $(BUILD)/obj/qstream/convert.o: QCFLAGS += -O3
+$(BUILD)/obj/%_portable.o $(BUILD)/obj/%_neon.o $(BUILD)/obj/qstream/convert.o $(BUILD)/obj/inspect/scan_values.o: QCFLAGS += -O3
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
