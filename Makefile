@@ -14,7 +14,8 @@ COMMON = $(sort $(wildcard common/*.c))
 COMMANDS = $(sort qstream/main.c $(wildcard qstream/command_*.c))
 QUANTIZE = $(filter-out $(COMMANDS),$(sort $(wildcard qstream/*.c)))
 INSPECT = $(sort $(wildcard inspect/*.c))
-OBJECTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMON) $(QUANTIZE) $(INSPECT))
+PAGE = $(BUILD)/obj/inspect/page_html
+OBJECTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMON) $(QUANTIZE) $(INSPECT)) $(PAGE).o
 UNIT_TESTS = $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 SOURCES = $(shell git ls-files '*.[ch]' '*.inc' 2>/dev/null)
 
@@ -35,6 +36,19 @@ $(BUILD)/obj/%_portable.o $(BUILD)/obj/%_neon.o $(BUILD)/obj/qstream/convert.o $
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
+	$(Q)echo "  CC $<"
+	$(Q)$(CC) $(QCFLAGS) -c -o $@ $<
+
+# The page of the reports lies in the program, as an array of its bytes.
+$(PAGE).c: inspect/page.html
+	@mkdir -p $(@D)
+	$(Q)echo "  GEN $@"
+	$(Q){ echo 'extern const unsigned char page_html[]; extern const unsigned long page_html_size;'; \
+	echo 'const unsigned char page_html[] = {'; od -A n -v -t u1 $< | sed 's/[0-9][0-9]*/&,/g'; echo '};'; \
+	echo 'const unsigned long page_html_size = sizeof page_html;'; } >$@.new
+	$(Q)mv $@.new $@
+
+$(PAGE).o: $(PAGE).c
 	$(Q)echo "  CC $<"
 	$(Q)$(CC) $(QCFLAGS) -c -o $@ $<
 

@@ -229,6 +229,7 @@ static void args_read(const json_t *json, struct quant_args *args) {
     if (!json || json_is_null(json))
         return;
     args->present = true;
+    args->empty = json_is_object(json) && json_object_size(json) == 0;
     if (!json_is_object(json)) {
         REFUSE(args, "it is %s, not an object", value_text(json, text));
         return;
@@ -364,15 +365,8 @@ static enum status string_member(const json_t *json, const char *key, char **out
 }
 
 static void top_level_check(const json_t *json, struct quant_config *config) {
-    static const char *const states[] = {"initialized", "calibration", "frozen", "compressed", "decompressed"};
     char text[48];
-    const json_t *value = json_object_get(json, "quantization_status");
-    bool known = !value;
-    for (size_t i = 0; i < sizeof states / sizeof *states && config->status; i++)
-        known = known || strcmp(config->status, states[i]) == 0;
-    if (!known)
-        REFUSE(config, "quantization_status %s is none of compressed-tensors'", value_text(value, text));
-    value = json_object_get(json, "format");
+    const json_t *value = json_object_get(json, "format");
     if (value && !json_is_string(value))
         REFUSE(config, "format %s is not a name", value_text(value, text));
     value = json_object_get(json, "ignore");
@@ -463,6 +457,12 @@ bool quant_args_equal(const struct quant_args *a, const struct quant_args *b) {
            a->symmetric == b->symmetric && a->dynamic == b->dynamic && a->local == b->local &&
            a->group_size == b->group_size && a->block_rows == b->block_rows && a->block_columns == b->block_columns &&
            strcmp(a->scale_dtype, b->scale_dtype) == 0;
+}
+
+bool quant_groups_equal(const struct quant_config *config, size_t a, size_t b) {
+    const struct quant_group *x = &config->groups[a], *y = &config->groups[b];
+    return quant_args_equal(&x->weights, &y->weights) && quant_args_equal(&x->inputs, &y->inputs) &&
+           quant_args_equal(&x->outputs, &y->outputs) && strcmp(quant_group_format(x), quant_group_format(y)) == 0;
 }
 
 const char *quant_group_format(const struct quant_group *group) {

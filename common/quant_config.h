@@ -35,6 +35,7 @@ const char *strategy_name(enum strategy strategy);
 /* QuantizationArgs. */
 struct quant_args {
     bool present; /* not null */
+    bool empty;   /* {}: vLLM takes it for null */
     int64_t num_bits;
     enum number_type type;
     enum strategy strategy;
@@ -82,6 +83,9 @@ const char *quant_config_refusal(const struct quant_config *config, size_t *grou
 
 /* Whether two args describe the same numbers. */
 bool quant_args_equal(const struct quant_args *a, const struct quant_args *b);
+
+/* Whether two groups have the same arguments, whatever their targets. */
+bool quant_groups_equal(const struct quant_config *config, size_t a, size_t b);
 
 /*
  * The format that compressed-tensors infers for a group without one (compressors/format.py:infer_module_format), or

@@ -46,24 +46,52 @@ bool text_is_utf8_bytes(const char *bytes, size_t length) {
     return true;
 }
 
+static uint32_t code_point(const char *text, size_t length) {
+    const unsigned char *c = (const unsigned char *)text;
+    uint32_t code = length < 2 ? c[0] : c[0] & (0x7fu >> length);
+    for (size_t i = 1; i < length; i++)
+        code = code << 6 | (c[i] & 0x3fu);
+    return code;
+}
+
+/* Characters of Unicode's categories Cf, Zl and Zp: they show nothing, but reorder, join or break what is around them. */
+static bool is_unseen(uint32_t code) {
+    static const uint32_t ranges[][2] = {
+        {0xad, 0xad},     {0x600, 0x605},   {0x61c, 0x61c},   {0x6dd, 0x6dd},   {0x70f, 0x70f},   {0x180e, 0x180e},
+        {0x200b, 0x200f}, {0x2028, 0x202e}, {0x2060, 0x206f}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0xe0000, 0xe007f},
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
+        if (code >= ranges[i][0] && code <= ranges[i][1])
+            return true;
+    return false;
+}
+
+enum { ESCAPE_MAX = 12 };
+
+/* Writes the first character as it is shown to `piece`, its length to *shown; returns how many bytes of `text` it is. */
+static size_t escape_one(const char *text, char piece[ESCAPE_MAX], size_t *shown) {
+    size_t length = text_utf8_length(text);
+    uint32_t code = length > 0 ? code_point(text, length) : (unsigned char)*text;
+    if (length == 0 || code < 0x20 || (code >= 0x7f && code <= 0x9f)) {
+        *shown = (size_t)snprintf(piece, ESCAPE_MAX, "\\x%02x", (unsigned)code);
+    } else if (code > 0x9f && is_unseen(code)) {
+        *shown = (size_t)snprintf(piece, ESCAPE_MAX, code > 0xffff ? "\\U%08x" : "\\u%04x", (unsigned)code);
+    } else {
+        memcpy(piece, text, length);
+        *shown = length;
+    }
+    return length > 0 ? length : 1;
+}
+
 void text_escape(char *out, size_t size, const char *text) {
-    size_t used = 0;
+    size_t used = 0, shown;
+    char piece[ESCAPE_MAX];
     while (*text) {
-        const unsigned char *c = (const unsigned char *)text;
-        size_t length = text_utf8_length(text);
-        bool c1 = length == 2 && c[0] == 0xc2 && c[1] <= 0x9f;
-        bool plain = length > 0 && *c >= 0x20 && *c != 0x7f && !c1;
-        if (used + (plain ? length : 4) >= size)
+        text += escape_one(text, piece, &shown);
+        if (used + shown >= size)
             break;
-        if (plain) {
-            memcpy(out + used, text, length);
-            used += length;
-        } else {
-            /* U+0080..U+009F is shown by its code point */
-            snprintf(out + used, size - used, "\\x%02x", c1 ? c[1] : c[0]);
-            used += 4;
-        }
-        text += length > 0 ? length : 1;
+        memcpy(out + used, piece, shown);
+        used += shown;
     }
     out[used] = '\0';
 }
@@ -134,6 +162,72 @@ void text_append_json_string(struct text *text, const char *string) {
         }
     }
     text_append(text, "\"", 1);
+}
+
+/* How many of the first bytes are printable ASCII, those of `but` excepted. */
+static size_t plain_length(const char *string, const char *but) {
+    size_t length = 0;
+    while (string[length] >= 0x20 && string[length] < 0x7f && !strchr(but, string[length]))
+        length++;
+    return length;
+}
+
+void text_append_escaped(struct text *text, const char *string) {
+    while (*string) {
+        size_t plain = plain_length(string, ""), shown;
+        char piece[ESCAPE_MAX];
+        text_append(text, string, plain);
+        string += plain;
+        if (!*string)
+            break;
+        string += escape_one(string, piece, &shown);
+        text_append(text, piece, shown);
+    }
+}
+
+void text_append_json_ascii(struct text *text, const char *string) {
+    text_append(text, "\"", 1);
+    while (*string) {
+        size_t plain = plain_length(string, "\"\\");
+        text_append(text, string, plain);
+        string += plain;
+        if (!*string)
+            break;
+        size_t length = text_utf8_length(string);
+        uint32_t code = length > 0 ? code_point(string, length) : 0xfffd;
+        if (code == '"' || code == '\\')
+            text_printf(text, "\\%c", (char)code);
+        else if (code > 0xffff)
+            text_printf(text, "\\u%04x\\u%04x", 0xd800u + ((code - 0x10000) >> 10), 0xdc00u + (code & 0x3ffu));
+        else
+            text_printf(text, "\\u%04x", (unsigned)code);
+        string += length > 0 ? length : 1;
+    }
+    text_append(text, "\"", 1);
+}
+
+void text_append_number(struct text *text, uint64_t number) {
+    char digits[20];
+    size_t at = sizeof digits;
+    do {
+        digits[--at] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    text_append(text, digits + at, sizeof digits - at);
+}
+
+void text_append_json_real(struct text *text, double number) {
+    char digits[32];
+    if (!isfinite(number)) {
+        text_append_string(text, "null");
+        return;
+    }
+    for (int precision = 6; precision <= 17; precision++) { /* 17 digits tell any two numbers apart */
+        snprintf(digits, sizeof digits, "%.*g", precision, number);
+        if (strtod(digits, NULL) == number)
+            break;
+    }
+    text_append_string(text, digits);
 }
 
 void text_free(struct text *text) {

@@ -17,8 +17,9 @@ bool text_is_utf8_bytes(const char *bytes, size_t length); /* a NUL byte is none
 
 /*
  * Copies `text` to `out` (at most `size` bytes with the final NUL, whole characters) with every control character, C0,
- * DEL and C1, and every byte that is not UTF-8 written as \xNN. Names in checkpoints come from strangers; what reaches
- * a terminal goes through here.
+ * DEL and C1, and every byte that is not UTF-8 written as \xNN, and every character that is not seen but moves others
+ * (the direction of writing, line separators, joiners) as \uNNNN. Names in checkpoints come from strangers; what
+ * reaches a terminal goes through here. The result is at most four times as long.
  */
 void text_escape(char *out, size_t size, const char *text);
 
@@ -39,6 +40,12 @@ void text_append_string(struct text *text, const char *string);
 void text_printf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void text_vprintf(struct text *text, const char *format, va_list arguments) __attribute__((format(printf, 2, 0)));
 void text_append_json_string(struct text *text, const char *string); /* with its quotes; the input is UTF-8 */
+/* The same in ASCII, for output that a terminal may show: all else is \uNNNN; bytes that are no UTF-8 are U+FFFD. */
+void text_append_json_ascii(struct text *text, const char *string);
+void text_append_escaped(struct text *text, const char *string); /* as text_escape writes it */
+void text_append_number(struct text *text, uint64_t number);
+/* The shortest decimal that reads back as the same number; null when it is not finite. */
+void text_append_json_real(struct text *text, double number);
 void text_free(struct text *text);
 
 /* strdup(3) of a formatted string; NULL when out of memory. */

@@ -7,7 +7,9 @@
 
 #include "common/status.h"
 
+int command_audit(int argc, char **argv);
 int command_quantize(int argc, char **argv);
+int command_inspect(int argc, char **argv);
 
 /* Prints an error and returns its exit code. */
 int command_fail(enum status status, const struct error *error);

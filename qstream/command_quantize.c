@@ -9,13 +9,13 @@
 
 #include "common/progress.h"
 #include "common/thread_team.h"
+#include "common/version.h"
 #include "qstream/command.h"
 #include "qstream/destination.h"
 #include "qstream/execute.h"
 #include "qstream/publish.h"
 #include "qstream/report.h"
 #include "qstream/tile.h"
-#include "qstream/version.h"
 
 static const char usage[] =
     "usage: qstream quantize SRC DST --recipe FILE [OPTIONS]\n"

@@ -8,8 +8,8 @@
 
 #include "common/cpu.h"
 #include "common/interrupt.h"
+#include "common/version.h"
 #include "qstream/command.h"
-#include "qstream/version.h"
 
 struct command {
     const char *name;
@@ -22,6 +22,8 @@ static int command_help(int argc, char **argv);
 
 static const struct command commands[] = {
     {"quantize", command_quantize, "turn a BF16 or FP8 checkpoint into an MXFP4 one"},
+    {"inspect", command_inspect, "show what a checkpoint holds"},
+    {"audit", command_audit, "tell what loaders will do with a checkpoint"},
     {"version", command_version, "print the version and what this machine offers"},
     {"help", command_help, "print this text, or a command's"},
 };

@@ -73,7 +73,7 @@ static enum status module_add(struct builder *builder, const char *name, size_t 
     char *copy = strndup(name, length);
     if (!copy)
         return error_set_memory(error);
-    plan->modules[plan->module_count++] = (struct plan_module){copy, scheme};
+    plan->modules[plan->module_count++] = (struct scheme_module){copy, scheme};
     return STATUS_OK;
 }
 

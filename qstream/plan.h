@@ -9,6 +9,7 @@
 
 #include "common/checkpoint.h"
 #include "common/layout.h"
+#include "common/scheme_config.h"
 #include "qstream/mxfp4.h"
 #include "qstream/recipe.h"
 
@@ -66,24 +67,6 @@ struct plan_shard {
     uint32_t first_job, job_count;
 };
 
-/* The quantization scheme that a module ends up with; each kind becomes one config group. */
-enum scheme {
-    SCHEME_MXFP4,
-    SCHEME_FP8_TENSOR_STATIC,
-    SCHEME_FP8_TENSOR_DYNAMIC,
-    SCHEME_FP8_CHANNEL_STATIC,
-    SCHEME_FP8_CHANNEL_DYNAMIC,
-    SCHEME_FP8_BLOCK,
-    SCHEME_MXFP8,
-    SCHEMES,
-    SCHEME_NONE = SCHEMES /* not quantized */
-};
-
-struct plan_module {
-    char *name;
-    enum scheme scheme;
-};
-
 /* What happens to the tensors of one role. */
 struct plan_share {
     enum role role;
@@ -101,7 +84,7 @@ struct plan {
     size_t output_count;
     struct plan_shard *shards;
     size_t shard_count;
-    struct plan_module *modules; /* every module with a weight of two or more dimensions, in source order */
+    struct scheme_module *modules; /* every module with a weight of two or more dimensions, in source order */
     size_t module_count;
     struct plan_share shares[ROLES * 3];
     size_t share_count;

@@ -11,9 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/version.h"
 #include "qstream/config.h"
 #include "qstream/report.h"
-#include "qstream/version.h"
 
 const char work_folder[] = ".qstream";
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "qstream/version.h"
+#include "common/version.h"
 
 const char *source_name(const char *path, char *out, size_t size) {
     char *real = realpath(path, NULL);

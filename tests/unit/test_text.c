@@ -1,6 +1,7 @@
 /*
  * Text: what reaches a terminal is harmless, strings grow, sizes go both ways.
  */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -32,7 +33,11 @@ static void given_control_characters_when_escaped_then_each_is_shown_by_its_code
         {"\x9b"
          "a\xff",
          "\\x9b"
-         "a\\xff"}, /* no UTF-8: a terminal may take it for C1 */
+         "a\\xff"},                                           /* no UTF-8: a terminal may take it for C1 */
+        {"\xe2\x80\xaegnp\xe2\x80\xac", "\\u202egnp\\u202c"}, /* right to left, and back */
+        {"\xe2\x80\xa8\xef\xbb\xbf\xe2\x80\x8b", "\\u2028\\ufeff\\u200b"},
+        {"\xf3\xa0\x81\x81", "\\U000e0041"},
+        {"\xe2\x80\xa7\xe2\x80\xaf", "\xe2\x80\xa7\xe2\x80\xaf"}, /* their neighbours are shown */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char out[64];
@@ -159,6 +164,43 @@ static void given_any_string_when_written_as_json_then_it_reads_back(void **stat
         json_decref(read);
         text_free(&text);
     }
+}
+
+static void given_any_string_when_written_as_ascii_json_then_nothing_else_reaches_the_output(void **state) {
+    (void)state;
+    struct text text = {0};
+    text_append_json_ascii(&text, "a\"\\<\x1b\x7f\xc2\x9b\xe2\x80\xae\xf0\x9f\x98\x80\xff"
+                                  "b");
+    assert_false(text.failed);
+    assert_string_equal(text.bytes, "\"a\\\"\\\\<\\u001b\\u007f\\u009b\\u202e\\ud83d\\ude00\\ufffdb\"");
+    text_free(&text);
+}
+
+static void given_numbers_when_written_as_json_then_they_read_back_and_are_short(void **state) {
+    (void)state;
+    static const struct {
+        double number;
+        const char *shown;
+    } cases[] = {{0, "0"},
+                 {0.1, "0.1"},
+                 {-448, "-448"},
+                 {0x1p-127, "5.877471754111438e-39"},
+                 {(double)0.1f, "0.10000000149011612"},
+                 {INFINITY, "null"},
+                 {-INFINITY, "null"},
+                 {NAN, "null"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct text text = {0};
+        text_append_json_real(&text, cases[i].number);
+        assert_string_equal(text.bytes, cases[i].shown);
+        text_free(&text);
+    }
+    struct text text = {0};
+    text_append_number(&text, 0);
+    text_append_string(&text, " ");
+    text_append_number(&text, UINT64_MAX);
+    assert_string_equal(text.bytes, "0 18446744073709551615");
+    text_free(&text);
 }
 
 static void given_endings_then_only_a_whole_suffix_counts(void **state) {
@@ -289,6 +331,8 @@ int main(void) {
         cmocka_unit_test(given_a_piece_that_fills_the_room_exactly_then_there_is_still_room_for_the_nul),
         cmocka_unit_test(given_a_failed_allocation_then_later_appends_change_nothing),
         cmocka_unit_test(given_any_string_when_written_as_json_then_it_reads_back),
+        cmocka_unit_test(given_any_string_when_written_as_ascii_json_then_nothing_else_reaches_the_output),
+        cmocka_unit_test(given_numbers_when_written_as_json_then_they_read_back_and_are_short),
         cmocka_unit_test(given_endings_then_only_a_whole_suffix_counts),
         cmocka_unit_test(given_byte_counts_when_shown_then_three_digits_and_a_decimal_unit),
         cmocka_unit_test(given_a_size_that_people_write_then_it_is_that_many_bytes),

@@ -1,0 +1,69 @@
+#include "common/new_file.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/text.h"
+
+/* A new file beside `name`, with the permissions that open(2) would give it. *path is the caller's to free. */
+static FILE *temporary_open(const char *name, char **path) {
+    *path = text_format("%s.XXXXXX", name);
+    int fd = *path ? mkstemp(*path) : -1;
+    if (fd < 0)
+        return NULL;
+    mode_t mask = umask(0);
+    umask(mask);
+    fchmod(fd, (mode_t)(0666 & ~mask));
+    FILE *stream = fdopen(fd, "w");
+    if (!stream) {
+        close(fd);
+        unlink(*path);
+    }
+    return stream;
+}
+
+enum status new_file_begin(const char *name, struct new_file *file, struct error *error) {
+    struct stat present;
+    *file = (struct new_file){.name = name};
+    if (strcmp(name, "-") == 0) {
+        file->stream = stdout;
+        return STATUS_OK;
+    }
+    bool direct = lstat(name, &present) == 0 && !S_ISREG(present.st_mode);
+    file->stream = direct ? fopen(name, "w") : temporary_open(name, &file->temporary);
+    if (file->stream)
+        return STATUS_OK;
+    int reason = errno;
+    free(file->temporary);
+    return error_set_errno(error, STATUS_IO, reason, "cannot write '%s'", name);
+}
+
+enum status new_file_finish(struct new_file *file, struct error *error) {
+    enum status status = STATUS_OK;
+    if (fflush(file->stream) != 0 || ferror(file->stream))
+        status = error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", file->name);
+    if (file->stream == stdout)
+        return status;
+    if (status == STATUS_OK && file->temporary && fsync(fileno(file->stream)) != 0)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot sync '%s'", file->name);
+    if (fclose(file->stream) != 0 && status == STATUS_OK)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot close '%s'", file->name);
+    if (status == STATUS_OK && file->temporary && rename(file->temporary, file->name) != 0)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot rename '%s'", file->temporary);
+    if (status != STATUS_OK && file->temporary)
+        unlink(file->temporary);
+    free(file->temporary);
+    return status;
+}
+
+enum status new_file_write(const char *name, const void *bytes, size_t size, struct error *error) {
+    struct new_file file;
+    enum status status = new_file_begin(name, &file, error);
+    if (status != STATUS_OK)
+        return status;
+    fwrite(bytes, 1, size, file.stream);
+    return new_file_finish(&file, error);
+}

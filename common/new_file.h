@@ -1,0 +1,26 @@
+/*
+ * Writing a file whole or not at all: what was there stays until the new one is complete and synced.
+ */
+#ifndef QSTREAM_COMMON_NEW_FILE_H
+#define QSTREAM_COMMON_NEW_FILE_H
+
+#include <stdio.h>
+
+#include "common/status.h"
+
+struct new_file {
+    FILE *stream;     /* write here; errors are seen by new_file_finish */
+    const char *name; /* as given; not owned */
+    char *temporary;  /* NULL: written through (standard output, a link, a device) */
+};
+
+/* Begins a file; "-" is standard output. */
+enum status new_file_begin(const char *name, struct new_file *file, struct error *error);
+
+/* Puts it in its place; after an error nothing of it is left. */
+enum status new_file_finish(struct new_file *file, struct error *error);
+
+/* Both, with `size` bytes between. */
+enum status new_file_write(const char *name, const void *bytes, size_t size, struct error *error);
+
+#endif

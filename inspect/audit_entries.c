@@ -1,0 +1,73 @@
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "inspect/audit.h"
+
+/* Names that configs list whether or not the model has them. */
+static bool is_conventional(const char *text) {
+    static const char *const words[] = {"lm_head", "embed",  "vision", "visual", "multi_modal", "projector",
+                                        "audio",   "router", "gate",   "mtp",    "norm",        "merger"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strstr(text, words[i]))
+            return true;
+    return false;
+}
+
+/* "Linear", "LlamaAttention": not the name of any module. */
+static bool is_class_name(const struct name_entry_text *entry) {
+    return !entry->is_regex && !strchr(entry->text, '.') &&
+           (entry->by_class > 0 || isupper((unsigned char)*entry->text));
+}
+
+static bool is_used(const struct name_entry_text *entry) {
+    return entry->by_checkpoint_name > 0 || entry->by_runtime_name > 0;
+}
+
+static void invalid_find(struct audit *audit, const struct name_entry_text *entry) {
+    audit_find(audit, PATTERN_INVALID, SEVERITY_ERROR, FOR_ALL, entry->text, entry->text,
+               "correct the regular expression", "%s: loaders fail on it", entry->problem);
+    for (enum loader loader = LOADER_VLLM; loader <= LOADER_TRANSFORMERS; loader++)
+        if (!audit->config_error[loader])
+            audit->config_error[loader] = strdup(entry->problem);
+}
+
+static void target_check(struct audit *audit, const struct name_entry_text *target) {
+    const char *group = audit->inspection->quant.groups[target->group].name;
+    if (target->problem)
+        invalid_find(audit, target);
+    else if (is_class_name(target) && !is_used(target))
+        audit_find(audit, TARGET_CLASS_NAME, SEVERITY_WARNING, FOR_ALL, target->text, target->text,
+                   "name the modules, by patterns that match both namespaces",
+                   "group '%s' targets the class name '%s': vLLM takes it for a part of class names, so that it also "
+                   "catches fused layers and, once `ignore` misses one, modules that are not quantized",
+                   group, target->text);
+    else if (!is_used(target) && target->inside_names == 0)
+        audit_find(audit, TARGET_UNUSED, SEVERITY_WARNING, FOR_ALL, target->text, target->text,
+                   "correct or remove the target", "the target '%s' of group '%s' matches no module", target->text,
+                   group);
+}
+
+static void ignore_check(struct audit *audit, const struct name_entry_text *entry) {
+    if (entry->problem)
+        invalid_find(audit, entry);
+    else if (is_used(entry) || entry->by_class > 0)
+        return;
+    else if (entry->inside_names > 0)
+        audit_find(audit, PATTERN_UNANCHORED, SEVERITY_WARNING, FOR_ALL, entry->text, entry->text,
+                   "begin the pattern with re:.*",
+                   "the `ignore` entry '%s' would match inside names, but loaders match from their start: it ignores "
+                   "nothing",
+                   entry->text);
+    else if (!is_conventional(entry->text))
+        audit_find(audit, IGNORE_UNUSED, SEVERITY_WARNING, FOR_ALL, entry->text, entry->text,
+                   "correct or remove the entry", "the `ignore` entry '%s' matches no module", entry->text);
+}
+
+void audit_entries(struct audit *audit) {
+    const struct resolutions *r = &audit->resolutions;
+    for (size_t i = 0; i < r->target_count; i++)
+        target_check(audit, &r->targets[i]);
+    for (size_t i = 0; i < r->ignore_count; i++)
+        ignore_check(audit, &r->ignores[i]);
+}

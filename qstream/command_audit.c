@@ -1,0 +1,236 @@
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/new_file.h"
+#include "common/thread_team.h"
+#include "inspect/audit_fix.h"
+#include "inspect/audit_report.h"
+#include "inspect/inspect_report.h"
+#include "inspect/page.h"
+#include "qstream/command.h"
+
+static const char usage[] =
+    "usage: qstream audit MODEL [OPTIONS]\n"
+    "\n"
+    "Tells what loaders will do with a checkpoint: which module gets which scheme in vLLM, transformers, SGLang and\n"
+    "TensorRT-LLM, whether its tensors fit, and what is wrong with its values, files and figures. MODEL is a folder.\n"
+    "Exit code 0: no finding at or above --fail-on; 1: there are some.\n"
+    "\n"
+    "  --fail-on SEVERITY  error (default), warning or note\n"
+    "  --loaders LIST      whose troubles are findings (default vllm,transformers; also sglang, tensorrt-llm); the "
+    "table\n"
+    "                      shows all four\n"
+    "  --headers-only      do not read the scales\n"
+    "  --fix DIR           write a config.json and an index that describe the tensors to DIR; tensors are never "
+    "touched\n"
+    "  --force             let --fix replace files in DIR\n"
+    "  --json              print the result as one JSON object (schema qstream.audit/1)\n"
+    "  --modules           with --json: what every loader does with every module, and why\n"
+    "  --sarif FILE        write the findings as SARIF 2.1.0\n"
+    "  --junit FILE        write the findings as JUnit XML\n"
+    "  --html FILE         write a page with the findings and what the checkpoint holds\n"
+    "  --jobs N            threads that read (default: one per processor)\n"
+    "  --quiet             no progress, and no table\n"
+    "  --help              print this text\n";
+
+struct arguments {
+    const char *model, *fix, *sarif, *junit, *html;
+    struct audit_options audit;
+    enum severity fail_on;
+    bool force, json, modules;
+};
+
+static bool loaders_parse(const char *list, unsigned *loaders) {
+    *loaders = 0;
+    while (*list) {
+        size_t length = strcspn(list, ",");
+        char *name = strndup(list, length);
+        enum loader loader = name ? loader_parse(name) : LOADERS;
+        free(name);
+        if (loader == LOADERS)
+            return false;
+        *loaders |= 1u << loader;
+        list += length + (list[length] == ',');
+    }
+    return *loaders != 0;
+}
+
+static enum status option_parse(int option, const char *value, struct arguments *arguments, struct error *error) {
+    char *end;
+    switch (option) {
+    case 'f':
+        for (enum severity severity = 0; severity < SEVERITIES; severity++)
+            if (strcmp(value, severity_name(severity)) == 0) {
+                arguments->fail_on = severity;
+                return STATUS_OK;
+            }
+        return error_set(error, STATUS_USAGE, "--fail-on takes error, warning or note, not '%s'", value);
+    case 'l':
+        if (!loaders_parse(value, &arguments->audit.loaders))
+            return error_set(
+                error, STATUS_USAGE,
+                "--loaders takes names from vllm, transformers, sglang, tensorrt-llm, separated by commas, "
+                "not '%s'",
+                value);
+        return STATUS_OK;
+    case 'j':
+        errno = 0;
+        arguments->audit.jobs = (unsigned)strtoul(value, &end, 10);
+        if (end == value || *end || errno || *value == '-' || arguments->audit.jobs < 1 || arguments->audit.jobs > 1024)
+            return error_set(error, STATUS_USAGE, "--jobs takes a number from 1 to 1024, not '%s'", value);
+        return STATUS_OK;
+    case 'H':
+        arguments->audit.headers_only = true;
+        return STATUS_OK;
+    case 'x':
+        arguments->fix = value;
+        return STATUS_OK;
+    case 'F':
+        arguments->force = true;
+        return STATUS_OK;
+    case 'J':
+        arguments->json = true;
+        return STATUS_OK;
+    case 'm':
+        arguments->modules = arguments->audit.reasons = true;
+        return STATUS_OK;
+    case 's':
+        arguments->sarif = value;
+        return STATUS_OK;
+    case 'u':
+        arguments->junit = value;
+        return STATUS_OK;
+    case 'w':
+        arguments->html = value;
+        return STATUS_OK;
+    case 'q':
+        arguments->audit.quiet = true;
+        return STATUS_OK;
+    default:
+        return error_set(error, STATUS_USAGE, "see 'qstream audit --help'");
+    }
+}
+
+static enum status arguments_parse(int argc, char **argv, struct arguments *arguments, bool *help,
+                                   struct error *error) {
+    static const struct option options[] = {
+        {"fail-on", required_argument, NULL, 'f'}, {"loaders", required_argument, NULL, 'l'},
+        {"headers-only", no_argument, NULL, 'H'},  {"fix", required_argument, NULL, 'x'},
+        {"force", no_argument, NULL, 'F'},         {"json", no_argument, NULL, 'J'},
+        {"modules", no_argument, NULL, 'm'},       {"sarif", required_argument, NULL, 's'},
+        {"junit", required_argument, NULL, 'u'},   {"html", required_argument, NULL, 'w'},
+        {"jobs", required_argument, NULL, 'j'},    {"quiet", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+    };
+    *arguments = (struct arguments){.fail_on = SEVERITY_ERROR,
+                                    .audit = {.loaders = FOR_VLLM | FOR_TRANSFORMERS, .jobs = processor_count()}};
+    *help = false;
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
+        if (option == 'h') {
+            *help = true;
+            return STATUS_OK;
+        }
+        const char short_option[3] = {'-', (char)optopt, '\0'};
+        const char *word = option == '?' && optopt ? short_option : argv[optind - 1];
+        if (option == '?' || option == ':')
+            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream audit --help'",
+                             option == ':' ? "a value is missing behind" : "there is no option", word);
+        enum status status = option_parse(option, optarg, arguments, error);
+        if (status != STATUS_OK)
+            return status;
+    }
+    if (argc - optind != 1)
+        return error_set(error, STATUS_USAGE, "audit takes one folder, MODEL; see 'qstream audit --help'");
+    arguments->model = argv[optind];
+    if (strncmp(arguments->model, "hf://", 5) == 0)
+        return error_set(error, STATUS_USAGE, "models on the Hub cannot be audited yet; download '%s' first",
+                         arguments->model);
+    if (arguments->modules && !arguments->json)
+        return error_set(error, STATUS_USAGE, "--modules goes with --json");
+    if (arguments->force && !arguments->fix)
+        return error_set(error, STATUS_USAGE, "--force goes with --fix");
+    return STATUS_OK;
+}
+
+static enum status report_write(const char *file, void (*render)(const struct audit *, struct text *),
+                                const struct audit *audit, struct error *error) {
+    struct text out = {0};
+    if (!file)
+        return STATUS_OK;
+    render(audit, &out);
+    enum status status = out.failed ? error_set_memory(error) : new_file_write(file, out.bytes, out.length, error);
+    text_free(&out);
+    return status;
+}
+
+static enum status html_write(const struct arguments *arguments, const struct audit *audit, struct error *error) {
+    struct text inspect = {0}, findings = {0};
+    if (!arguments->html)
+        return STATUS_OK;
+    struct report_view view = {0};
+    enum status status = report_view_make(audit->inspection, NULL, false, &view, error);
+    if (status == STATUS_OK)
+        status = inspect_json(&view, &inspect, error);
+    audit_json(audit, false, &findings);
+    if (status == STATUS_OK)
+        status = page_write(arguments->html, &inspect, &findings, error);
+    report_view_free(&view);
+    text_free(&inspect);
+    text_free(&findings);
+    return status;
+}
+
+static enum status result_print(const struct arguments *arguments, const struct audit *audit, struct error *error) {
+    struct text out = {0};
+    if (arguments->json)
+        audit_json(audit, arguments->modules, &out);
+    else if (!arguments->audit.quiet)
+        audit_table(audit, &out);
+    enum status status = out.failed ? error_set_memory(error) : STATUS_OK;
+    if (status == STATUS_OK && out.length > 0)
+        fwrite(out.bytes, 1, out.length, stdout);
+    text_free(&out);
+    return status;
+}
+
+int command_audit(int argc, char **argv) {
+    struct arguments arguments;
+    struct error error;
+    bool help;
+    enum status status = arguments_parse(argc, argv, &arguments, &help, &error);
+    if (status != STATUS_OK)
+        return command_fail(status, &error);
+    if (help) {
+        fputs(usage, stdout);
+        return STATUS_OK;
+    }
+    struct inspection inspection = {0};
+    struct audit audit = {0};
+    status = inspection_open(arguments.model, &inspection, &error);
+    if (status == STATUS_OK)
+        status = audit_run(&inspection, &arguments.audit, &audit, &error);
+    if (status == STATUS_OK && arguments.fix)
+        status = audit_fix(&inspection, arguments.fix, arguments.force, &error);
+    if (status == STATUS_OK)
+        status = report_write(arguments.sarif, audit_sarif, &audit, &error);
+    if (status == STATUS_OK)
+        status = report_write(arguments.junit, audit_junit, &audit, &error);
+    if (status == STATUS_OK)
+        status = html_write(&arguments, &audit, &error);
+    if (status == STATUS_OK)
+        status = result_print(&arguments, &audit, &error);
+    int code = status == STATUS_OK ? STATUS_OK : command_fail(status, &error);
+    if (status == STATUS_OK)
+        for (enum severity severity = arguments.fail_on; severity < SEVERITIES; severity++)
+            if (findings_count(&audit.findings, severity) > 0)
+                code = STATUS_CHECK_FAILED;
+    audit_free(&audit);
+    inspection_close(&inspection);
+    return code;
+}
