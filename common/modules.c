@@ -175,7 +175,7 @@ static void fp8_format(const struct tensor_info *scale, struct module *module) {
     } else if (exponents) {
         module->format = STORED_MXFP8;
         module->block_columns = (uint32_t)ratio(module->columns, columns);
-    } else if ((columns == 1 && rows == module->rows) || (scale->rank == 1 && columns == module->rows)) {
+    } else if ((columns == 1 && rows > module->rows / 8) || (scale->rank == 1 && columns == module->rows)) {
         module->format = STORED_FP8_CHANNEL;
     } else {
         module->format = STORED_FP8_BLOCK;
@@ -262,7 +262,7 @@ static void module_describe(const struct checkpoint *checkpoint, struct module *
         module->block_columns = 16;
     } else if (info->dtype == DTYPE_U8 && scale && text_ends_with(scale->info.name, ".absmax")) {
         module->format = STORED_BITSANDBYTES; /* the shape lies in the data of quant_state */
-    } else if (info->dtype == DTYPE_I8 && scale) {
+    } else if (info->dtype == DTYPE_I8 && (scale || info->rank == 2)) {
         module->format = STORED_INT8;
     } else if (scale && !is_plain_dtype(info->dtype)) {
         module->format = STORED_OTHER;

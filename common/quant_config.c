@@ -152,8 +152,12 @@ static void block_structure_read(const json_t *value, struct quant_args *args) {
         args->block_rows = json_integer_value(json_array_get(value, 0));
         args->block_columns = json_integer_value(json_array_get(value, 1));
     }
-    if (args->block_rows <= 0 || args->block_columns <= 0)
+    if (args->block_rows <= 0 || args->block_columns <= 0) {
+        args->lenient = !args->refusal && args->block_rows <= 0 && json_is_array(value) &&
+                        json_array_size(value) == 2 && json_is_integer(json_array_get(value, 0)) &&
+                        json_is_integer(json_array_get(value, 1));
         REFUSE(args, "block_structure %s is not [rows, columns]", value_text(value, text));
+    }
 }
 
 static void dynamic_read(const json_t *value, struct quant_args *args) {
@@ -187,8 +191,10 @@ static void actorder_read(const json_t *value, struct quant_args *args) {
     if (!value || json_is_null(value) || json_is_false(value))
         return;
     const char *word = json_is_string(value) ? json_string_value(value) : "";
-    if (strcmp(word, "weight") != 0 && strcmp(word, "static") != 0)
+    if (strcmp(word, "weight") != 0 && strcmp(word, "static") != 0) {
+        args->lenient = !args->refusal && (strcasecmp(word, "weight") == 0 || strcasecmp(word, "static") == 0);
         REFUSE(args, "actorder %s is not supported any more", value_text(value, text));
+    }
 }
 
 /* The rules between the members (validate_model_after). */
@@ -216,6 +222,7 @@ static void args_relations(struct quant_args *args, bool strategy_given, bool gr
     bool known_float = args->num_bits == 4 || args->num_bits == 6 || args->num_bits == 8;
     if (args->type == NUMBER_FLOAT && !known_float && !zero_point_given)
         REFUSE(args, "there is no float of %lld bits", (long long)args->num_bits);
+    args->strict = args->type == NUMBER_FLOAT && args->num_bits == 6 && !zero_point_given;
     if (args->group_size < 0)
         args->group_size = 0;
 }
@@ -292,6 +299,20 @@ static bool strings_read(const json_t *list, char ***out, size_t *count) {
     return good;
 }
 
+/* A string where a list should be: Python goes through its characters. */
+static bool characters_read(const char *string, char ***out, size_t *count) {
+    *out = calloc(strlen(string) + 1, sizeof **out);
+    bool good = *out != NULL;
+    for (size_t at = 0; good && string[at];) {
+        size_t length = text_utf8_length(string + at);
+        length = length ? length : 1;
+        good = ((*out)[*count] = strndup(string + at, length)) != NULL;
+        *count += good;
+        at += length;
+    }
+    return good;
+}
+
 static bool all_strings(const json_t *list) {
     for (size_t i = 0; i < json_array_size(list); i++)
         if (!json_is_string(json_array_get(list, i)))
@@ -325,6 +346,7 @@ static enum status group_read(const char *name, const json_t *json, struct quant
     if (!group->name)
         return error_set_memory(error);
     if (!json_is_object(json)) {
+        group->unreadable = true;
         REFUSE(group, "it is %s, not an object", value_text(json, text));
         return group->refusal ? STATUS_OK : error_set_memory(error);
     }
@@ -338,9 +360,11 @@ static enum status group_read(const char *name, const json_t *json, struct quant
             REFUSE(group, "it has the unknown key '%.64s'", key);
     }
     const json_t *targets = json_object_get(json, "targets");
+    group->unreadable = !all_strings(targets) && !json_is_string(targets);
     if (!all_strings(targets))
         REFUSE(group, targets ? "its targets are not a list of strings" : "it has no targets");
-    if (!strings_read(targets, &group->targets, &group->target_count))
+    if (!(json_is_string(targets) ? characters_read(json_string_value(targets), &group->targets, &group->target_count)
+                                  : strings_read(targets, &group->targets, &group->target_count)))
         return error_set_memory(error);
     args_read(json_object_get(json, "weights"), &group->weights);
     args_read(json_object_get(json, "input_activations"), &group->inputs);
@@ -348,8 +372,10 @@ static enum status group_read(const char *name, const json_t *json, struct quant
     value = json_object_get(json, "format");
     if (json_is_string(value) && !(group->format = strdup(json_string_value(value))))
         return error_set_memory(error);
-    if (value && !json_is_null(value) && (!group->format || !group_format_known(group->format)))
+    if (value && !json_is_null(value) && (!group->format || !group_format_known(group->format))) {
+        group->format_refused = !group->refusal;
         REFUSE(group, "its format %s is none that a group can have", value_text(value, text));
+    }
     if (group->inputs.present && !group->inputs.refusal &&
         (group->inputs.strategy == STRATEGY_CHANNEL || group->inputs.strategy == STRATEGY_BLOCK))
         REFUSE(group, "its input_activations have the strategy %s, which activations cannot have",

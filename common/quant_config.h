@@ -45,6 +45,8 @@ struct quant_args {
     int64_t block_rows, block_columns;
     char scale_dtype[32]; /* without "torch."; empty: none */
     char *refusal;        /* why compressed-tensors does not accept these; NULL when it does */
+    bool lenient;         /* 0.17, which vLLM 0.33 comes with, accepts them nevertheless */
+    bool strict;          /* 0.17 does not accept them, 0.20 does */
 };
 
 /* One entry of config_groups. */
@@ -53,8 +55,10 @@ struct quant_group {
     char **targets;
     size_t target_count;
     struct quant_args weights, inputs, outputs;
-    char *format;  /* NULL: none of its own */
-    char *refusal; /* of the group itself, not of its args */
+    char *format;        /* NULL: none of its own */
+    bool unreadable;     /* not an object with targets, a list of strings or a string: vLLM fails on it */
+    char *refusal;       /* of the group itself, not of its args */
+    bool format_refused; /* the refusal is about the format */
 };
 
 struct quant_config {

@@ -28,6 +28,12 @@ bool audit_module_counts(const struct audit *audit, size_t module) {
     return audit->resolutions.modules[module].candidate;
 }
 
+bool audit_module_faulty(const struct audit *audit, size_t module) {
+    const struct prediction *by = audit->modules[module].by;
+    return audit_module_counts(audit, module) && audit->predicted &&
+           (by[LOADER_VLLM].outcome != OUTCOME_AS_MEANT || by[LOADER_TRANSFORMERS].outcome != OUTCOME_AS_MEANT);
+}
+
 static bool any_quantized(const struct inspection *inspection) {
     for (size_t i = 0; i < inspection->modules.count; i++)
         if (module_is_quantized(&inspection->modules.items[i]))
@@ -57,12 +63,10 @@ static void predictions_unknown(struct audit *audit) {
 
 /* No predicted failure goes without a finding. */
 static void failures_cover(struct audit *audit) {
+    if (findings_count(&audit->findings, SEVERITY_ERROR) > 0)
+        return;
     for (int loader = LOADER_VLLM; loader <= LOADER_TRANSFORMERS; loader++) {
-        bool covered = !(audit->options.loaders & 1u << loader);
-        for (size_t i = 0; i < audit->findings.count; i++)
-            covered = covered || (audit->findings.items[i].severity == SEVERITY_ERROR &&
-                                  audit->findings.items[i].loaders & 1u << loader);
-        for (size_t i = 0; i < audit->inspection->modules.count && !covered; i++) {
+        for (size_t i = 0; i < audit->inspection->modules.count; i++) {
             enum outcome outcome = audit->modules[i].by[loader].outcome;
             if (!audit_module_counts(audit, i) || outcome == OUTCOME_AS_MEANT || outcome == OUTCOME_UNKNOWN)
                 continue;
@@ -90,8 +94,14 @@ enum status audit_run(struct inspection *inspection, const struct audit_options 
     audit_files(audit);
     audit_config(audit);
     if (audit->predicted) {
-        audit_entries(audit);
+        unsigned loaders = audit->findings.loaders;
+        audit_patterns(audit);
+        if (audit->config_error[LOADER_VLLM] || audit->config_error[LOADER_TRANSFORMERS])
+            audit->findings.loaders = 0; /* what follows from it is no finding of its own */
         status = audit_modules(audit, error);
+        audit_entries(audit);
+        audit_formats(audit);
+        audit->findings.loaders = loaders;
         audit_other_loaders(audit);
     } else {
         predictions_unknown(audit);

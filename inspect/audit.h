@@ -23,9 +23,10 @@ struct module_predictions {
 };
 
 struct audit_options {
-    unsigned loaders;  /* bits: whose troubles are findings */
-    bool headers_only; /* do not read scales */
-    bool reasons;      /* keep a reason for each module */
+    unsigned loaders;      /* bits: whose troubles are findings */
+    enum severity fail_on; /* for JUnit: what counts as a failure */
+    bool headers_only;     /* do not read scales */
+    bool reasons;          /* keep a reason for each module */
     unsigned jobs;
     bool quiet;
 };
@@ -50,16 +51,25 @@ void audit_free(struct audit *audit);
 /* A candidate for quantization that has predictions. */
 bool audit_module_counts(const struct audit *audit, size_t module);
 
+/* A candidate that vLLM or transformers does not load as meant. */
+bool audit_module_faulty(const struct audit *audit, size_t module);
+
 /* Notes a finding whose message and fix are formatted. */
 void audit_find(struct audit *audit, enum finding_id id, enum severity severity, unsigned loaders, const char *cause,
                 const char *subject, const char *fix, const char *format, ...) __attribute__((format(printf, 8, 9)));
 
+/* An `ignore` entry that configs list whether or not the model has such modules. */
+bool ignore_is_conventional(const char *text);
+
 /* The rules, by what they look at. */
-void audit_files(struct audit *audit);                                    /* shards and index */
-void audit_config(struct audit *audit);                                   /* quantization_config in itself */
-enum status audit_modules(struct audit *audit, struct error *error);      /* modules, groups and tensors */
-void audit_entries(struct audit *audit);                                  /* targets and ignore entries */
-enum status audit_values(struct audit *audit, struct error *error);       /* scales */
+void audit_files(struct audit *audit);  /* shards and index */
+void audit_config(struct audit *audit); /* quantization_config in itself */
+/* The formats of the groups and the top level: readers go by the groups', tools and people by the other. After modules. */
+void audit_formats(struct audit *audit);
+enum status audit_modules(struct audit *audit, struct error *error); /* modules, groups and tensors */
+void audit_patterns(struct audit *audit);                            /* regular expressions */
+void audit_entries(struct audit *audit);                             /* targets and ignore entries; after modules */
+enum status audit_values(struct audit *audit, struct error *error);  /* scales */
 enum status audit_architecture(struct audit *audit, struct error *error); /* figures of config.json */
 void audit_other_loaders(struct audit *audit);                            /* SGLang and TensorRT-LLM */
 

@@ -118,7 +118,7 @@ static void widths_check(struct audit *audit) {
     for (size_t i = 0; i < inspection->modules.count; i++) {
         const struct module *module = &inspection->modules.items[i];
         const struct tensor *weight = module_weight(&inspection->checkpoint, module);
-        if (!weight || !is_text(module) || module->rows == 0 || module->columns == 0)
+        if (!weight || !is_text(module) || module->rows == 0 || module->columns == 0 || audit_module_faulty(audit, i))
             continue;
         if (module->role == ROLE_ATTENTION) {
             attention_check(audit, &f, module);
@@ -140,22 +140,35 @@ static void widths_check(struct audit *audit) {
 static void experts_check(struct audit *audit) {
     static const char *const keys[] = {"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", NULL};
     const char *key = NULL;
-    int64_t said = first_figure(audit->inspection, keys, &key), highest = -1;
-    const struct module *last = NULL;
-    for (size_t i = 0; i < audit->inspection->modules.count && said > 0; i++) {
-        const struct module *module = &audit->inspection->modules.items[i];
-        const char *experts = module->role == ROLE_EXPERT ? strstr(module->name, ".experts.") : NULL;
-        if (!experts || !is_text(module) || strspn(experts + 9, "0123456789") == 0)
+    int64_t said = first_figure(audit->inspection, keys, &key);
+    const struct modules *modules = &audit->inspection->modules;
+    struct name_table layers = {0}, experts = {0};
+    for (size_t i = 0; i < modules->count && said > 0; i++) {
+        const struct module *module = &modules->items[i];
+        const char *place = module->role == ROLE_EXPERT && is_text(module) ? strstr(module->name, ".experts.") : NULL;
+        size_t digits = place ? strspn(place + 9, "0123456789") : 0;
+        bool fresh = false;
+        if (digits == 0)
             continue;
-        int64_t number = strtol(experts + 9, NULL, 10);
-        if (number > highest) {
-            highest = number;
-            last = module;
+        size_t layer = (size_t)(place - module->name), expert = layer + 9 + digits;
+        uint32_t *count = name_table_add(&layers, module->name, layer, 0, NULL);
+        if (!count || !name_table_add(&experts, module->name, expert, 0, &fresh)) {
+            audit->findings.failed = true;
+            break;
         }
+        *count += fresh;
     }
-    if (last && highest + 1 != said)
-        mismatch(audit, ARCHITECTURE_EXPERTS, last, key, said, "the number of experts in the tensors",
-                 (uint64_t)highest + 1);
+    for (size_t i = 0; i < modules->count; i++) {
+        const struct module *module = &modules->items[i];
+        const char *place = layers.count && module->role == ROLE_EXPERT ? strstr(module->name, ".experts.") : NULL;
+        uint32_t count = place ? name_table_find(&layers, module->name, (size_t)(place - module->name)) : NAME_UNKNOWN;
+        if (count == NAME_UNKNOWN || count == (uint32_t)said)
+            continue;
+        mismatch(audit, ARCHITECTURE_EXPERTS, module, key, said, "the number of experts in this layer", count);
+        break;
+    }
+    name_table_free(&layers);
+    name_table_free(&experts);
 }
 
 /* ---- tied embeddings ---- */
@@ -194,6 +207,13 @@ static enum status tied_check(struct audit *audit, struct error *error) {
     const json_t *tied = json_object_get(inspection->config, "tie_word_embeddings");
     if (!json_is_boolean(tied))
         tied = json_object_get(json_object_get(inspection->config, "text_config"), "tie_word_embeddings");
+    const json_t *text_tied =
+        json_object_get(json_object_get(inspection->config, "text_config"), "tie_word_embeddings");
+    if (json_is_boolean(tied) && json_is_boolean(text_tied) && json_is_true(tied) != json_is_true(text_tied))
+        audit_find(
+            audit, TIED_EMBEDDINGS, SEVERITY_ERROR, FOR_ALL, "tied", "config.json", "say the same at both places",
+            "tie_word_embeddings is %s at the top and %s in text_config: vLLM and transformers go by different ones",
+            json_is_true(tied) ? "true" : "false", json_is_true(text_tied) ? "true" : "false");
     const struct tensor *embedding = find_weight(inspection, ROLE_EMBEDDING, "embed_tokens");
     const struct tensor *head = find_weight(inspection, ROLE_HEAD, "lm_head");
     bool whole = true; /* a missing shard would explain a missing tensor */
@@ -240,9 +260,13 @@ static void kernel_check(struct audit *audit, const struct layer *layer) {
     if (layer->modules[0] == NO_ENTRY || module->format != STORED_MXFP4)
         return;
     uint64_t rows = 0;
-    for (size_t part = 0; part < LAYER_PARTS; part++)
-        if (layer->modules[part] != NO_ENTRY)
-            rows += inspection->modules.items[layer->modules[part]].rows;
+    for (size_t part = 0; part < LAYER_PARTS; part++) {
+        if (layer->modules[part] == NO_ENTRY)
+            continue;
+        rows += inspection->modules.items[layer->modules[part]].rows;
+        if (audit_module_faulty(audit, layer->modules[part]))
+            return;
+    }
     bool by_rows = strcmp(layer->class_name, "RowParallelLinear") != 0; /* whose outputs are split, not its inputs */
     if (layer->kind == LAYER_EXPERTS || rows == 0 || module->columns == 0)
         return;

@@ -14,6 +14,13 @@ static void loader_refuses(struct audit *audit, enum loader loader, const char *
     audit->findings.failed = audit->findings.failed || !audit->config_error[loader];
 }
 
+/* Why the compressed-tensors that comes with vLLM does not accept arguments; NULL: it does. */
+static const char *args_refusal(const struct quant_args *args) {
+    if (args->strict)
+        return "there is no float of 6 bits in compressed-tensors 0.17";
+    return args->lenient ? NULL : args->refusal;
+}
+
 /* The first argument of a group that vLLM reads and compressed-tensors refuses; NULL: none. */
 static const char *vllm_group_refusal(const struct quant_config *config, const struct quant_group *group) {
     const char *format = group->format ? group->format : config->format;
@@ -22,17 +29,19 @@ static const char *vllm_group_refusal(const struct quant_config *config, const s
     bool quantizes = false, inputs = group->inputs.present && !group->inputs.empty;
     for (size_t i = 0; i < 4 && format; i++)
         quantizes = quantizes || strcmp(format, quantizing[i]) == 0;
+    if (group->unreadable)
+        return group->refusal;
     if (group->target_count == 0)
         return NULL;
     if (!group->weights.present)
         return "weights is missing or null";
-    if (group->weights.refusal)
-        return group->weights.refusal;
+    if (args_refusal(&group->weights))
+        return args_refusal(&group->weights);
     if (quantizes && !inputs && group->weights.type == NUMBER_INT)
         return "integer weights of this format need input_activations";
-    if (inputs && group->inputs.refusal)
-        return group->inputs.refusal;
-    return group->outputs.present && !group->outputs.empty ? group->outputs.refusal : NULL;
+    if (inputs && args_refusal(&group->inputs))
+        return args_refusal(&group->inputs);
+    return group->outputs.present && !group->outputs.empty ? args_refusal(&group->outputs) : NULL;
 }
 
 static bool is_attention_only(const struct quant_group *group) {
@@ -54,7 +63,10 @@ static void groups_check(struct audit *audit) {
         if (strict)
             loader_refuses(audit, LOADER_TRANSFORMERS, "group '%s': %s", group->name, strict);
         unsigned loaders = (vllm ? FOR_VLLM : 0u) | (strict ? FOR_TRANSFORMERS : 0u);
-        if (loaders)
+        if (strict && group->format_refused && strict == group->refusal && !vllm)
+            audit_find(audit, FORMAT_WRONG, SEVERITY_ERROR, FOR_TRANSFORMERS, group->name, group->name, fix,
+                       "group '%s': %s: transformers refuses to load the model", group->name, strict);
+        else if (loaders)
             audit_find(audit, CONFIG_INVALID, SEVERITY_ERROR, loaders, group->name, group->name, fix,
                        "group '%s' is not valid, so the model does not load at all: %s", group->name,
                        strict ? strict : vllm);
@@ -86,21 +98,34 @@ static void top_level_check(struct audit *audit) {
     const json_t *groups = json_object_get(audit->inspection->quantization, "config_groups");
     if (config->refusal) {
         loader_refuses(audit, LOADER_TRANSFORMERS, "%s%s", "", config->refusal);
-        audit_find(audit, CONFIG_INVALID, SEVERITY_ERROR, FOR_TRANSFORMERS, "top", config_subject,
+        audit_find(audit, CONFIG_INVALID, SEVERITY_ERROR,
+                   FOR_TRANSFORMERS | (groups && !json_is_object(groups) ? FOR_VLLM : 0u), "top", config_subject,
                    "correct it, or let audit --fix write a config.json that describes the tensors",
                    "quantization_config is not valid, and transformers refuses to load the model: %s", config->refusal);
     }
-    if (ignore && !json_is_array(ignore)) {
-        loader_refuses(audit, LOADER_VLLM, "%s%s", "", "ignore is not a list");
-        audit_find(audit, CONFIG_INVALID, SEVERITY_ERROR, FOR_VLLM, "top", config_subject, "make `ignore` a list",
-                   "quantization_config is not valid, and vLLM refuses to load the model: ignore is not a list");
+    bool strings = json_is_array(ignore);
+    for (size_t i = 0; i < json_array_size(ignore); i++)
+        strings = strings && json_is_string(json_array_get(ignore, i));
+    if (ignore && !strings) {
+        loader_refuses(audit, LOADER_VLLM, "%s%s", "", "ignore is not a list of strings");
+        audit_find(
+            audit, CONFIG_INVALID, SEVERITY_ERROR, FOR_VLLM, "top", config_subject, "make `ignore` a list",
+            "quantization_config is not valid, and vLLM refuses to load the model: ignore is not a list of strings");
     }
     if (groups && !json_is_object(groups))
         loader_refuses(audit, LOADER_VLLM, "%s%s", "", "config_groups is not an object");
-    if (config->group_count == 0)
+    if (config->group_count == 0 && !config->refusal)
         audit_find(audit, CONFIG_INVALID, SEVERITY_ERROR, FOR_ALL, "no groups", config_subject,
                    "let audit --fix write the groups",
                    "quantization_config has no config_groups: every module is loaded unquantized");
+    const json_t *sparsity = json_object_get(audit->inspection->quantization, "sparsity_config");
+    if (json_array_size(json_object_get(sparsity, "targets")) > 0) {
+        loader_refuses(audit, LOADER_VLLM, "%s%s", "",
+                       "sparsity_config: vLLM does not support sparse weights any more");
+        audit_find(
+            audit, CONFIG_INVALID, SEVERITY_ERROR, FOR_VLLM, "sparsity", config_subject, "remove sparsity_config",
+            "sparsity_config names targets: vLLM does not support sparse weights any more and refuses the model");
+    }
     const struct quant_args *cache = &config->kv_cache;
     if (!cache->present)
         return;
@@ -137,26 +162,35 @@ static void status_check(struct audit *audit) {
                         : "transformers refuses to load the model");
 }
 
-/* The top level's format against the groups': readers go by the groups', tools and people by it. */
-static void formats_check(struct audit *audit) {
+/* FP8 weights without quantized activations are called either. */
+static bool same_format(const char *a, const char *b) {
+    static const char *const fp8[] = {"float-quantized", "naive-quantized"};
+    bool both =
+        (strcmp(a, fp8[0]) == 0 || strcmp(a, fp8[1]) == 0) && (strcmp(b, fp8[0]) == 0 || strcmp(b, fp8[1]) == 0);
+    return both || strcmp(a, b) == 0;
+}
+
+void audit_formats(struct audit *audit) {
     const struct quant_config *config = &audit->inspection->quant;
     const char *common = NULL;
     bool mixed = false, all_own = true;
+    if (findings_count(&audit->findings, SEVERITY_ERROR) > 0)
+        return; /* which format is right depends on them */
     for (size_t g = 0; g < config->group_count; g++) {
         const struct quant_group *group = &config->groups[g];
         const char *format = quant_group_format(group);
         all_own = all_own && group->format;
         mixed = mixed || (common && strcmp(common, format) != 0);
         common = format;
-        if (!group->format && (!config->format || strcmp(config->format, format) != 0))
+        if (!group->format && config->format && !same_format(config->format, format))
             audit_find(audit, GROUP_FORMAT_MISSING, SEVERITY_WARNING, FOR_ALL, group->name, group->name,
                        "give the group its own \"format\"",
                        "group '%s' has no format of its own, and the top level says %s: readers that do not guess take "
                        "its tensors for something else",
-                       group->name, config->format ? config->format : "nothing");
+                       group->name, config->format);
     }
     const char *expected = mixed ? "mixed-precision" : common;
-    if (expected && all_own && (!config->format || strcmp(config->format, expected) != 0))
+    if (expected && all_own && (!config->format || !same_format(config->format, expected)))
         audit_find(audit, FORMAT_WRONG, SEVERITY_WARNING, FOR_ALL, "top", config_subject,
                    "set the top-level \"format\" to what the groups say",
                    "the top-level format is %s, the groups make it %s: loaders that do not look at the groups' formats "
@@ -184,7 +218,13 @@ static void unknown_method(struct audit *audit) {
         return;
     }
     char name[MODULE_NAME_MAX];
-    if (quantized)
+    const json_t *given = json_object_get(inspection->config, "quantization_config");
+    if (given && !json_is_null(given))
+        audit_find(
+            audit, CONFIG_INVALID, SEVERITY_ERROR, FOR_ALL, "top", config_subject,
+            "let audit --fix write a quantization_config that describes the tensors",
+            "quantization_config is no object: loaders refuse the model, or take it for one that is not quantized");
+    else if (quantized)
         audit_find(audit, CONFIG_MISSING, SEVERITY_ERROR, FOR_ALL, "config", module_name_text(first, name),
                    "let audit --fix write a quantization_config that describes the tensors",
                    "the tensors are quantized (%s), but config.json has no quantization_config: loaders refuse the "
@@ -201,5 +241,4 @@ void audit_config(struct audit *audit) {
     top_level_check(audit);
     groups_check(audit);
     status_check(audit);
-    formats_check(audit);
 }

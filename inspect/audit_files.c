@@ -23,11 +23,22 @@ static const struct {
 
 static void problems_find(struct audit *audit) {
     const struct inspection *inspection = audit->inspection;
+    struct name_table twice = {0}; /* one of two copies is in the wrong shard, of course */
     for (size_t i = 0; i < inspection->problem_count; i++) {
         const struct file_problem *problem = &inspection->problems[i];
+        if (problem->kind == PROBLEM_TENSOR_DUPLICATE &&
+            !name_table_add(&twice, problem->subject, strlen(problem->subject), 0, NULL))
+            audit->findings.failed = true;
+    }
+    for (size_t i = 0; i < inspection->problem_count; i++) {
+        const struct file_problem *problem = &inspection->problems[i];
+        if (problem->kind == PROBLEM_INDEX_WRONG_SHARD &&
+            name_table_find(&twice, problem->subject, strlen(problem->subject)) != NAME_UNKNOWN)
+            continue;
         audit_find(audit, problem_kinds[problem->kind].id, problem_kinds[problem->kind].severity, FOR_ALL, "files",
                    problem->subject, problem_kinds[problem->kind].fix, "%s", problem->message);
     }
+    name_table_free(&twice);
 }
 
 static bool is_consolidated(const char *name) {
@@ -87,7 +98,7 @@ static void total_size_find(struct audit *audit) {
     if (!json_is_object(metadata))
         audit_find(audit, INDEX_INVALID, SEVERITY_ERROR, FOR_TRANSFORMERS, "metadata", "model.safetensors.index.json",
                    fix, "the index has no metadata object: transformers refuses it");
-    else if (!json_is_number(total) || json_number_value(total) != (double)sum)
+    else if (total && (!json_is_number(total) || json_number_value(total) != (double)sum))
         audit_find(audit, TOTAL_SIZE, SEVERITY_WARNING, FOR_ALL, "total", "model.safetensors.index.json", fix,
                    "metadata.total_size is %.0f, the tensors have %" PRIu64
                    " bytes: tools that plan memory or disk by it are misled",

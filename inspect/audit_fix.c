@@ -10,6 +10,7 @@
 
 #include "common/new_file.h"
 #include "common/scheme_config.h"
+#include "inspect/audit.h"
 
 static const char index_name[] = "model.safetensors.index.json";
 
@@ -68,7 +69,7 @@ static enum status schemes_collect(const struct inspection *inspection, struct s
     return STATUS_OK;
 }
 
-/* The old entries of `ignore` that touch no quantized module. */
+/* The old entries of `ignore` that say something and touch no quantized module. */
 static enum status ignore_keep(const struct inspection *inspection, const struct scheme_set *set, json_t *ignore,
                                struct error *error) {
     for (size_t i = 0; i < inspection->quant.ignore_count; i++) {
@@ -77,16 +78,18 @@ static enum status ignore_keep(const struct inspection *inspection, const struct
              touches = !is_regex && !strchr(entry, '.') && strcmp(entry, "lm_head") != 0;
         struct pattern *pattern = NULL;
         struct error why;
+        bool useful = ignore_is_conventional(entry) && (!is_regex || strncmp(entry, "re:.*", 5) == 0);
         if (is_regex && pattern_new(entry, &pattern, &why) != STATUS_OK)
             continue;
         for (size_t m = 0; m < set->count && !touches; m++) {
             bool matches = !is_regex && strcmp(entry, set->modules[m].name) == 0;
             if (is_regex && pattern_match(pattern, set->modules[m].name, &matches, &why) != STATUS_OK)
                 matches = true;
+            useful = useful || matches;
             touches = matches && set->modules[m].scheme != SCHEME_NONE;
         }
         pattern_free(pattern);
-        if (!touches && json_array_append_new(ignore, json_string(entry)) != 0)
+        if (!touches && useful && json_array_append_new(ignore, json_string(entry)) != 0)
             return error_set_memory(error);
     }
     return STATUS_OK;

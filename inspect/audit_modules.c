@@ -111,15 +111,12 @@ static void unresolved_find(struct subject *s, bool vllm, bool transformers) {
     bool by_runtime = res->runtime_target != NO_ENTRY || (s->layer && s->layer->resolution == RESOLVED_SCHEME);
     if (vllm && !by_runtime && by_checkpoint && !s->expert)
         audit_find(
-            audit, CHECKPOINT_NAMES_ONLY, SEVERITY_ERROR, FOR_VLLM, entry_text(r->targets, res->checkpoint_target),
-            s->name, write_targets,
+            audit, CHECKPOINT_NAMES_ONLY, SEVERITY_ERROR, FOR_VLLM, "names", s->name, write_targets,
             "the target '%s' matches the checkpoint's (Hugging Face) names only; vLLM calls this layer '%s', finds "
             "no scheme for it and refuses its tensors",
             entry_text(r->targets, res->checkpoint_target), s->layer ? s->layer->name : "?");
     else if (transformers && !by_checkpoint && by_runtime)
-        audit_find(audit, RUNTIME_NAMES_ONLY, SEVERITY_ERROR, FOR_TRANSFORMERS,
-                   entry_text(r->targets, res->runtime_target != NO_ENTRY ? res->runtime_target : s->layer->target),
-                   s->name, write_targets,
+        audit_find(audit, RUNTIME_NAMES_ONLY, SEVERITY_ERROR, FOR_TRANSFORMERS, "names", s->name, write_targets,
                    "the target '%s' matches vLLM's run-time names only; transformers has no scheme for this module and "
                    "makes its weight up",
                    entry_text(r->targets, res->runtime_target != NO_ENTRY ? res->runtime_target : s->layer->target));
@@ -145,22 +142,15 @@ static const char *fix_of(enum finding_id id) {
     }
 }
 
-/* Findings about a group are told once per group, findings about tensors once per kind of module. */
-static bool is_about_group(enum finding_id id) {
-    return id == BITS_MISMATCH || id == STRATEGY_MISMATCH || id == GROUP_SIZE || id == SCALE_DTYPE ||
-           id == FORMAT_WRONG || id == GROUP_FORMAT_MISSING || id == SCHEME_UNSUPPORTED;
-}
-
 static void issues_find(struct subject *s, enum loader loader, const struct quant_group *group, const struct fit *fit) {
     for (size_t i = 0; i < fit->issue_count; i++) {
         const struct issue *issue = &fit->issues[i];
         const char *effect = issue->outcome == OUTCOME_REFUSES ? "refuses to load it" : "loads it and computes garbage";
-        const char *cause = is_about_group(issue->id) ? group->name : s->kind;
         if (issue->id == COMPANION_EXTRA)
-            audit_find(s->audit, issue->id, SEVERITY_ERROR, 1u << loader, cause, s->name, fix_of(issue->id), "%s",
+            audit_find(s->audit, issue->id, SEVERITY_ERROR, 1u << loader, group->name, s->name, fix_of(issue->id), "%s",
                        issue->detail);
         else
-            audit_find(s->audit, issue->id, SEVERITY_ERROR, 1u << loader, cause, s->name, fix_of(issue->id),
+            audit_find(s->audit, issue->id, SEVERITY_ERROR, 1u << loader, group->name, s->name, fix_of(issue->id),
                        "%s: %s %s", issue->detail, loader_title(loader), effect);
         outcome_set(s, loader, issue->outcome, issue->detail);
     }
@@ -192,10 +182,20 @@ static void resolved_check(struct subject *s, enum loader loader, uint32_t group
     struct fit fit;
     fit_check(s->audit->inspection, s->module, group_at(s, group), loader, s->expert, &fit);
     s->predictions->by[loader].scheme = fit.scheme;
+    if (loader == LOADER_VLLM && !fit.scheme)
+        s->predictions->by[loader].resolution = RESOLVED_RAISES;
     if (fit.outcome == OUTCOME_AS_MEANT)
         return;
     bool second = res->second_target != NO_ENTRY;
     uint32_t second_group = second ? s->audit->resolutions.targets[res->second_target].group : (uint32_t)NO_ENTRY;
+    if (s->expert && s->module->format != s->audit->inspection->modules.items[s->layer->modules[0]].format) {
+        audit_find(s->audit, FUSED_GROUPS_DIFFER, SEVERITY_ERROR, 1u << loader, "experts", s->name,
+                   "store all routed experts of a layer in one format",
+                   "the routed experts of '%s' are stored in different formats: loaders read all of them in one",
+                   s->layer->name);
+        outcome_set(s, loader, fit.outcome, "other experts of the layer are stored in another format");
+        return;
+    }
     if (loader == LOADER_VLLM && s->layer && s->layer->fused && res->runtime_group != group &&
         fits(s, res->runtime_group, loader)) {
         audit_find(
@@ -246,6 +246,31 @@ static void quantized_check(struct subject *s) {
         two_groups_find(s, SEVERITY_WARNING, FOR_ALL);
 }
 
+/* Whether an `ignore` entry would cover the module if it were not for its start; told then. */
+static bool unanchored_ignore_find(struct subject *s, unsigned loaders) {
+    const struct resolutions *r = &s->audit->resolutions;
+    for (size_t i = 0; i < r->ignore_count; i++) {
+        const struct name_entry_text *entry = &r->ignores[i];
+        struct error why;
+        bool matches = false;
+        if (!entry->inside_names || entry->by_checkpoint_name || entry->by_runtime_name || !entry->anywhere ||
+            pattern_match(entry->anywhere, s->name, &matches, &why) != STATUS_OK || !matches)
+            continue;
+        audit_find(
+            s->audit, PATTERN_UNANCHORED, SEVERITY_ERROR, loaders, entry->text, entry->text,
+            "begin the pattern with re:.*",
+            "the `ignore` entry '%s' would match inside names, but loaders match from their start: a target then "
+            "matches modules whose weights are not quantized, and loaders make their scales up",
+            entry->text);
+        outcome_set(s, loaders & FOR_VLLM ? LOADER_VLLM : LOADER_TRANSFORMERS, OUTCOME_GARBAGE,
+                    "`ignore` should have covered it");
+        if (loaders & FOR_VLLM && loaders & FOR_TRANSFORMERS)
+            outcome_set(s, LOADER_TRANSFORMERS, OUTCOME_GARBAGE, "`ignore` should have covered it");
+        return true;
+    }
+    return false;
+}
+
 static void plain_check(struct subject *s) {
     const struct prediction *vllm = &s->predictions->by[LOADER_VLLM];
     const struct prediction *transformers = &s->predictions->by[LOADER_TRANSFORMERS];
@@ -269,6 +294,11 @@ static void plain_check(struct subject *s) {
                 group->name);
         }
     }
+    const char *why;
+    struct prediction *asked = &s->predictions->by[LOADER_VLLM];
+    if (vllm->resolution == RESOLVED_SCHEME)
+        asked->scheme = vllm_scheme(&s->audit->inspection->quant, group_at(s, vllm->group), s->expert, &why);
+    bool raises = vllm->resolution == RESOLVED_SCHEME && !asked->scheme;
     unsigned loaders = 0;
     uint32_t target = NO_ENTRY, group = NO_ENTRY;
     if (!s->expert && transformers->resolution == RESOLVED_SCHEME) {
@@ -281,7 +311,9 @@ static void plain_check(struct subject *s) {
         target = vllm->target;
         group = vllm->group;
     }
-    if (!loaders)
+    if (raises || (vllm->resolution == RESOLVED_SCHEME && s->layer->kind == LAYER_EMBEDDING))
+        asked->resolution = RESOLVED_RAISES;
+    if (!loaders || unanchored_ignore_find(s, loaders))
         return;
     bool scaled = module_scale(&s->audit->inspection->checkpoint, s->module) != NULL;
     for (enum loader loader = LOADER_VLLM; loader <= LOADER_TRANSFORMERS; loader++) {

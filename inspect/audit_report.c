@@ -165,8 +165,8 @@ static void findings_json(const struct findings *findings, struct text *out) {
                 separator = ", ";
             }
         text_printf(out, "], \"count\": %" PRIu64 ", \"subjects\": [", finding->count);
-        for (size_t s = 0; s < finding->subject_count; s++) {
-            text_append_string(out, s ? ", " : "");
+        for (size_t s = 1; s < finding->subject_count; s++) {
+            text_append_string(out, s > 1 ? ", " : "");
             text_append_json_ascii(out, finding->subjects[s]);
         }
         text_append_string(out, "]}");
@@ -247,7 +247,7 @@ void audit_json(const struct audit *audit, bool modules, struct text *out) {
 void audit_sarif(const struct audit *audit, struct text *out) {
     const struct findings *findings = &audit->findings;
     text_append_string(out, "{\"$schema\": \"https://json.schemastore.org/sarif-2.1.0.json\", \"version\": \"2.1.0\",\n"
-                            " \"runs\": [{\"tool\": {\"driver\": {\"name\": \"qstream audit\", \"version\": "
+                            " \"runs\": [{\"tool\": {\"driver\": {\"name\": \"qstream\", \"version\": "
                             "\"" QSTREAM_VERSION "\", \"rules\": [");
     for (enum finding_id id = 0; id < FINDING_IDS; id++) {
         text_printf(out, "%s\n  {\"id\": \"%s\", \"shortDescription\": {\"text\": ", id ? "," : "",
@@ -307,7 +307,7 @@ void audit_junit(const struct audit *audit, struct text *out) {
     for (enum finding_id id = 0; id < FINDING_IDS; id++) {
         bool failed = false;
         for (size_t i = 0; i < findings->count; i++)
-            failed = failed || (findings->items[i].id == id && findings->items[i].severity == SEVERITY_ERROR);
+            failed = failed || (findings->items[i].id == id && findings->items[i].severity >= audit->options.fail_on);
         failures += failed;
     }
     text_printf(out,
@@ -321,7 +321,7 @@ void audit_junit(const struct audit *audit, struct text *out) {
             const struct finding *finding = &findings->items[i];
             if (finding->id != id)
                 continue;
-            bool error = finding->severity == SEVERITY_ERROR;
+            bool error = finding->severity >= audit->options.fail_on;
             const char *element = error && !failed ? "failure" : "system-out";
             if (error && !failed)
                 text_printf(out, "\n<failure type=\"%s\" message=\"", severity_name(finding->severity));

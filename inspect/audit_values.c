@@ -59,6 +59,8 @@ static void fused_scales(struct audit *audit) {
         const struct layer *worst;
         double ratio;
         uint64_t count;
+        const struct layer *layers[SUBJECTS_MAX];
+        size_t kept;
     } kinds[8] = {0};
     size_t kind_count = 0;
     for (size_t i = 0; i < audit->resolutions.layer_count; i++) {
@@ -83,12 +85,14 @@ static void fused_scales(struct audit *audit) {
         if (k == kind_count)
             kinds[kind_count++].name = layer->fused->name;
         kinds[k].count++;
+        kinds[k].layers[kinds[k].kept] = layer;
+        kinds[k].kept += kinds[k].kept < SUBJECTS_MAX - 1;
         if (high / low > kinds[k].ratio) {
             kinds[k].ratio = high / low;
             kinds[k].worst = layer;
         }
     }
-    for (size_t k = 0; k < kind_count; k++)
+    for (size_t k = 0; k < kind_count; k++) {
         audit_find(
             audit, FUSED_SCALES_DIFFER, SEVERITY_NOTE, FOR_VLLM, kinds[k].name, kinds[k].worst->name,
             "nothing, or calibrate the parts with a common scale",
@@ -96,6 +100,46 @@ static void fused_scales(struct audit *audit) {
             " layers; vLLM requantizes them to the largest: at most a factor of %.3g here, which costs the part with "
             "the smallest scale up to %.2f bits of its range near zero",
             kinds[k].name, kinds[k].count, kinds[k].ratio, log2(kinds[k].ratio));
+        for (size_t i = 0; i < kinds[k].kept; i++)
+            if (kinds[k].layers[i] != kinds[k].worst)
+                finding_add(&audit->findings, FUSED_SCALES_DIFFER, SEVERITY_NOTE, FOR_VLLM, kinds[k].name,
+                            kinds[k].layers[i]->name, "", "");
+    }
+}
+
+/* ---- packed integers: the shape that the data tells ---- */
+
+static enum status packed_shapes(struct audit *audit, struct error *error) {
+    const struct inspection *inspection = audit->inspection;
+    for (size_t i = 0; i < inspection->modules.count; i++) {
+        const struct module *module = &inspection->modules.items[i];
+        const struct tensor *shape = module_part(&inspection->checkpoint, module, PART_SHAPE);
+        const struct tensor *packed = module_part(&inspection->checkpoint, module, PART_WEIGHT_PACKED);
+        uint32_t group = audit->modules[i].by[LOADER_VLLM].group;
+        int64_t extents[2];
+        if (module->format != STORED_INT_PACKED || !shape || !packed || group == NO_ENTRY || packed->info.rank != 2 ||
+            shape->info.dtype != DTYPE_I64 || shape->info.size != sizeof extents || audit_module_faulty(audit, i))
+            continue;
+        enum status status = checkpoint_read(&inspection->checkpoint, shape, 0, extents, sizeof extents, error);
+        if (status != STATUS_OK)
+            return status;
+        uint64_t words = packed->info.shape[1], bits = (uint64_t)inspection->quant.groups[group].weights.num_bits;
+        uint64_t columns = extents[1] > 0 && extents[1] < 1 << 30 ? (uint64_t)extents[1] : 0;
+        if ((columns * bits + 31) / 32 == words && extents[0] == (int64_t)packed->info.shape[0])
+            continue;
+        bool other_bits = false;
+        for (uint64_t other = 2; other <= 8; other++)
+            other_bits = other_bits ||
+                         (columns > 0 && columns * other == words * 32 && extents[0] == (int64_t)packed->info.shape[0]);
+        char name[MODULE_NAME_MAX];
+        audit_find(audit, other_bits ? BITS_MISMATCH : PACKED_WIDTH, SEVERITY_ERROR, FOR_ALL,
+                   inspection->quant.groups[group].name, module_name_text(module, name),
+                   "take config.json, or the tensor, from the source of this checkpoint",
+                   "weight_shape says [%" PRId64 ", %" PRId64 "], but weight_packed holds [%" PRIu64 ", %" PRIu64
+                   "] at %" PRIu64 " bits: loaders refuse it or unpack something else",
+                   extents[0], extents[1], packed->info.shape[0], bits ? words * 32 / bits : 0, bits);
+    }
+    return STATUS_OK;
 }
 
 enum status audit_values(struct audit *audit, struct error *error) {
@@ -108,7 +152,8 @@ enum status audit_values(struct audit *audit, struct error *error) {
     for (uint32_t i = 0; i < inspection->checkpoint.tensor_count; i++)
         if (inspection->statistics[i] && is_scale((enum part)inspection->modules.part_of[i]))
             scale_values(audit, i);
-    if (audit->predicted)
-        fused_scales(audit);
-    return STATUS_OK;
+    if (!audit->predicted)
+        return STATUS_OK;
+    fused_scales(audit);
+    return packed_shapes(audit, error);
 }

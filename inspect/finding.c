@@ -91,11 +91,16 @@ const struct finding_kind *finding_kind(enum finding_id id) { return &kinds[id];
 
 static void subject_add(struct findings *findings, struct finding *finding, const char *subject) {
     size_t kept = finding->subject_count;
-    if (kept > 0 && strcmp(finding->subjects[kept - 1], subject) == 0)
+    const char *last = finding->last ? finding->last : kept > 0 ? finding->subjects[kept - 1] : "";
+    if (kept > 0 && strcmp(last, subject) == 0)
         return;
     finding->count++;
-    if (kept == SUBJECTS_MAX)
+    if (kept == SUBJECTS_MAX) {
+        free(finding->last);
+        finding->last = strdup(subject);
+        findings->failed = findings->failed || !finding->last;
         return;
+    }
     finding->subjects[kept] = strdup(subject);
     findings->failed = findings->failed || !finding->subjects[kept];
     finding->subject_count += finding->subjects[kept] != NULL;
@@ -142,6 +147,7 @@ void findings_free(struct findings *findings) {
         struct finding *finding = &findings->items[i];
         for (size_t s = 0; s < finding->subject_count; s++)
             free(finding->subjects[s]);
+        free(finding->last);
         free(finding->cause);
         free(finding->message);
         free(finding->fix);

@@ -103,11 +103,12 @@ struct finding {
     enum finding_id id;
     enum severity severity;
     unsigned loaders; /* bits 1 << enum loader: for whom */
-    char *cause;      /* findings of one id and cause are one */
+    char *cause;      /* the id's number, a blank, the cause: findings of one id and cause are one */
     char *message;    /* what a user will see */
     char *fix;        /* what to do */
     char *subjects[SUBJECTS_MAX];
     size_t subject_count; /* of those kept */
+    char *last;           /* the last subject, where it is not kept; NULL */
     uint64_t count;
 };
 

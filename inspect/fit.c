@@ -51,6 +51,11 @@ static bool is_mx(const struct quant_args *args, int bits) {
            args->group_size == 32 && args->symmetric;
 }
 
+static bool is_fp8_dynamic(const struct quant_args *inputs) {
+    return inputs && inputs->type == NUMBER_FLOAT && inputs->num_bits == 8 && inputs->dynamic && inputs->symmetric &&
+           (inputs->strategy == STRATEGY_TOKEN || inputs->strategy == STRATEGY_GROUP);
+}
+
 static bool is_fp8_weight(const struct quant_args *args) {
     bool strategy =
         args->strategy == STRATEGY_TENSOR || args->strategy == STRATEGY_CHANNEL || args->strategy == STRATEGY_BLOCK;
@@ -87,7 +92,63 @@ static const char *vllm_int_scheme(const struct quant_args *weights, const struc
     return NULL;
 }
 
-const char *vllm_scheme(const struct quant_config *config, const struct quant_group *group, const char **why) {
+static bool is_w4a8_fp8(const struct quant_args *weights, const struct quant_args *inputs) {
+    return inputs && weights->type == NUMBER_INT && weights->num_bits == 4 && weights->strategy == STRATEGY_GROUP &&
+           weights->symmetric && !weights->dynamic && inputs->type == NUMBER_FLOAT && inputs->num_bits == 8 &&
+           inputs->strategy == STRATEGY_TOKEN && inputs->dynamic && inputs->symmetric;
+}
+
+static bool is_fp8_inputs(const struct quant_args *inputs) {
+    return inputs && inputs->type == NUMBER_FLOAT &&
+           (inputs->dynamic || (inputs->symmetric && inputs->strategy == STRATEGY_TENSOR));
+}
+
+/* get_moe_method, and what the constructors assert. */
+static const char *vllm_expert_scheme(const struct quant_config *config, const struct quant_group *group,
+                                      const char **why) {
+    const struct quant_args *weights = &group->weights;
+    const struct quant_args *inputs = group->inputs.present && !group->inputs.empty ? &group->inputs : NULL;
+    const char *format = group->format ? group->format : config->format;
+    bool wide = weights->strategy == STRATEGY_CHANNEL || weights->strategy == STRATEGY_GROUP;
+    *why = "vLLM has no method for routed experts of these arguments";
+    if (is_mx(weights, 4))
+        return is_fp8_dynamic(inputs) && !weights->dynamic ? "CompressedTensorsW4A8Mxfp4MoEMethod"
+                                                           : "CompressedTensorsW4A4Mxfp4MoEMethod";
+    if (is_mx(weights, 8) && strcmp(weights->scale_dtype, "uint8") == 0)
+        return "CompressedTensorsW8A8Mxfp8MoEMethod";
+    if (wide && !inputs && !weights->dynamic)
+        return format && strcmp(format, "pack-quantized") == 0 && weights->num_bits >= 2 && weights->num_bits <= 8
+                   ? "CompressedTensorsWNA16MoEMethod"
+                   : NULL;
+    if (is_nvfp4(weights))
+        return !inputs || is_nvfp4(inputs) ? "CompressedTensorsW4A4Nvfp4MoEMethod" : NULL;
+    if (is_fp8_weight(weights) && is_fp8_inputs(inputs)) {
+        bool per_tensor = weights->strategy == STRATEGY_TENSOR && inputs->strategy == STRATEGY_TENSOR;
+        bool per_channel = weights->strategy == STRATEGY_CHANNEL && inputs->strategy == STRATEGY_TOKEN;
+        bool fits = per_tensor || (per_channel && inputs->dynamic) || weights->strategy == STRATEGY_BLOCK;
+        *why =
+            "vLLM asserts that experts in FP8 are per tensor with activations per tensor, per channel with activations "
+            "per token, or in blocks";
+        return fits ? "CompressedTensorsW8A8Fp8MoEMethod" : NULL;
+    }
+    if (!inputs)
+        return NULL;
+    bool token = inputs->strategy == STRATEGY_TOKEN && inputs->dynamic;
+    if (weights->num_bits == 8 && inputs->num_bits == 8 && weights->symmetric && !weights->dynamic && token &&
+        weights->strategy == STRATEGY_CHANNEL)
+        return "CompressedTensorsW8A8Int8MoEMethod";
+    if (is_w4a8_fp8(weights, inputs))
+        return weights->group_size == 128 ? "CompressedTensorsW4A8Fp8MoEMethod" : NULL;
+    if (weights->type == NUMBER_INT && inputs->type == NUMBER_INT && weights->num_bits == 4 && inputs->num_bits == 8 &&
+        wide && token && weights->symmetric && !weights->dynamic)
+        return "CompressedTensorsW4A8Int8MoEMethod";
+    return NULL;
+}
+
+const char *vllm_scheme(const struct quant_config *config, const struct quant_group *group, bool expert,
+                        const char **why) {
+    if (expert)
+        return vllm_expert_scheme(config, group, why);
     const struct quant_args *weights = &group->weights;
     const struct quant_args *inputs = group->inputs.present && !group->inputs.empty ? &group->inputs : NULL;
     const char *format = group->format ? group->format : config->format;
@@ -100,13 +161,15 @@ const char *vllm_scheme(const struct quant_config *config, const struct quant_gr
         return "CompressedTensorsW4A4Fp4";
     }
     if (is_mx(weights, 4)) {
-        bool fp8_inputs = inputs && inputs->type == NUMBER_FLOAT && inputs->num_bits == 8 && inputs->dynamic &&
-                          inputs->symmetric && !weights->dynamic &&
-                          (inputs->strategy == STRATEGY_TOKEN || inputs->strategy == STRATEGY_GROUP);
-        return fp8_inputs ? "CompressedTensorsW4A8Mxfp4" : "CompressedTensorsW4A4Mxfp4";
+        return is_fp8_dynamic(inputs) && !weights->dynamic ? "CompressedTensorsW4A8Mxfp4"
+                                                           : "CompressedTensorsW4A4Mxfp4";
     }
     if (is_mx(weights, 8) && strcmp(weights->scale_dtype, "uint8") == 0)
         return "CompressedTensorsW8A8Mxfp8";
+    if (is_w4a8_fp8(weights, inputs)) {
+        *why = "vLLM wants groups of 128 here, and a GPU of capability 9.0";
+        return weights->group_size == 128 ? "CompressedTensorsW4A8Fp8" : NULL;
+    }
     const char *scheme = vllm_int_scheme(weights, inputs, &group->outputs, format, why);
     if (scheme)
         return scheme;
@@ -117,8 +180,7 @@ const char *vllm_scheme(const struct quant_config *config, const struct quant_gr
     }
     if (is_fp8_weight(weights)) {
         bool dynamic = inputs && inputs->dynamic;
-        bool fits = inputs && inputs->type == NUMBER_FLOAT &&
-                    (dynamic || (inputs->symmetric && inputs->strategy == STRATEGY_TENSOR));
+        bool fits = is_fp8_inputs(inputs);
         if (fits && weights->strategy == STRATEGY_BLOCK && !dynamic) {
             *why = "vLLM asserts that activations are dynamic where weights are quantized in blocks";
             return NULL;
@@ -201,7 +263,7 @@ static enum stored_format format_stored(const struct quant_group *group) {
             return STORED_INT8;
         return weights->strategy == STRATEGY_CHANNEL ? STORED_FP8_CHANNEL
                : weights->strategy == STRATEGY_BLOCK ? STORED_FP8_BLOCK
-               : weights->strategy == STRATEGY_GROUP ? STORED_OTHER
+               : weights->strategy == STRATEGY_GROUP ? STORED_FP8_BLOCK
                                                      : STORED_FP8_TENSOR;
     }
     return STORED_OTHER;
@@ -248,6 +310,49 @@ static const struct tensor_info *part_of(const struct context *c, enum part part
     return tensor ? &tensor->info : NULL;
 }
 
+/* Bits per packed integer, by the width that weight_shape tells; 0 when it does not. A few bytes are read for it. */
+static uint64_t stored_bits(const struct context *c, const struct tensor_info *packed) {
+    const struct tensor *shape = module_part(&c->inspection->checkpoint, c->module, PART_SHAPE);
+    int64_t extents[2];
+    uint64_t words = packed->shape[packed->rank - 1] * 32;
+    if (!shape || shape->info.dtype != DTYPE_I64 || shape->info.size != sizeof extents ||
+        checkpoint_read(&c->inspection->checkpoint, shape, 0, extents, sizeof extents, NULL) != STATUS_OK)
+        return 0;
+    for (uint64_t bits = 2; bits <= 8; bits++)
+        if (extents[1] > 0 && extents[1] < INT32_MAX && (uint64_t)extents[1] * bits <= words &&
+            (uint64_t)extents[1] * bits + 31 >= words)
+            return bits;
+    return 0;
+}
+
+/* Packed integers: the width of the scales against strategy and group_size. */
+static bool packed_args_check(const struct context *c) {
+    const struct quant_args *weights = &c->group->weights;
+    const struct tensor_info *packed = part_of(c, PART_WEIGHT_PACKED), *scale = part_of(c, PART_SCALE);
+    if (!packed || !scale || packed->rank == 0 || scale->rank == 0 || weights->num_bits < 1)
+        return true;
+    uint64_t scales = scale->shape[scale->rank - 1],
+             columns = packed->shape[packed->rank - 1] * 32 / (uint64_t)weights->num_bits;
+    if ((scales == 1) != (weights->strategy == STRATEGY_CHANNEL) && columns > (uint64_t)weights->group_size) {
+        issue_add(c->fit, STRATEGY_MISMATCH, OUTCOME_REFUSES, "group '%s' says strategy %s, the scales are those of %s",
+                  c->group->name, strategy_name(weights->strategy), scales == 1 ? "channel" : "group");
+        return false;
+    }
+    uint64_t width = scales * (uint64_t)weights->group_size, bits = stored_bits(c, packed);
+    if (bits > 0 && bits != (uint64_t)weights->num_bits) {
+        issue_add(c->fit, BITS_MISMATCH, OUTCOME_REFUSES, "group '%s' says %lld bits, the tensors have %llu",
+                  c->group->name, (long long)weights->num_bits, (unsigned long long)bits);
+        return false;
+    }
+    if (weights->strategy == STRATEGY_GROUP && width != columns) {
+        issue_add(c->fit, GROUP_SIZE, OUTCOME_REFUSES,
+                  "group '%s' says group_size %lld, the scales are for %llu columns each", c->group->name,
+                  (long long)weights->group_size, (unsigned long long)(scales ? columns / scales : 0));
+        return false;
+    }
+    return true;
+}
+
 /* The arguments against what the tensors are, for a loader that goes by arguments. True when they agree. */
 static bool args_check(const struct context *c) {
     const struct quant_args *weights = &c->group->weights;
@@ -262,6 +367,12 @@ static bool args_check(const struct context *c) {
                   stored_name);
         return false;
     }
+    if (stored == STORED_FP8_UNSCALED)
+        return true;
+    bool rows_of_groups = stored == STORED_FP8_BLOCK && c->module->block_rows == 1 &&
+                          weights->strategy == STRATEGY_GROUP && weights->group_size == c->module->block_columns;
+    if (rows_of_groups)
+        return true;
     bool same_strategy =
         weights->strategy == stored_strategy(stored) || stored == STORED_INT8 ||
         (stored == STORED_INT_PACKED && (weights->strategy == STRATEGY_CHANNEL || weights->strategy == STRATEGY_GROUP));
@@ -276,6 +387,8 @@ static bool args_check(const struct context *c) {
                   c->group->name, (long long)weights->group_size, stored_name, (long long)size);
         return false;
     }
+    if (stored == STORED_INT_PACKED && !packed_args_check(c))
+        return false;
     if (stored == STORED_FP8_BLOCK &&
         (weights->block_rows != c->module->block_rows || weights->block_columns != c->module->block_columns)) {
         const struct tensor_info *scale = part_of(c, PART_SCALE);
@@ -284,7 +397,9 @@ static bool args_check(const struct context *c) {
             (c->module->columns + (uint64_t)weights->block_columns - 1) / (uint64_t)weights->block_columns;
         if (!scale || scale->rank < 2 || scale->shape[scale->rank - 2] != rows ||
             scale->shape[scale->rank - 1] != columns) {
-            issue_add(c->fit, GROUP_SIZE, OUTCOME_REFUSES,
+            bool whole = (c->module->block_rows & (c->module->block_rows - 1)) == 0 &&
+                         (c->module->block_columns & (c->module->block_columns - 1)) == 0;
+            issue_add(c->fit, whole ? GROUP_SIZE : SCALE_SHAPE, OUTCOME_REFUSES,
                       "group '%s' says blocks of [%lld, %lld], the scales are one per [%u, %u]", c->group->name,
                       (long long)weights->block_rows, (long long)weights->block_columns, c->module->block_rows,
                       c->module->block_columns);
@@ -296,16 +411,6 @@ static bool args_check(const struct context *c) {
 
 static bool is_float_dtype(enum dtype dtype) {
     return dtype == DTYPE_F32 || dtype == DTYPE_BF16 || dtype == DTYPE_F16 || dtype == DTYPE_F64;
-}
-
-/* Whether `width` is a size that other matrices of the checkpoint have, as rows or columns. */
-static bool width_is_known(const struct context *c, uint64_t width) {
-    for (size_t i = 0; i < c->inspection->modules.count; i++) {
-        const struct module *other = &c->inspection->modules.items[i];
-        if (other != c->module && other->format == STORED_PLAIN && (other->columns == width || other->rows == width))
-            return true;
-    }
-    return false;
 }
 
 static void dtype_check(const struct context *c, const struct tensor_info *info, bool good, const char *wanted) {
@@ -339,7 +444,7 @@ static void scale_shape_check(const struct context *c, const struct tensor_info 
                       "its weight_scale has the shape %s, a scale per tensor is [1]", shape);
         break;
     case STORED_FP8_CHANNEL:
-        if (scale->rank != 2)
+        if (scale->rank != 2 || rows != module->rows)
             issue_add(c->fit, SCALE_SHAPE, OUTCOME_REFUSES,
                       "its weight_scale has the shape %s, scales per channel are [%llu, 1]", shape,
                       (unsigned long long)module->rows);
@@ -349,18 +454,22 @@ static void scale_shape_check(const struct context *c, const struct tensor_info 
     case STORED_NVFP4: {
         uint64_t size = module->format == STORED_NVFP4 ? 16 : 32;
         uint64_t wanted = (module->columns + size - 1) / size;
-        if (rows == module->rows && columns == wanted && scale->rank >= 2)
+        if (rows == module->rows && columns == wanted && scale->rank >= 2 && module->columns % size == 0)
             break;
-        bool narrow = rows == module->rows && columns != wanted && module->format != STORED_MXFP8 &&
-                      width_is_known(c, columns * size) && !width_is_known(c, module->columns);
-        if (narrow)
-            issue_add(c->fit, PACKED_WIDTH, OUTCOME_REFUSES,
-                      "its weight_packed holds %llu columns, its scales are those of %llu",
-                      (unsigned long long)module->columns, (unsigned long long)(columns * size));
-        else
+        uint64_t implied = columns > 0 && module->columns % columns == 0 ? module->columns / columns : 0;
+        if (rows != module->rows || scale->rank < 2)
             issue_add(c->fit, SCALE_SHAPE, OUTCOME_REFUSES, "its weight_scale has the shape %s, %s has [%llu, %llu]",
                       shape, stored_format_name(module->format), (unsigned long long)module->rows,
                       (unsigned long long)wanted);
+        else if (implied > 0 && (implied & (implied - 1)) == 0)
+            issue_add(c->fit, GROUP_SIZE, OUTCOME_REFUSES,
+                      "its weight_scale has one scale per %llu columns, %s has one per %llu",
+                      (unsigned long long)implied, stored_format_name(module->format), (unsigned long long)size);
+        else
+            issue_add(c->fit, PACKED_WIDTH, OUTCOME_REFUSES,
+                      "its weight holds %llu columns, its %llu scales a row are for %llu",
+                      (unsigned long long)module->columns, (unsigned long long)columns,
+                      (unsigned long long)(columns * size));
         break;
     }
     default:
@@ -470,7 +579,7 @@ static bool odd_weight(const struct context *c) {
 static void vllm_check(const struct context *c) {
     const struct quant_config *config = &c->inspection->quant;
     const char *why, *format = c->group->format ? c->group->format : config->format;
-    c->fit->scheme = vllm_scheme(config, c->group, &why);
+    c->fit->scheme = vllm_scheme(config, c->group, c->expert, &why);
     if (!args_check(c))
         return;
     if (!c->fit->scheme && c->module->format == STORED_MXFP8) {
@@ -479,19 +588,16 @@ static void vllm_check(const struct context *c) {
         return;
     }
     if (!c->fit->scheme && is_fp8_weight(&c->group->weights) && !quantizes_activations(format) && !c->expert) {
-        issue_add(c->fit, c->group->format ? FORMAT_WRONG : GROUP_FORMAT_MISSING, OUTCOME_REFUSES,
-                  "group '%s' has %s%s%s: %s", c->group->name,
-                  c->group->format ? "the format " : "no format of its own, and the top level says ",
+        bool missing = !c->group->format && (!format || strcmp(format, "mixed-precision") == 0);
+        issue_add(c->fit, missing ? GROUP_FORMAT_MISSING : FORMAT_WRONG, OUTCOME_REFUSES, "group '%s' has %s%s%s: %s",
+                  c->group->name, c->group->format ? "the format " : "no format of its own, and the top level says ",
                   format ? format : "nothing", "", why);
         return;
     }
-    if (!c->fit->scheme && !(c->expert && is_fp8_weight(&c->group->weights))) {
+    if (!c->fit->scheme) {
         issue_add(c->fit, SCHEME_UNSUPPORTED, OUTCOME_REFUSES, "group '%s': %s", c->group->name, why);
         return;
     }
-    if (c->expert && c->module->format == STORED_FP8_TENSOR && c->group->inputs.dynamic)
-        issue_add(c->fit, SCHEME_UNSUPPORTED, OUTCOME_REFUSES,
-                  "vLLM asserts that experts with a scale per tensor have static activations");
     weight_check(c);
     scale_check(c);
     companions_check(c);
@@ -553,7 +659,7 @@ void fit_check(const struct inspection *inspection, const struct module *module,
     struct context context = {inspection, module, group, loader, expert, fit};
     const char *why;
     if (odd_weight(&context)) {
-        fit->scheme = loader == LOADER_VLLM ? vllm_scheme(&inspection->quant, group, &why) : NULL;
+        fit->scheme = loader == LOADER_VLLM ? vllm_scheme(&inspection->quant, group, expert, &why) : NULL;
         return;
     }
     if (loader == LOADER_VLLM)

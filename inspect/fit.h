@@ -42,8 +42,9 @@ struct fit {
 void fit_check(const struct inspection *inspection, const struct module *module, const struct quant_group *group,
                enum loader loader, bool expert, struct fit *fit);
 
-/* The class that vLLM would use for a linear layer of this group, or NULL and why. */
-const char *vllm_scheme(const struct quant_config *config, const struct quant_group *group, const char **why);
+/* The class that vLLM would use for a linear layer, or routed experts, of this group, or NULL and why. */
+const char *vllm_scheme(const struct quant_config *config, const struct quant_group *group, bool expert,
+                        const char **why);
 
 /* The format of tensors that a group's arguments describe, its format left aside; STORED_OTHER when none is known. */
 enum stored_format args_stored_format(const struct quant_args *weights);

@@ -202,6 +202,8 @@ static const char *class_of(const struct module *module, const char *leaf, const
         return strcmp(fused->name, "qkv_proj") == 0 ? "QKVParallelLinear" : "MergedColumnParallelLinear";
     if (module->role == ROLE_HEAD)
         return "ParallelLMHead";
+    if (module->role == ROLE_EMBEDDING)
+        return "VocabParallelEmbedding";
     if (module->role == ROLE_ROUTER)
         return "GateLinear";
     return leaf_is_one_of(leaf, row) ? "RowParallelLinear" : "ColumnParallelLinear";
@@ -217,6 +219,12 @@ static size_t experts_prefix(const char *name) {
     return digits > 0 && number[digits] == '.' ? (size_t)(number - 1 - name) : 0;
 }
 
+/* Most models build their embedding without a quantization config. */
+static bool asks_embedding(const char *architecture) {
+    return architecture &&
+           (strcmp(architecture, "Qwen2MoeForCausalLM") == 0 || strcmp(architecture, "Qwen3MoeForCausalLM") == 0);
+}
+
 /* The layer that a module is loaded into; `runtime` is its own run-time name and is changed to the layer's. */
 static enum status layer_of(const struct inspection *inspection, struct resolutions *r, uint32_t number,
                             struct text *runtime, struct error *error) {
@@ -225,8 +233,11 @@ static enum status layer_of(const struct inspection *inspection, struct resoluti
     const struct fused_layer *fused = NULL;
     enum layer_kind kind = module->role == ROLE_HEAD ? LAYER_HEAD : LAYER_LINEAR;
     size_t part = 0, experts = experts_prefix(runtime->bytes);
-    if (module->role == ROLE_EMBEDDING || strstr(runtime->bytes, "patch_merger"))
+    bool embedding = module->role == ROLE_EMBEDDING;
+    if ((embedding && !asks_embedding(inspection->architecture)) || strstr(runtime->bytes, "patch_merger"))
         return STATUS_OK; /* not asked about */
+    if (embedding)
+        kind = LAYER_EMBEDDING;
     if (experts > 0) {
         kind = LAYER_EXPERTS;
         runtime->length = experts;
@@ -340,7 +351,12 @@ static uint32_t vllm_target(struct resolutions *r, const char *name, const char 
             return i;
         }
     }
-    return NO_ENTRY;
+    /* get_moe_method adds the target Linear for routed experts, behind all others */
+    uint32_t linear = name_table_find(&list->plain, "Linear", strlen("Linear"));
+    if (strcmp(class_name, "RoutedExperts") != 0 || linear == NAME_UNKNOWN)
+        return NO_ENTRY;
+    *by_class = true;
+    return linear;
 }
 
 static void layer_resolve(struct resolutions *r, struct layer *layer, struct text *scratch) {

@@ -48,7 +48,7 @@ struct entry_list {
 };
 
 /* A run-time layer of vLLM. */
-enum layer_kind { LAYER_LINEAR, LAYER_HEAD, LAYER_EXPERTS, LAYER_NOT_ASKED };
+enum layer_kind { LAYER_LINEAR, LAYER_HEAD, LAYER_EMBEDDING, LAYER_EXPERTS };
 enum resolution { RESOLVED_SCHEME, RESOLVED_PLAIN, RESOLVED_RAISES };
 
 struct layer {

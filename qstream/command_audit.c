@@ -40,7 +40,6 @@ static const char usage[] =
 struct arguments {
     const char *model, *fix, *sarif, *junit, *html;
     struct audit_options audit;
-    enum severity fail_on;
     bool force, json, modules;
 };
 
@@ -65,7 +64,7 @@ static enum status option_parse(int option, const char *value, struct arguments 
     case 'f':
         for (enum severity severity = 0; severity < SEVERITIES; severity++)
             if (strcmp(value, severity_name(severity)) == 0) {
-                arguments->fail_on = severity;
+                arguments->audit.fail_on = severity;
                 return STATUS_OK;
             }
         return error_set(error, STATUS_USAGE, "--fail-on takes error, warning or note, not '%s'", value);
@@ -126,8 +125,8 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         {"jobs", required_argument, NULL, 'j'},    {"quiet", no_argument, NULL, 'q'},
         {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
     };
-    *arguments = (struct arguments){.fail_on = SEVERITY_ERROR,
-                                    .audit = {.loaders = FOR_VLLM | FOR_TRANSFORMERS, .jobs = processor_count()}};
+    *arguments = (struct arguments){
+        .audit = {.fail_on = SEVERITY_ERROR, .loaders = FOR_VLLM | FOR_TRANSFORMERS, .jobs = processor_count()}};
     *help = false;
     int option;
     opterr = 0;
@@ -215,7 +214,8 @@ int command_audit(int argc, char **argv) {
     status = inspection_open(arguments.model, &inspection, &error);
     if (status == STATUS_OK)
         status = audit_run(&inspection, &arguments.audit, &audit, &error);
-    if (status == STATUS_OK && arguments.fix)
+    if (status == STATUS_OK && arguments.fix &&
+        findings_count(&audit.findings, SEVERITY_ERROR) + findings_count(&audit.findings, SEVERITY_WARNING) > 0)
         status = audit_fix(&inspection, arguments.fix, arguments.force, &error);
     if (status == STATUS_OK)
         status = report_write(arguments.sarif, audit_sarif, &audit, &error);
@@ -227,7 +227,7 @@ int command_audit(int argc, char **argv) {
         status = result_print(&arguments, &audit, &error);
     int code = status == STATUS_OK ? STATUS_OK : command_fail(status, &error);
     if (status == STATUS_OK)
-        for (enum severity severity = arguments.fail_on; severity < SEVERITIES; severity++)
+        for (enum severity severity = arguments.audit.fail_on; severity < SEVERITIES; severity++)
             if (findings_count(&audit.findings, severity) > 0)
                 code = STATUS_CHECK_FAILED;
     audit_free(&audit);

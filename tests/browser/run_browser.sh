@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Makes small checkpoints, has build/qstream write their HTML reports, and has check_page.py use these and made-up ones
+# in a headless Chromium. Prints TAP. QSTREAM names another binary.
+set -uo pipefail
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$repo" || exit 1
+qstream=${QSTREAM:-build/qstream}
+python=build/venv/bin/python
+work=build/test/browser
+
+bail() {
+    echo "Bail out! $1"
+    exit 1
+}
+
+# report NAME COMMAND OPTIONS...: work/NAME.html from the checkpoint work/NAME
+reports=()
+report() {
+    local name=$1 command=$2 file=$work/$1-$2.html
+    shift 2
+    "$qstream" "$command" "$work/$name" "$@" --quiet --html "$file" >/dev/null || bail "qstream $command $name failed"
+    reports+=("$file")
+}
+
+# checkpoint NAME RECIPE OPTIONS...: a checkpoint and what quantize makes of it, NAME-mxfp4
+checkpoint() {
+    local name=$1 recipe=$2
+    shift 2
+    rm -rf "${work:?}/$name" "$work/$name-mxfp4"
+    "$python" tests/models/make_checkpoint.py --out "$work/$name" "$@" >&2 || bail "$name cannot be made"
+    "$qstream" quantize "$work/$name" "$work/$name-mxfp4" --recipe "configs/$recipe.json" --quiet >&2 ||
+        bail "$name cannot be quantized"
+}
+
+[ -x "$qstream" ] || bail "$qstream is missing: run make"
+tests/models/venv.sh || bail "the Python environment cannot be made"
+mkdir -p "$work"
+
+checkpoint mistral mistral-medium-3.5-mxfp4 --layers 3 --shards 3 --split-scales --outliers --zeros
+checkpoint qwen qwen3-moe-mxfp4 --arch qwen3_moe --layout fp8-block
+report mistral inspect
+report mistral-mxfp4 inspect --stats
+report mistral-mxfp4 audit --fail-on error
+report qwen inspect --stats
+report qwen-mxfp4 audit --fail-on error
+
+"$python" tests/browser/check_page.py "${reports[@]}"
