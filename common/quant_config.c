@@ -136,6 +136,25 @@ static void strategy_read(const json_t *value, struct quant_args *args, bool *gi
     REFUSE(args, "strategy %s is none of compressed-tensors'", value_text(value, text));
 }
 
+/* What 0.17 takes for block_structure: two integers of any size, or integers with an x between them. */
+static bool is_lenient_block(const json_t *value) {
+    const char *text = json_string_value(value);
+    if (!text)
+        return json_array_size(value) == 2 && json_is_integer(json_array_get(value, 0)) &&
+               json_is_integer(json_array_get(value, 1));
+    for (;;) {
+        char *end;
+        strtol(text, &end, 10);
+        if (end == text)
+            return false;
+        text = end + strspn(end, " \t\r\n");
+        if (!*text)
+            return true;
+        if (*text++ != 'x')
+            return false;
+    }
+}
+
 static void block_structure_read(const json_t *value, struct quant_args *args) {
     char text[48];
     if (!value || json_is_null(value))
@@ -153,9 +172,7 @@ static void block_structure_read(const json_t *value, struct quant_args *args) {
         args->block_columns = json_integer_value(json_array_get(value, 1));
     }
     if (args->block_rows <= 0 || args->block_columns <= 0) {
-        args->lenient = !args->refusal && args->block_rows <= 0 && json_is_array(value) &&
-                        json_array_size(value) == 2 && json_is_integer(json_array_get(value, 0)) &&
-                        json_is_integer(json_array_get(value, 1));
+        args->lenient = !args->refusal && is_lenient_block(value);
         REFUSE(args, "block_structure %s is not [rows, columns]", value_text(value, text));
     }
 }
@@ -192,7 +209,10 @@ static void actorder_read(const json_t *value, struct quant_args *args) {
         return;
     const char *word = json_is_string(value) ? json_string_value(value) : "";
     if (strcmp(word, "weight") != 0 && strcmp(word, "static") != 0) {
-        args->lenient = !args->refusal && (strcasecmp(word, "weight") == 0 || strcasecmp(word, "static") == 0);
+        bool first = !args->refusal;
+        args->lenient = first && (strcasecmp(word, "weight") == 0 || strcasecmp(word, "static") == 0);
+        args->ordered =
+            first && (strcasecmp(word, "group") == 0 || strcasecmp(word, "dynamic") == 0 || json_is_true(value));
         REFUSE(args, "actorder %s is not supported any more", value_text(value, text));
     }
 }
@@ -222,6 +242,7 @@ static void args_relations(struct quant_args *args, bool strategy_given, bool gr
     bool known_float = args->num_bits == 4 || args->num_bits == 6 || args->num_bits == 8;
     if (args->type == NUMBER_FLOAT && !known_float && !zero_point_given)
         REFUSE(args, "there is no float of %lld bits", (long long)args->num_bits);
+    args->ordered = args->ordered && grouped;
     args->strict = args->type == NUMBER_FLOAT && args->num_bits == 6 && !zero_point_given;
     if (args->group_size < 0)
         args->group_size = 0;

@@ -46,6 +46,7 @@ struct quant_args {
     char scale_dtype[32]; /* without "torch."; empty: none */
     char *refusal;        /* why compressed-tensors does not accept these; NULL when it does */
     bool lenient;         /* 0.17, which vLLM 0.33 comes with, accepts them nevertheless */
+    bool ordered;         /* 0.17 accepts them for activations, not for weights (actorder group) */
     bool strict;          /* 0.17 does not accept them, 0.20 does */
 };
 

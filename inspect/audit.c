@@ -96,7 +96,8 @@ enum status audit_run(struct inspection *inspection, const struct audit_options 
     if (audit->predicted) {
         unsigned loaders = audit->findings.loaders;
         audit_patterns(audit);
-        if (audit->config_error[LOADER_VLLM] || audit->config_error[LOADER_TRANSFORMERS])
+        bool invalid = audit->config_error[LOADER_VLLM] || audit->config_error[LOADER_TRANSFORMERS];
+        if (invalid)
             audit->findings.loaders = 0; /* what follows from it is no finding of its own */
         status = audit_modules(audit, error);
         audit_entries(audit);

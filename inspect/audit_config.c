@@ -15,10 +15,10 @@ static void loader_refuses(struct audit *audit, enum loader loader, const char *
 }
 
 /* Why the compressed-tensors that comes with vLLM does not accept arguments; NULL: it does. */
-static const char *args_refusal(const struct quant_args *args) {
+static const char *args_refusal(const struct quant_args *args, bool is_weights) {
     if (args->strict)
         return "there is no float of 6 bits in compressed-tensors 0.17";
-    return args->lenient ? NULL : args->refusal;
+    return args->lenient || (args->ordered && !is_weights) ? NULL : args->refusal;
 }
 
 /* The first argument of a group that vLLM reads and compressed-tensors refuses; NULL: none. */
@@ -35,13 +35,13 @@ static const char *vllm_group_refusal(const struct quant_config *config, const s
         return NULL;
     if (!group->weights.present)
         return "weights is missing or null";
-    if (args_refusal(&group->weights))
-        return args_refusal(&group->weights);
+    if (args_refusal(&group->weights, true))
+        return args_refusal(&group->weights, true);
     if (quantizes && !inputs && group->weights.type == NUMBER_INT)
         return "integer weights of this format need input_activations";
-    if (inputs && args_refusal(&group->inputs))
-        return args_refusal(&group->inputs);
-    return group->outputs.present && !group->outputs.empty ? args_refusal(&group->outputs) : NULL;
+    if (inputs && args_refusal(&group->inputs, false))
+        return args_refusal(&group->inputs, false);
+    return group->outputs.present && !group->outputs.empty ? args_refusal(&group->outputs, false) : NULL;
 }
 
 static bool is_attention_only(const struct quant_group *group) {
@@ -125,6 +125,16 @@ static void top_level_check(struct audit *audit) {
         audit_find(
             audit, CONFIG_INVALID, SEVERITY_ERROR, FOR_VLLM, "sparsity", config_subject, "remove sparsity_config",
             "sparsity_config names targets: vLLM does not support sparse weights any more and refuses the model");
+    }
+    const json_t *transforms = json_object_get(audit->inspection->quantization, "transform_config");
+    bool falsy = !transforms || json_is_object(transforms) || json_is_null(transforms) || json_is_false(transforms) ||
+                 (json_is_array(transforms) && json_array_size(transforms) == 0) ||
+                 (json_is_number(transforms) && json_number_value(transforms) == 0) ||
+                 (json_is_string(transforms) && json_string_length(transforms) == 0);
+    if (!falsy) {
+        loader_refuses(audit, LOADER_VLLM, "%s%s", "", "transform_config is not an object");
+        audit_find(audit, CONFIG_INVALID, SEVERITY_ERROR, FOR_VLLM, "transforms", config_subject,
+                   "remove transform_config", "transform_config is not an object: vLLM refuses to load the model");
     }
     const struct quant_args *cache = &config->kv_cache;
     if (!cache->present)

@@ -26,9 +26,8 @@ static bool is_used(const struct name_entry_text *entry) {
 static void invalid_find(struct audit *audit, const struct name_entry_text *entry) {
     audit_find(audit, PATTERN_INVALID, SEVERITY_ERROR, FOR_ALL, entry->text, entry->text,
                "correct the regular expression", "%s: loaders fail on it", entry->problem);
-    for (enum loader loader = LOADER_VLLM; loader <= LOADER_TRANSFORMERS; loader++)
-        if (!audit->config_error[loader])
-            audit->config_error[loader] = strdup(entry->problem);
+    if (!audit->config_error[LOADER_TRANSFORMERS]) /* vLLM fails where it reaches the pattern */
+        audit->config_error[LOADER_TRANSFORMERS] = strdup(entry->problem);
 }
 
 /*

@@ -275,6 +275,8 @@ static void plain_check(struct subject *s) {
     const struct prediction *vllm = &s->predictions->by[LOADER_VLLM];
     const struct prediction *transformers = &s->predictions->by[LOADER_TRANSFORMERS];
     const struct resolutions *r = &s->audit->resolutions;
+    if (vllm->resolution == RESOLVED_RAISES && s->layer && !s->layer->partly_ignored)
+        outcome_set(s, LOADER_VLLM, OUTCOME_REFUSES, "a pattern that is no regular expression");
     if (vllm->resolution == RESOLVED_RAISES && s->layer && s->layer->partly_ignored) {
         outcome_set(s, LOADER_VLLM, OUTCOME_REFUSES, "parts of one layer resolve differently");
         if (s->resolution->runtime_ignore != NO_ENTRY)

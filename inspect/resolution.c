@@ -85,22 +85,36 @@ static void list_free(struct entry_list *list) {
     name_table_free(&list->plain);
 }
 
-/* The first place in the list that matches the name, from `place` on; NO_ENTRY. */
+/* A search that comes to a pattern that does not compile ends there, in an error. */
+static bool search_fails(const struct name_entry_text *entry, bool *failed) {
+    bool fails = entry->is_regex && !entry->pattern;
+    if (fails && failed)
+        *failed = true;
+    return fails;
+}
+
+/*
+ * The first place in the list that matches the name, from `place` on; NO_ENTRY. *failed (may be NULL) is set when the
+ * search comes to a pattern that does not compile.
+ */
 static uint32_t list_match_from(const struct entry_list *list, struct name_entry_text *entries, const char *name,
-                                uint32_t place) {
+                                uint32_t place, bool *failed) {
     uint32_t plain = name_table_find(&list->plain, name, strlen(name));
     if (plain != NAME_UNKNOWN && (plain < place || entries[list->order[plain]].is_regex))
         plain = NAME_UNKNOWN;
     for (size_t i = 0; i < list->regex_count && (plain == NAME_UNKNOWN || list->regexes[i] < plain); i++) {
         struct name_entry_text *entry = &entries[list->order[list->regexes[i]]];
+        if (search_fails(entry, failed))
+            return NO_ENTRY;
         if (list->regexes[i] >= place && entry_matches(entry, entry->pattern, name))
             return list->regexes[i];
     }
     return plain == NAME_UNKNOWN ? (uint32_t)NO_ENTRY : plain;
 }
 
-static uint32_t list_match(const struct entry_list *list, struct name_entry_text *entries, const char *name) {
-    return list_match_from(list, entries, name, 0);
+static uint32_t list_match(const struct entry_list *list, struct name_entry_text *entries, const char *name,
+                           bool *failed) {
+    return list_match_from(list, entries, name, 0, failed);
 }
 
 /* transformers: plain texts, then patterns, each by text. Class names are plain texts that are tried last. */
@@ -299,7 +313,7 @@ static void replace_all(const char *name, const char *from, const char *to, stru
 /* should_ignore_layer for a name that may be fused. */
 static bool vllm_ignored(struct resolutions *r, const char *name, bool *partly, struct text *scratch) {
     *partly = false;
-    if (list_match(&r->vllm_ignores, r->ignores, name) != NO_ENTRY)
+    if (list_match(&r->vllm_ignores, r->ignores, name, &r->reached_invalid) != NO_ENTRY)
         return true;
     const char *leaf = leaf_of(name);
     const struct fused_layer *fused;
@@ -309,7 +323,8 @@ static bool vllm_ignored(struct resolutions *r, const char *name, bool *partly, 
     size_t parts = 0, ignored = 0;
     for (; fused && parts < LAYER_PARTS && fused->parts[parts]; parts++) {
         replace_all(name, leaf, fused->parts[parts], scratch);
-        ignored += !scratch->failed && list_match(&r->vllm_ignores, r->ignores, scratch->bytes) != NO_ENTRY;
+        ignored += !scratch->failed &&
+                   list_match(&r->vllm_ignores, r->ignores, scratch->bytes, &r->reached_invalid) != NO_ENTRY;
     }
     *partly = ignored > 0 && ignored < parts;
     return parts > 0 && ignored == parts;
@@ -321,7 +336,7 @@ static bool contains_caseless(const char *text, const char *part) { return strca
 static uint32_t vllm_target(struct resolutions *r, const char *name, const char *class_name, bool *by_class,
                             bool *by_parts, struct text *scratch) {
     const struct entry_list *list = &r->vllm_targets;
-    uint32_t place = list_match(list, r->targets, name);
+    uint32_t place = list_match(list, r->targets, name, &r->reached_invalid);
     *by_class = *by_parts = false;
     if (place != NO_ENTRY)
         return place;
@@ -332,7 +347,8 @@ static uint32_t vllm_target(struct resolutions *r, const char *name, const char 
     uint32_t first = NO_ENTRY;
     for (size_t part = 0; fused && part < LAYER_PARTS && fused->parts[part]; part++) {
         replace_all(name, fused->name, fused->parts[part], scratch);
-        uint32_t match = scratch->failed ? (uint32_t)NO_ENTRY : list_match(list, r->targets, scratch->bytes);
+        uint32_t match =
+            scratch->failed ? (uint32_t)NO_ENTRY : list_match(list, r->targets, scratch->bytes, &r->reached_invalid);
         if (part == 0)
             first = match;
         if (match == NO_ENTRY) {
@@ -345,6 +361,8 @@ static uint32_t vllm_target(struct resolutions *r, const char *name, const char 
         return first;
     for (uint32_t i = 0; i < list->count; i++) {
         struct name_entry_text *entry = &r->targets[list->order[i]];
+        if (search_fails(entry, &r->reached_invalid))
+            return NO_ENTRY;
         if (entry->is_regex ? entry_matches(entry, entry->pattern, class_name)
                             : contains_caseless(class_name, entry->mapped)) {
             *by_class = true;
@@ -360,11 +378,16 @@ static uint32_t vllm_target(struct resolutions *r, const char *name, const char 
 }
 
 static void layer_resolve(struct resolutions *r, struct layer *layer, struct text *scratch) {
+    r->reached_invalid = false;
     layer->ignored = vllm_ignored(r, layer->name, &layer->partly_ignored, scratch);
-    layer->resolution = layer->partly_ignored ? RESOLVED_RAISES : RESOLVED_PLAIN;
-    if (layer->ignored || layer->partly_ignored)
+    layer->resolution = layer->partly_ignored || r->reached_invalid ? RESOLVED_RAISES : RESOLVED_PLAIN;
+    if (layer->ignored || layer->partly_ignored || r->reached_invalid)
         return;
     uint32_t place = vllm_target(r, layer->name, layer->class_name, &layer->by_class, &layer->by_parts, scratch);
+    if (r->reached_invalid) {
+        layer->resolution = RESOLVED_RAISES;
+        return;
+    }
     if (place == NO_ENTRY)
         return;
     layer->resolution = RESOLVED_SCHEME;
@@ -415,7 +438,7 @@ static bool transformers_class(const struct module *module, const char *text) {
 static uint32_t transformers_match(const struct entry_list *list, struct name_entry_text *entries,
                                    const struct module *module, const char *name) {
     static const char *const classes[] = {"Embedding", "Linear", "Module", "object"};
-    uint32_t place = list_match(list, entries, name);
+    uint32_t place = list_match(list, entries, name, NULL);
     for (size_t i = 0; i < 4 && place == NO_ENTRY; i++) { /* they come in the order of their text */
         uint32_t named = name_table_find(&list->plain, classes[i], strlen(classes[i]));
         if (named != NAME_UNKNOWN && transformers_class(module, classes[i]))
@@ -520,18 +543,18 @@ static enum status module_resolve(const struct inspection *inspection, struct re
     }
     if ((place = transformers_match(&r->transformers_ignores, r->ignores, module, checkpoint->bytes)) != NO_ENTRY)
         out->checkpoint_ignore = r->transformers_ignores.order[place];
-    if ((place = list_match(&r->vllm_targets, r->targets, runtime->bytes)) != NO_ENTRY) {
+    if ((place = list_match(&r->vllm_targets, r->targets, runtime->bytes, NULL)) != NO_ENTRY) {
         out->runtime_target = r->vllm_targets.order[place];
         out->runtime_group = r->vllm_targets.group[place];
         for (uint32_t next = place; out->second_target == NO_ENTRY;) {
-            next = list_match_from(&r->vllm_targets, r->targets, runtime->bytes, next + 1);
+            next = list_match_from(&r->vllm_targets, r->targets, runtime->bytes, next + 1, NULL);
             if (next == NO_ENTRY)
                 break;
             if (r->vllm_targets.group[next] != out->runtime_group)
                 out->second_target = r->vllm_targets.order[next];
         }
     }
-    if ((place = list_match(&r->vllm_ignores, r->ignores, runtime->bytes)) != NO_ENTRY)
+    if ((place = list_match(&r->vllm_ignores, r->ignores, runtime->bytes, NULL)) != NO_ENTRY)
         out->runtime_ignore = r->vllm_ignores.order[place];
     return STATUS_OK;
 }

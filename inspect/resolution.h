@@ -85,6 +85,7 @@ struct resolutions {
     struct name_table layer_names;
     struct module_resolution *modules; /* one for each of inspection.modules */
     uint32_t expert_group;             /* transformers' choice for routed experts, NO_ENTRY without groups */
+    bool reached_invalid;              /* a search has come to a pattern that does not compile */
 };
 
 /* Fails only without memory. Free with resolutions_free, also after an error. */

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/new_file.h"
@@ -157,6 +158,31 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
     return STATUS_OK;
 }
 
+/* The checkpoint's own files are replaced only when that is asked for. */
+static enum status fix_check(const struct arguments *arguments, struct error *error) {
+    struct stat model, folder;
+    bool same = arguments->fix && stat(arguments->model, &model) == 0 && stat(arguments->fix, &folder) == 0 &&
+                model.st_dev == folder.st_dev && model.st_ino == folder.st_ino;
+    if (same && !arguments->force)
+        return error_set(error, STATUS_USAGE,
+                         "--fix: '%s' is the checkpoint itself; name another folder, or say --force", arguments->fix);
+    return STATUS_OK;
+}
+
+static enum status fix_write(const struct arguments *arguments, const struct audit *audit, struct error *error) {
+    bool clean =
+        findings_count(&audit->findings, SEVERITY_ERROR) + findings_count(&audit->findings, SEVERITY_WARNING) == 0;
+    if (!arguments->fix)
+        return STATUS_OK;
+    enum status status = clean ? STATUS_OK : audit_fix(audit->inspection, arguments->fix, arguments->force, error);
+    if (status == STATUS_OK && !arguments->audit.quiet)
+        fprintf(stderr,
+                clean ? "qstream: there is nothing to correct; '%s' was not touched\n"
+                      : "qstream: wrote a corrected config.json to '%s'; audit it there with the shards\n",
+                arguments->fix);
+    return status;
+}
+
 static enum status report_write(const char *file, void (*render)(const struct audit *, struct text *),
                                 const struct audit *audit, struct error *error) {
     struct text out = {0};
@@ -211,12 +237,13 @@ int command_audit(int argc, char **argv) {
     }
     struct inspection inspection = {0};
     struct audit audit = {0};
-    status = inspection_open(arguments.model, &inspection, &error);
+    status = fix_check(&arguments, &error);
+    if (status == STATUS_OK)
+        status = inspection_open(arguments.model, &inspection, &error);
     if (status == STATUS_OK)
         status = audit_run(&inspection, &arguments.audit, &audit, &error);
-    if (status == STATUS_OK && arguments.fix &&
-        findings_count(&audit.findings, SEVERITY_ERROR) + findings_count(&audit.findings, SEVERITY_WARNING) > 0)
-        status = audit_fix(&inspection, arguments.fix, arguments.force, &error);
+    if (status == STATUS_OK)
+        status = fix_write(&arguments, &audit, &error);
     if (status == STATUS_OK)
         status = report_write(arguments.sarif, audit_sarif, &audit, &error);
     if (status == STATUS_OK)
