@@ -225,6 +225,7 @@ static void args_relations(struct quant_args *args, bool strategy_given, bool gr
         if (group_size_given && args->group_size == 0)
             REFUSE(args, "group_size 0 is not a size");
     }
+    args->lenient = args->lenient && (!block_given || args->strategy == STRATEGY_BLOCK);
     bool grouped = args->strategy == STRATEGY_GROUP || args->strategy == STRATEGY_TENSOR_GROUP;
     if (args->strategy == STRATEGY_TOKEN && !args->dynamic)
         REFUSE(args, "strategy token needs dynamic true");
@@ -360,6 +361,12 @@ static bool group_format_known(const char *format) {
     return false;
 }
 
+/* actorder is for weights. */
+static bool has_order(const json_t *args) {
+    const json_t *order = json_object_get(args, "actorder");
+    return order && !json_is_null(order) && !json_is_false(order);
+}
+
 static enum status group_read(const char *name, const json_t *json, struct quant_group *group, struct error *error) {
     static const char *const keys[] = {"targets", "weights", "input_activations", "output_activations", "format"};
     char text[48];
@@ -368,6 +375,7 @@ static enum status group_read(const char *name, const json_t *json, struct quant
         return error_set_memory(error);
     if (!json_is_object(json)) {
         group->unreadable = true;
+        group->preset = json_is_array(json);
         REFUSE(group, "it is %s, not an object", value_text(json, text));
         return group->refusal ? STATUS_OK : error_set_memory(error);
     }
@@ -390,6 +398,8 @@ static enum status group_read(const char *name, const json_t *json, struct quant
     args_read(json_object_get(json, "weights"), &group->weights);
     args_read(json_object_get(json, "input_activations"), &group->inputs);
     args_read(json_object_get(json, "output_activations"), &group->outputs);
+    if (has_order(json_object_get(json, "input_activations")) || has_order(json_object_get(json, "output_activations")))
+        REFUSE(group, "its activations have an actorder, which is for weights");
     value = json_object_get(json, "format");
     if (json_is_string(value) && !(group->format = strdup(json_string_value(value))))
         return error_set_memory(error);
@@ -419,8 +429,14 @@ static void top_level_check(const json_t *json, struct quant_config *config) {
     value = json_object_get(json, "ignore");
     if (value && !json_is_null(value) && !all_strings(value))
         REFUSE(config, "ignore is not a list of strings");
+    value = json_object_get(json, "moe_sparsity_config");
+    if (value && !json_is_null(value) && !json_is_string(json_object_get(value, "method")))
+        REFUSE(config, "moe_sparsity_config has no method");
     value = json_object_get(json, "global_compression_ratio");
-    if (value && !json_is_null(value) && !json_is_number(value))
+    char *end = NULL;
+    bool numeric = json_is_number(value) || (json_is_string(value) && json_string_length(value) > 0 &&
+                                             (strtod(json_string_value(value), &end), !*end));
+    if (value && !json_is_null(value) && !numeric)
         REFUSE(config, "global_compression_ratio %s is not a number", value_text(value, text));
 }
 

@@ -57,6 +57,7 @@ struct quant_group {
     size_t target_count;
     struct quant_args weights, inputs, outputs;
     char *format;        /* NULL: none of its own */
+    bool preset;         /* a list of targets instead of an object: its name stands for arguments */
     bool unreadable;     /* not an object with targets, a list of strings or a string: vLLM fails on it */
     char *refusal;       /* of the group itself, not of its args */
     bool format_refused; /* the refusal is about the format */

@@ -63,7 +63,10 @@ static void predictions_unknown(struct audit *audit) {
 
 /* No predicted failure goes without a finding. */
 static void failures_cover(struct audit *audit) {
-    if (findings_count(&audit->findings, SEVERITY_ERROR) > 0)
+    bool preset = false;
+    for (size_t g = 0; g < audit->inspection->quant.group_count; g++)
+        preset = preset || audit->inspection->quant.groups[g].preset;
+    if (findings_count(&audit->findings, SEVERITY_ERROR) > 0 || preset)
         return;
     for (int loader = LOADER_VLLM; loader <= LOADER_TRANSFORMERS; loader++) {
         for (size_t i = 0; i < audit->inspection->modules.count; i++) {

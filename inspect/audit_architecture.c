@@ -202,45 +202,139 @@ static enum status tensors_equal(const struct inspection *inspection, const stru
     return status;
 }
 
+/* Which loaders take the embeddings for tied: transformers goes by the top level, vLLM by the text model's config. */
+static void tied_flags(const struct inspection *inspection, unsigned *tied, unsigned *untied) {
+    static const char key[] = "tie_word_embeddings";
+    const json_t *top = json_object_get(inspection->config, key);
+    const json_t *text = json_object_get(json_object_get(inspection->config, "text_config"), key);
+    const json_t *by_transformers = json_is_boolean(top) ? top : text, *by_vllm = json_is_boolean(text) ? text : top;
+    *tied = (json_is_true(by_transformers) ? FOR_TRANSFORMERS : 0u) | (json_is_true(by_vllm) ? FOR_VLLM : 0u);
+    *untied = (json_is_false(by_transformers) ? FOR_TRANSFORMERS : 0u) | (json_is_false(by_vllm) ? FOR_VLLM : 0u);
+}
+
 static enum status tied_check(struct audit *audit, struct error *error) {
     const struct inspection *inspection = audit->inspection;
-    const json_t *tied = json_object_get(inspection->config, "tie_word_embeddings");
-    if (!json_is_boolean(tied))
-        tied = json_object_get(json_object_get(inspection->config, "text_config"), "tie_word_embeddings");
-    const json_t *text_tied =
-        json_object_get(json_object_get(inspection->config, "text_config"), "tie_word_embeddings");
-    if (json_is_boolean(tied) && json_is_boolean(text_tied) && json_is_true(tied) != json_is_true(text_tied))
-        audit_find(
-            audit, TIED_EMBEDDINGS, SEVERITY_ERROR, FOR_ALL, "tied", "config.json", "say the same at both places",
-            "tie_word_embeddings is %s at the top and %s in text_config: vLLM and transformers go by different ones",
-            json_is_true(tied) ? "true" : "false", json_is_true(text_tied) ? "true" : "false");
     const struct tensor *embedding = find_weight(inspection, ROLE_EMBEDDING, "embed_tokens");
     const struct tensor *head = find_weight(inspection, ROLE_HEAD, "lm_head");
-    bool whole = true; /* a missing shard would explain a missing tensor */
-    for (size_t i = 0; i < inspection->problem_count; i++)
-        whole = whole && inspection->problems[i].kind != PROBLEM_SHARD_MISSING &&
-                inspection->problems[i].kind != PROBLEM_SHARD_UNREADABLE;
-    if (!json_is_boolean(tied) || !embedding || !whole)
-        return STATUS_OK;
     bool quantized_head = false;
+    unsigned tied, untied;
+    tied_flags(inspection, &tied, &untied);
+    if (!embedding || !inspection_is_whole(inspection))
+        return STATUS_OK;
     for (size_t i = 0; i < inspection->modules.count; i++)
         quantized_head = quantized_head || (inspection->modules.items[i].role == ROLE_HEAD &&
                                             module_is_quantized(&inspection->modules.items[i]));
-    if (json_is_false(tied) && !head && !quantized_head)
-        audit_find(audit, TIED_EMBEDDINGS, SEVERITY_ERROR, FOR_ALL, "tied", "lm_head.weight",
+    if (untied && !head && !quantized_head)
+        audit_find(audit, TIED_EMBEDDINGS, SEVERITY_ERROR, untied, "tied", "lm_head.weight",
                    "set tie_word_embeddings to true if the model is tied, or take lm_head.weight from the source",
                    "tie_word_embeddings is false, but there is no lm_head.weight: loaders make the output layer up");
-    if (!json_is_true(tied) || !head)
+    if (!(tied & FOR_VLLM) || !head || audit->options.headers_only)
         return STATUS_OK;
     bool equal = true;
-    if (audit->options.headers_only)
-        return STATUS_OK;
     enum status status = tensors_equal(inspection, embedding, head, &equal, error);
     if (status == STATUS_OK && !equal)
-        audit_find(audit, TIED_EMBEDDINGS, SEVERITY_ERROR, FOR_ALL, "tied", head->info.name,
+        audit_find(audit, TIED_EMBEDDINGS, SEVERITY_ERROR, FOR_VLLM, "tied", head->info.name,
                    "set tie_word_embeddings to false, or remove lm_head.weight",
                    "tie_word_embeddings is true, but lm_head.weight differs from the embedding: vLLM skips it, "
                    "transformers uses it");
+    return status;
+}
+
+/* ---- layers against each other ---- */
+
+static bool experts_differ(const struct audit *audit) {
+    for (size_t i = 0; i < audit->findings.count; i++)
+        if (audit->findings.items[i].id == ARCHITECTURE_EXPERTS)
+            return true;
+    return false;
+}
+
+enum { MISSING_MAX = 3 }; /* more than these make another kind of layer */
+
+/* The modules of one layer that have weights, in the order of their names. */
+struct layer_run {
+    const struct module **modules;
+    size_t count, prefix; /* prefix: the length of "model.layers.3" */
+};
+
+/* Compares two modules' names behind their layers' prefixes. */
+static int suffix_compare(const struct module *x, size_t prefix_x, const struct module *y, size_t prefix_y) {
+    size_t length_x = x->name_length - prefix_x, length_y = y->name_length - prefix_y;
+    size_t shorter = length_x < length_y ? length_x : length_y;
+    int order = memcmp(x->name + prefix_x, y->name + prefix_y, shorter);
+    return order ? order : (length_x > length_y) - (length_x < length_y);
+}
+
+/* Notes what `layer` lacks of `whole`, if it lacks but a few modules and has no others. */
+static void layer_compare(struct audit *audit, const struct layer_run *whole, const struct layer_run *layer) {
+    size_t missing[MISSING_MAX], count = 0, i = 0, j = 0;
+    while (i < whole->count) {
+        int order =
+            j < layer->count ? suffix_compare(whole->modules[i], whole->prefix, layer->modules[j], layer->prefix) : -1;
+        if (order > 0 || (order < 0 && count == MISSING_MAX))
+            return;
+        if (order < 0)
+            missing[count++] = i;
+        else
+            j++;
+        i++;
+    }
+    for (size_t m = 0; m < count && j == layer->count; m++) {
+        const struct module *peer = whole->modules[missing[m]], *own = layer->modules[0];
+        if (peer->role == ROLE_EXPERT && experts_differ(audit))
+            continue; /* a whole expert is gone, which has been told */
+        char name[MODULE_NAME_MAX];
+        snprintf(name, sizeof name, "%.*s%.*s", (int)layer->prefix, own->name, (int)(peer->name_length - whole->prefix),
+                 peer->name + whole->prefix);
+        audit_find(audit, TENSOR_MISSING, SEVERITY_ERROR, FOR_ALL, "layers", name,
+                   "make the checkpoint again from its source: the tensor was dropped",
+                   "this layer has no such module, its peers do ('%.*s'): loaders make its tensors up without an error",
+                   (int)peer->name_length, peer->name);
+    }
+}
+
+/* The length of "model.layers.3" in the name of a module with weights; 0 for others. */
+static size_t layer_prefix_length(const struct inspection *inspection, const struct module *module) {
+    const char *layers = memmem(module->name, module->name_length, "layers.", 7);
+    if (!layers || !is_text(module) || !module_weight(&inspection->checkpoint, module) ||
+        memmem(module->name, module->name_length, "rotary", 6))
+        return 0;
+    size_t at = (size_t)(layers - module->name) + 7;
+    size_t digits = strspn(module->name + at, "0123456789");
+    return digits > 0 && at + digits < module->name_length ? at + digits : 0;
+}
+
+static size_t runs_collect(const struct inspection *inspection, const struct module **kept, struct layer_run *runs) {
+    size_t count = 0;
+    for (size_t i = 0; i < inspection->modules.count; i++) {
+        const struct module *module = &inspection->modules.items[i];
+        size_t prefix = layer_prefix_length(inspection, module);
+        struct layer_run *last = count ? &runs[count - 1] : NULL;
+        if (prefix == 0)
+            continue;
+        if (!last || last->prefix != prefix || memcmp(last->modules[0]->name, module->name, prefix + 1) != 0)
+            runs[count++] = (struct layer_run){kept, 0, prefix};
+        runs[count - 1].count++;
+        *kept++ = module;
+    }
+    return count;
+}
+
+static enum status peers_check(struct audit *audit, struct error *error) {
+    const struct inspection *inspection = audit->inspection;
+    struct layer_run *runs = malloc((inspection->modules.count + 1) * sizeof *runs);
+    const struct module **kept = malloc((inspection->modules.count + 1) * sizeof *kept);
+    enum status status = runs && kept ? STATUS_OK : error_set_memory(error);
+    if (status == STATUS_OK && inspection_is_whole(inspection)) {
+        size_t count = runs_collect(inspection, kept, runs), largest = 0;
+        for (size_t i = 1; i < count; i++)
+            largest = runs[i].count > runs[largest].count ? i : largest;
+        for (size_t i = 0; i < count; i++)
+            if (runs[i].count < runs[largest].count)
+                layer_compare(audit, &runs[largest], &runs[i]);
+    }
+    free(runs);
+    free(kept);
     return status;
 }
 
@@ -299,5 +393,6 @@ enum status audit_architecture(struct audit *audit, struct error *error) {
     experts_check(audit);
     for (size_t i = 0; i < audit->resolutions.layer_count; i++)
         kernel_check(audit, &audit->resolutions.layers[i]);
-    return tied_check(audit, error);
+    enum status status = peers_check(audit, error);
+    return status == STATUS_OK ? tied_check(audit, error) : status;
 }

@@ -44,6 +44,18 @@ static const char *vllm_group_refusal(const struct quant_config *config, const s
     return group->outputs.present && !group->outputs.empty ? args_refusal(&group->outputs, false) : NULL;
 }
 
+/* Names of groups that stand for arguments, where the group is but a list of targets. */
+static bool is_preset(const char *name) {
+    static const char *const names[] = {"UNQUANTIZED", "W4A16_ASYM", "W8A16",  "W4A16",    "W8A8",
+                                        "INT8",        "W4A8",       "W4AFP8", "FP8",      "FP8_DYNAMIC",
+                                        "FP8_BLOCK",   "NVFP4A16",   "NVFP4",  "MXFP4",    "MXFP4A16",
+                                        "MXFP4XFP8",   "MXFP8A16",   "MXFP8",  "MXFP6A16", "MXFP6A8"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcasecmp(name, names[i]) == 0)
+            return true;
+    return false;
+}
+
 static bool is_attention_only(const struct quant_group *group) {
     return group->target_count == 1 && text_ends_with(group->targets[0], "Attention");
 }
@@ -58,6 +70,8 @@ static void groups_check(struct audit *audit) {
                              : group->weights.refusal ? group->weights.refusal
                              : group->inputs.refusal  ? group->inputs.refusal
                                                       : group->outputs.refusal;
+        if (group->preset && is_preset(group->name))
+            strict = NULL;
         if (vllm)
             loader_refuses(audit, LOADER_VLLM, "group '%s': %s", group->name, vllm);
         if (strict)
@@ -92,6 +106,33 @@ static void method_check(struct audit *audit) {
                "quant_method %s%s%s %s", method ? "\"" : "", method ? method : "", method ? "\"" : "", effect);
 }
 
+/* What Python takes for false. */
+static bool is_falsy(const json_t *value) {
+    return !value || json_is_null(value) || json_is_false(value) ||
+           (json_is_number(value) && json_number_value(value) == 0) ||
+           (json_is_string(value) && json_string_length(value) == 0) ||
+           (json_is_array(value) && json_array_size(value) == 0) ||
+           (json_is_object(value) && json_object_size(value) == 0);
+}
+
+/* "dequantize" takes one group's way for every tensor. */
+static void dequantize_check(struct audit *audit) {
+    const struct quant_config *config = &audit->inspection->quant;
+    const json_t *quantization = audit->inspection->quantization;
+    bool asked = json_is_true(json_object_get(quantization, "dequantize")) ||
+                 json_is_false(json_object_get(quantization, "run_compressed"));
+    bool mixed = false;
+    for (size_t g = 1; g < config->group_count; g++)
+        mixed = mixed || strcmp(quant_group_format(&config->groups[g]), quant_group_format(&config->groups[0])) != 0;
+    if (!asked || !mixed)
+        return;
+    loader_refuses(audit, LOADER_TRANSFORMERS, "%s%s", "",
+                   "dequantize is set, which fails on groups of several formats");
+    audit_find(audit, CONFIG_INVALID, SEVERITY_ERROR, FOR_TRANSFORMERS, "dequantize", config_subject,
+               "remove dequantize (or run_compressed) from quantization_config",
+               "dequantize is set: transformers then reads every tensor by the first group's format and fails");
+}
+
 static void top_level_check(struct audit *audit) {
     const struct quant_config *config = &audit->inspection->quant;
     const json_t *ignore = json_object_get(audit->inspection->quantization, "ignore");
@@ -119,7 +160,8 @@ static void top_level_check(struct audit *audit) {
                    "let audit --fix write the groups",
                    "quantization_config has no config_groups: every module is loaded unquantized");
     const json_t *sparsity = json_object_get(audit->inspection->quantization, "sparsity_config");
-    if (json_array_size(json_object_get(sparsity, "targets")) > 0) {
+    if (json_array_size(json_object_get(sparsity, "targets")) > 0 ||
+        (!is_falsy(sparsity) && !json_is_object(sparsity))) {
         loader_refuses(audit, LOADER_VLLM, "%s%s", "",
                        "sparsity_config: vLLM does not support sparse weights any more");
         audit_find(
@@ -127,14 +169,10 @@ static void top_level_check(struct audit *audit) {
             "sparsity_config names targets: vLLM does not support sparse weights any more and refuses the model");
     }
     const json_t *transforms = json_object_get(audit->inspection->quantization, "transform_config");
-    bool falsy = !transforms || json_is_object(transforms) || json_is_null(transforms) || json_is_false(transforms) ||
-                 (json_is_array(transforms) && json_array_size(transforms) == 0) ||
-                 (json_is_number(transforms) && json_number_value(transforms) == 0) ||
-                 (json_is_string(transforms) && json_string_length(transforms) == 0);
-    if (!falsy) {
-        loader_refuses(audit, LOADER_VLLM, "%s%s", "", "transform_config is not an object");
+    if (!is_falsy(transforms) && !json_is_object(json_object_get(transforms, "config_groups"))) {
+        loader_refuses(audit, LOADER_VLLM, "%s%s", "", "transform_config is not valid");
         audit_find(audit, CONFIG_INVALID, SEVERITY_ERROR, FOR_VLLM, "transforms", config_subject,
-                   "remove transform_config", "transform_config is not an object: vLLM refuses to load the model");
+                   "remove transform_config", "transform_config has no config_groups: vLLM refuses to load the model");
     }
     const struct quant_args *cache = &config->kv_cache;
     if (!cache->present)
@@ -218,6 +256,10 @@ static void unknown_method(struct audit *audit) {
         if (module_is_quantized(&inspection->modules.items[i]))
             first = &inspection->modules.items[i];
     quantized = first != NULL;
+    if (inspection->quantization && !inspection->quant.method) {
+        method_check(audit);
+        return;
+    }
     if (inspection->quantization || (modelopt && quantized)) {
         const char *method = inspection->quant.method ? inspection->quant.method : modelopt ? "modelopt" : "unknown";
         audit_find(
@@ -248,6 +290,7 @@ void audit_config(struct audit *audit) {
         return;
     }
     method_check(audit);
+    dequantize_check(audit);
     top_level_check(audit);
     groups_check(audit);
     status_check(audit);

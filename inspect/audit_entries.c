@@ -1,4 +1,5 @@
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,6 +74,28 @@ static bool unmatched(const struct audit *audit) {
     return false;
 }
 
+/* A target that matches attention modules themselves, and nothing in them. */
+static bool matches_attention(const struct audit *audit, const struct name_entry_text *target) {
+    const struct modules *modules = &audit->inspection->modules;
+    for (size_t i = 0; i < modules->count; i++) {
+        const struct module *module = &modules->items[i];
+        const char *leaf = memrchr(module->name, '.', module->name_length);
+        if (module->role != ROLE_ATTENTION || !leaf || strncmp(leaf, ".k_proj", 7) != 0)
+            continue;
+        char name[MODULE_NAME_MAX];
+        struct error why;
+        bool matches = false;
+        snprintf(name, sizeof name, "%.*s", (int)(leaf - module->name), module->name);
+        if (!target->is_regex)
+            matches = strcmp(target->text, name) == 0;
+        else if (!target->pattern || pattern_match(target->pattern, name, &matches, &why) != STATUS_OK)
+            return false;
+        if (matches)
+            return true;
+    }
+    return false;
+}
+
 static void target_check(struct audit *audit, const struct name_entry_text *target) {
     const char *group = audit->inspection->quant.groups[target->group].name;
     if (target->problem)
@@ -83,6 +106,13 @@ static void target_check(struct audit *audit, const struct name_entry_text *targ
                    "group '%s' targets the class name '%s': vLLM takes it for a part of class names, so that it also "
                    "catches fused layers and, once `ignore` misses one, modules that are not quantized",
                    group, target->text);
+    else if (!is_used(target) && matches_attention(audit, target))
+        audit_find(
+            audit, SCHEME_UNSUPPORTED, SEVERITY_ERROR, FOR_TRANSFORMERS, target->text, target->text,
+            "target the projections (q_proj, k_proj, v_proj, o_proj) instead",
+            "the target '%s' of group '%s' matches attention modules themselves: transformers refuses to quantize "
+            "weights there",
+            target->text, group);
     else if (!is_used(target) && target->inside_names == 0 && !unmatched(audit))
         audit_find(audit, TARGET_UNUSED, SEVERITY_WARNING, FOR_ALL, target->text, target->text,
                    "correct or remove the target", "the target '%s' of group '%s' matches no module", target->text,

@@ -147,8 +147,8 @@ static void issues_find(struct subject *s, enum loader loader, const struct quan
         const struct issue *issue = &fit->issues[i];
         const char *effect = issue->outcome == OUTCOME_REFUSES ? "refuses to load it" : "loads it and computes garbage";
         if (issue->id == COMPANION_EXTRA)
-            audit_find(s->audit, issue->id, SEVERITY_ERROR, 1u << loader, group->name, s->name, fix_of(issue->id), "%s",
-                       issue->detail);
+            audit_find(s->audit, issue->id, issue->outcome == OUTCOME_AS_MEANT ? SEVERITY_NOTE : SEVERITY_ERROR,
+                       1u << loader, group->name, s->name, fix_of(issue->id), "%s", issue->detail);
         else
             audit_find(s->audit, issue->id, SEVERITY_ERROR, 1u << loader, group->name, s->name, fix_of(issue->id),
                        "%s: %s %s", issue->detail, loader_title(loader), effect);
@@ -184,8 +184,10 @@ static void resolved_check(struct subject *s, enum loader loader, uint32_t group
     s->predictions->by[loader].scheme = fit.scheme;
     if (loader == LOADER_VLLM && !fit.scheme)
         s->predictions->by[loader].resolution = RESOLVED_RAISES;
-    if (fit.outcome == OUTCOME_AS_MEANT)
+    if (fit.outcome == OUTCOME_AS_MEANT) {
+        issues_find(s, loader, group_at(s, group), &fit);
         return;
+    }
     bool second = res->second_target != NO_ENTRY;
     uint32_t second_group = second ? s->audit->resolutions.targets[res->second_target].group : (uint32_t)NO_ENTRY;
     if (s->expert && s->module->format != s->audit->inspection->modules.items[s->layer->modules[0]].format) {
@@ -434,9 +436,32 @@ static void model_dtype_check(struct audit *audit) {
     }
 }
 
+/* A static cache scheme makes transformers look for k_scale and v_scale; vLLM takes 1 where there are none. */
+static void cache_scales_check(struct audit *audit) {
+    const struct quant_args *cache = &audit->inspection->quant.kv_cache;
+    const struct module *first = NULL;
+    if (!cache->present || cache->refusal || cache->dynamic)
+        return;
+    for (size_t i = 0; i < audit->inspection->modules.count; i++) {
+        const struct module *module = &audit->inspection->modules.items[i];
+        if (memmem(module->name, module->name_length, ".k_scale", 8))
+            return;
+        if (!first && module->role == ROLE_ATTENTION)
+            first = module;
+    }
+    char name[MODULE_NAME_MAX];
+    if (first)
+        audit_find(
+            audit, COMPANION_MISSING, SEVERITY_ERROR, FOR_TRANSFORMERS, "kv cache", module_name_text(first, name),
+            "set kv_cache_scheme to null, or store k_scale and v_scale",
+            "kv_cache_scheme is static, but no k_scale or v_scale is stored: transformers makes them up (vLLM takes "
+            "1)");
+}
+
 enum status audit_modules(struct audit *audit, struct error *error) {
     for (uint32_t i = 0; i < audit->inspection->modules.count; i++)
         module_check(audit, i);
     model_dtype_check(audit);
+    cache_scales_check(audit);
     return audit->findings.failed ? error_set_memory(error) : STATUS_OK;
 }

@@ -52,6 +52,7 @@ static const struct finding_kind kinds[FINDING_IDS] = {
     [INPUT_SCALE_MISSING] = {"input-scale-missing", "Activations are static, but there is no input_scale."},
     [COMPANION_EXTRA] = {"companion-extra", "A tensor beside the weight has no place in the scheme."},
     [SCALE_ORPHAN] = {"scale-orphan", "A scale has no weight."},
+    [TENSOR_MISSING] = {"tensor-missing", "A layer lacks a module that its peers have."},
     [TENSOR_DTYPE] = {"tensor-dtype", "A tensor has a dtype that the scheme cannot take."},
     [SCALE_SHAPE] = {"scale-shape", "A scale has a shape that the scheme cannot take."},
     [STRATEGY_MISMATCH] = {"strategy-mismatch", "The strategy contradicts the shape of the scales."},

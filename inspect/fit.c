@@ -14,7 +14,7 @@ static void issue_add(struct fit *fit, enum finding_id id, enum outcome outcome,
     __attribute__((format(printf, 4, 5)));
 static void issue_add(struct fit *fit, enum finding_id id, enum outcome outcome, const char *format, ...) {
     if (fit->outcome == OUTCOME_AS_MEANT || outcome == OUTCOME_REFUSES)
-        fit->outcome = outcome;
+        fit->outcome = outcome; /* an issue of its own may leave all as meant */
     if (fit->issue_count == ISSUES_MAX)
         return;
     struct issue *issue = &fit->issues[fit->issue_count++];
@@ -389,7 +389,7 @@ static bool args_check(const struct context *c) {
     }
     if (stored == STORED_INT_PACKED && !packed_args_check(c))
         return false;
-    if (stored == STORED_FP8_BLOCK &&
+    if (stored == STORED_FP8_BLOCK && weights->block_rows > 0 && weights->block_columns > 0 &&
         (weights->block_rows != c->module->block_rows || weights->block_columns != c->module->block_columns)) {
         const struct tensor_info *scale = part_of(c, PART_SCALE);
         uint64_t rows = (c->module->rows + (uint64_t)weights->block_rows - 1) / (uint64_t)weights->block_rows;
@@ -550,9 +550,23 @@ static void companions_check(const struct context *c) {
         issue_add(c->fit, COMPANION_MISSING, OUTCOME_GARBAGE, "it has no weight_global_scale");
     if (c->module->format == STORED_INT_PACKED && !part_of(c, PART_SHAPE))
         issue_add(c->fit, COMPANION_MISSING, OUTCOME_GARBAGE, "it has no weight_shape");
-    for (enum part part = 0; part < PARTS && c->loader == LOADER_VLLM; part++) {
+    if (!c->group->weights.symmetric && !part_of(c, PART_ZERO_POINT) && !c->expert)
+        issue_add(c->fit, c->group->weights.type == NUMBER_FLOAT ? SCHEME_UNSUPPORTED : COMPANION_MISSING,
+                  OUTCOME_GARBAGE, "group '%s' is not symmetric, but it has no weight_zero_point", c->group->name);
+    const struct quant_args *outputs = &c->group->outputs;
+    bool has_output = checkpoint_find_joined(&c->inspection->checkpoint, c->module->name, c->module->name_length,
+                                             ".output_scale") != NULL;
+    if (c->loader == LOADER_TRANSFORMERS && outputs->present && !outputs->empty && !outputs->dynamic && !has_output)
+        issue_add(c->fit, COMPANION_MISSING, OUTCOME_GARBAGE,
+                  "output activations are static, but it has no output_scale");
+    for (enum part part = 0; part < PARTS; part++) {
         const struct tensor_info *info = part_of(c, part);
-        if (info && !part_has_place(c, part))
+        if (!info || part_has_place(c, part) || (c->expert && part == PART_INPUT_SCALE && c->loader != LOADER_VLLM))
+            continue;
+        if (c->loader != LOADER_VLLM)
+            issue_add(c->fit, COMPANION_EXTRA, OUTCOME_AS_MEANT, "transformers has no place for its %s and skips it",
+                      info->name + c->module->name_length + (info->name[c->module->name_length] == '.'));
+        else
             issue_add(c->fit, COMPANION_EXTRA, OUTCOME_REFUSES, "vLLM has no place for its %s and refuses to load it",
                       info->name + c->module->name_length + (info->name[c->module->name_length] == '.'));
     }
@@ -626,6 +640,10 @@ static void transformers_check(const struct context *c) {
         transformers_expert_check(c);
         if (c->fit->issue_count > before)
             return;
+    }
+    if (weights->dynamic) {
+        issue_add(c->fit, SCHEME_UNSUPPORTED, OUTCOME_REFUSES, "group '%s' has dynamic weights", c->group->name);
+        return;
     }
     bool same = expected == stored || (is_fp8(expected) && is_fp8(stored));
     if (!same) {

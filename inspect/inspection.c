@@ -172,6 +172,14 @@ enum status inspection_open(const char *path, struct inspection *inspection, str
     return status;
 }
 
+bool inspection_is_whole(const struct inspection *inspection) {
+    for (size_t i = 0; i < inspection->problem_count; i++)
+        if (inspection->problems[i].kind == PROBLEM_SHARD_MISSING ||
+            inspection->problems[i].kind == PROBLEM_SHARD_UNREADABLE)
+            return false;
+    return true;
+}
+
 void inspection_close(struct inspection *inspection) {
     for (size_t i = 0; i < inspection->file_count; i++)
         free(inspection->files[i].name);

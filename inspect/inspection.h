@@ -57,6 +57,9 @@ struct inspection {
  */
 enum status inspection_open(const char *path, struct inspection *inspection, struct error *error);
 
+/* Whether every shard was there and could be read: else what is missing is no wonder. */
+bool inspection_is_whole(const struct inspection *inspection);
+
 void inspection_close(struct inspection *inspection);
 
 /* ---- groups, for tables ---- */

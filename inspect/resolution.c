@@ -313,6 +313,9 @@ static void replace_all(const char *name, const char *from, const char *to, stru
 /* should_ignore_layer for a name that may be fused. */
 static bool vllm_ignored(struct resolutions *r, const char *name, bool *partly, struct text *scratch) {
     *partly = false;
+    for (size_t i = 0; i < r->vllm_ignores.regex_count; i++) /* all entries are tried */
+        if (search_fails(&r->ignores[r->vllm_ignores.order[r->vllm_ignores.regexes[i]]], &r->reached_invalid))
+            return false;
     if (list_match(&r->vllm_ignores, r->ignores, name, &r->reached_invalid) != NO_ENTRY)
         return true;
     const char *leaf = leaf_of(name);

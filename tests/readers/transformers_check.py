@@ -37,7 +37,8 @@ QSTREAM = os.environ.get("QSTREAM", str(REPO / "build" / "qstream"))
 AUDIT_ERRORS, USAGE_ERROR = 1, 2  # exit statuses
 RECIPES = {"mistral3": "mistral-medium-3.5-mxfp4", "llama": "llama-mxfp4", "qwen3_moe": "qwen3-moe-mxfp4"}
 LAYOUTS = ("bf16", "fp8-tensor", "fp8-block", "mxfp8")
-EXPERT_INPUT_SCALE = re.compile(r"\.experts\.\d+\..*\.input_scale$")  # without use, and without harm
+# without use and without harm, or to be known by the model's code only
+HARMLESS_TENSOR = re.compile(r"\.experts\.\d+\..*\.input_scale$|\.bias$|\.k_scale$|^model\.extra\.")
 
 Tensors = dict[str, torch.Tensor]
 Change = Callable[[Path], None]
@@ -642,7 +643,7 @@ def difference(variant: Variant, verdict: Verdict, clean: bool, findings: list[s
             return f"expected {variant.stricter}"
     elif verdict.as_meant != clean:
         return "audit is content" if clean else "audit refuses what loads as meant"
-    if any(not EXPERT_INPUT_SCALE.search(name) for name in verdict.unexpected) and not findings:
+    if any(not HARMLESS_TENSOR.search(name) for name in verdict.unexpected) and not findings:
         return "audit does not mention tensors that transformers leaves out"
     return None
 
