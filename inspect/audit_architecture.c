@@ -286,6 +286,8 @@ static void layer_compare(struct audit *audit, const struct layer_run *whole, co
         char name[MODULE_NAME_MAX];
         snprintf(name, sizeof name, "%.*s%.*s", (int)layer->prefix, own->name, (int)(peer->name_length - whole->prefix),
                  peer->name + whole->prefix);
+        if (checkpoint_find_joined(&audit->inspection->checkpoint, name, strlen(name), ".weight_scale"))
+            continue; /* only its weight is gone, which has been told */
         audit_find(audit, TENSOR_MISSING, SEVERITY_ERROR, FOR_ALL, "layers", name,
                    "make the checkpoint again from its source: the tensor was dropped",
                    "this layer has no such module, its peers do ('%.*s'): loaders make its tensors up without an error",
@@ -296,8 +298,10 @@ static void layer_compare(struct audit *audit, const struct layer_run *whole, co
 /* The length of "model.layers.3" in the name of a module with weights; 0 for others. */
 static size_t layer_prefix_length(const struct inspection *inspection, const struct module *module) {
     const char *layers = memmem(module->name, module->name_length, "layers.", 7);
-    if (!layers || !is_text(module) || !module_weight(&inspection->checkpoint, module) ||
-        memmem(module->name, module->name_length, "rotary", 6))
+    const struct tensor *weight = module_weight(&inspection->checkpoint, module);
+    uint64_t elements = 0;
+    if (!layers || !is_text(module) || !weight || !shape_elements(weight->info.shape, weight->info.rank, &elements) ||
+        elements <= 1 || memmem(module->name, module->name_length, "rotary", 6))
         return 0;
     size_t at = (size_t)(layers - module->name) + 7;
     size_t digits = strspn(module->name + at, "0123456789");
