@@ -137,17 +137,19 @@ static void strategy_read(const json_t *value, struct quant_args *args, bool *gi
 }
 
 /* What 0.17 takes for block_structure: two integers of any size, or integers with an x between them. */
-static bool is_lenient_block(const json_t *value) {
+static bool is_lenient_block(const json_t *value, bool *pair) {
     const char *text = json_string_value(value);
+    *pair = true;
     if (!text)
         return json_array_size(value) == 2 && json_is_integer(json_array_get(value, 0)) &&
                json_is_integer(json_array_get(value, 1));
-    for (;;) {
+    for (int count = 1;; count++) {
         char *end;
         strtol(text, &end, 10);
         if (end == text)
             return false;
         text = end + strspn(end, " \t\r\n");
+        *pair = count == 2;
         if (!*text)
             return true;
         if (*text++ != 'x')
@@ -172,7 +174,7 @@ static void block_structure_read(const json_t *value, struct quant_args *args) {
         args->block_columns = json_integer_value(json_array_get(value, 1));
     }
     if (args->block_rows <= 0 || args->block_columns <= 0) {
-        args->lenient = !args->refusal && is_lenient_block(value);
+        args->lenient = !args->refusal && is_lenient_block(value, &args->block_pair);
         REFUSE(args, "block_structure %s is not [rows, columns]", value_text(value, text));
     }
 }
@@ -225,7 +227,8 @@ static void args_relations(struct quant_args *args, bool strategy_given, bool gr
         if (group_size_given && args->group_size == 0)
             REFUSE(args, "group_size 0 is not a size");
     }
-    args->lenient = args->lenient && (!block_given || args->strategy == STRATEGY_BLOCK);
+    char *first = args->refusal; /* what follows ends leniency, too */
+    args->refusal = NULL;
     bool grouped = args->strategy == STRATEGY_GROUP || args->strategy == STRATEGY_TENSOR_GROUP;
     if (args->strategy == STRATEGY_TOKEN && !args->dynamic)
         REFUSE(args, "strategy token needs dynamic true");
@@ -243,7 +246,12 @@ static void args_relations(struct quant_args *args, bool strategy_given, bool gr
     bool known_float = args->num_bits == 4 || args->num_bits == 6 || args->num_bits == 8;
     if (args->type == NUMBER_FLOAT && !known_float && !zero_point_given)
         REFUSE(args, "there is no float of %lld bits", (long long)args->num_bits);
-    args->ordered = args->ordered && grouped;
+    args->lenient = args->lenient && !args->refusal;
+    args->ordered = args->ordered && grouped && !args->refusal;
+    if (first) {
+        free(args->refusal);
+        args->refusal = first;
+    }
     args->strict = args->type == NUMBER_FLOAT && args->num_bits == 6 && !zero_point_given;
     if (args->group_size < 0)
         args->group_size = 0;

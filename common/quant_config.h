@@ -47,6 +47,7 @@ struct quant_args {
     char *refusal;        /* why compressed-tensors does not accept these; NULL when it does */
     bool lenient;         /* 0.17, which vLLM 0.33 comes with, accepts them nevertheless */
     bool ordered;         /* 0.17 accepts them for activations, not for weights (actorder group) */
+    bool block_pair;      /* of lenient ones: block_structure has two numbers after all */
     bool strict;          /* 0.17 does not accept them, 0.20 does */
 };
 

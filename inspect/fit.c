@@ -180,6 +180,8 @@ const char *vllm_scheme(const struct quant_config *config, const struct quant_gr
     }
     if (is_fp8_weight(weights)) {
         bool dynamic = inputs && inputs->dynamic;
+        if (weights->strategy == STRATEGY_BLOCK && weights->lenient && !weights->block_pair)
+            return NULL;
         bool fits = is_fp8_inputs(inputs);
         if (fits && weights->strategy == STRATEGY_BLOCK && !dynamic) {
             *why = "vLLM asserts that activations are dynamic where weights are quantized in blocks";

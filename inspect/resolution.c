@@ -6,12 +6,34 @@
 
 /* ---- entries ---- */
 
+/* \m and \M, a word's start and end in the regex module that vLLM uses, as PCRE2 writes them. */
+static void word_boundaries_write(const char *pattern, struct text *out) {
+    for (; *pattern; pattern++) {
+        if (*pattern != '\\' || !pattern[1]) {
+            text_append(out, pattern, 1);
+            continue;
+        }
+        pattern++;
+        if (*pattern == 'm' || *pattern == 'M')
+            text_append_string(out, *pattern == 'm' ? "\\b(?=\\w)" : "\\b(?<=\\w)");
+        else
+            text_append(out, pattern - 1, 2);
+    }
+}
+
 static enum status entry_compile(struct name_entry_text *entry, struct error *error) {
     struct error why;
     entry->is_regex = strncmp(entry->text, "re:", 3) == 0;
     if (!entry->is_regex)
         return STATUS_OK;
-    enum status status = pattern_new(entry->text, &entry->pattern, &why);
+    struct text translated = {0};
+    word_boundaries_write(entry->text, &translated);
+    if (translated.failed) {
+        text_free(&translated);
+        return error_set_memory(error);
+    }
+    enum status status = pattern_new(translated.bytes, &entry->pattern, &why);
+    text_free(&translated);
     if (status == STATUS_BAD_INPUT) {
         entry->problem = strdup(why.message);
         return entry->problem ? STATUS_OK : error_set_memory(error);

@@ -39,14 +39,14 @@ void bytes_count(const uint8_t *bytes, size_t size, uint64_t counts[256]) {
         const BITS magnitude_mask = (BITS)(((BITS)1 << SHIFT) - 1);                                                    \
         const KEY most = (KEY)((INF)-1), least = (KEY)~most;                                                           \
         KEY low = most, high = least;                                                                                  \
-        for (size_t begin = 0; begin < count; begin += RUN) {                                                          \
-            size_t end = count - begin < RUN ? count : begin + RUN;                                                    \
+        for (size_t begin = 0; begin < count; begin += (RUN)) {                                                        \
+            size_t end = count - begin < (RUN) ? count : begin + (RUN);                                                \
             BITS nan = 0, infinite = 0, zero = 0, subnormal = 0, negative = 0; /* a run fits their width */            \
             for (size_t i = begin; i < end; i++) {                                                                     \
                 BITS bits;                                                                                             \
                 memcpy(&bits, bytes + i * sizeof bits, sizeof bits);                                                   \
                 BITS magnitude = (BITS)(bits & magnitude_mask);                                                        \
-                KEY key = (KEY)(bits ^ (BITS)((BITS)((KEY)bits >> SHIFT) & magnitude_mask));                           \
+                KEY key = (KEY)(bits ^ (BITS)((BITS)(0 - (bits >> SHIFT)) & magnitude_mask));                          \
                 KEY for_low = magnitude < (INF) ? key : most, for_high = magnitude < (INF) ? key : least;              \
                 low = for_low < low ? for_low : low;                                                                   \
                 high = for_high > high ? for_high : high;                                                              \
@@ -65,8 +65,8 @@ void bytes_count(const uint8_t *bytes, size_t size, uint64_t counts[256]) {
         scan->elements = count;                                                                                        \
         scan->min = scan->max = NAN;                                                                                   \
         if (scan->nan + scan->infinite < count) {                                                                      \
-            BITS low_bits = (BITS)(low ^ (KEY)((BITS)(low >> SHIFT) & magnitude_mask));                                \
-            BITS high_bits = (BITS)(high ^ (KEY)((BITS)(high >> SHIFT) & magnitude_mask));                             \
+            BITS low_bits = (BITS)((BITS)low ^ (low < 0 ? magnitude_mask : 0));                                        \
+            BITS high_bits = (BITS)((BITS)high ^ (high < 0 ? magnitude_mask : 0));                                     \
             scan->min = (double)DECODE(low_bits);                                                                      \
             scan->max = (double)DECODE(high_bits);                                                                     \
         }                                                                                                              \

@@ -149,7 +149,7 @@ static enum status packed_int_describe(struct decoder *decoder, struct error *er
     const struct checkpoint *checkpoint = &decoder->inspection->checkpoint;
     const struct tensor *shape = module_part(checkpoint, decoder->module, PART_SHAPE);
     const struct tensor_info *info = &shown->tensor->info;
-    uint64_t elements = 0, packed = info->shape[info->rank - 1];
+    uint64_t elements = 0, packed = info->rank > 0 ? info->shape[info->rank - 1] : 1;
     if (!shape || (shape->info.dtype != DTYPE_I64 && shape->info.dtype != DTYPE_I32) ||
         !shape_elements(shape->info.shape, shape->info.rank, &elements) || elements == 0)
         return not_decoded(shown, "there is no weight_shape, which tells how many bits a value has", error);
@@ -160,10 +160,9 @@ static enum status packed_int_describe(struct decoder *decoder, struct error *er
     enum status status = integer_read(checkpoint, shape, elements - 1, &shown->columns, error);
     if (status != STATUS_OK)
         return status;
-    static const unsigned widths[] = {4, 8};
-    for (size_t i = 0; i < sizeof widths / sizeof *widths && shown->code_bits == 0; i++)
-        if (ratio_up(shown->columns, 32 / widths[i]) == packed)
-            shown->code_bits = widths[i];
+    for (unsigned bits = 8; bits >= 4; bits -= 4) /* the narrower one where both fit */
+        if (ratio_up(shown->columns, 32 / bits) == packed)
+            shown->code_bits = bits;
     if (shown->code_bits == 0 || shown->columns == 0)
         return not_decoded(shown, "weight_shape and the packed width fit neither 4 nor 8 bits", error);
     decoder->coding = CODING_OFFSET_INT;
@@ -478,7 +477,7 @@ enum status show_read(const struct inspection *inspection, const char *request, 
     *shown = (struct shown){0};
     struct decoder decoder = {.inspection = inspection, .shown = shown};
     struct place place;
-    uint64_t first, end;
+    uint64_t first = 0, end = 0;
     enum status status = request_parse(inspection, request, &decoder, &place, error);
     if (status == STATUS_OK)
         status = decoder_describe(&decoder, error);
@@ -488,9 +487,7 @@ enum status show_read(const struct inspection *inspection, const char *request, 
         return status;
     if (shown->global)
         status = global_read(&decoder, error);
-    if (status == STATUS_OK)
-        status = blocks_read(&decoder, first, end, limit, error);
-    return status;
+    return status == STATUS_OK ? blocks_read(&decoder, first, end, limit, error) : status;
 }
 
 void shown_free(struct shown *shown) {

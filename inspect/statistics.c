@@ -266,7 +266,7 @@ static size_t work_list(const struct inspection *inspection, struct work *work) 
 static enum status tensors_choose(struct inspection *inspection, const bool *chosen,
                                   const struct statistics_options *options, uint64_t *bytes, struct error *error) {
     size_t count = inspection->checkpoint.tensor_count;
-    inspection->statistics = calloc(count + 1, sizeof *inspection->statistics);
+    inspection->statistics = calloc(count + 1, sizeof(void *));
     if (!inspection->statistics)
         return error_set_memory(error);
     for (uint32_t i = 0; i < count; i++) {
