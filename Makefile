@@ -73,6 +73,11 @@ test: ## install what is missing and run every test
 	./setup test
 	tests/run.sh
 
+.PHONY: test-clients
+test-clients: all ## compare with vLLM's and transformers' own code (brings torch: 9 GB under build/readers)
+	./setup test
+	tests/readers/run_readers.sh
+
 .PHONY: fuzz
 fuzz: ## fuzz the parsers: a minute in all, or SECONDS=N for each
 	tests/fuzz/run.sh $(SECONDS)
@@ -104,4 +109,4 @@ clean: ## remove what was compiled; models and tools stay
 
 .PHONY: help
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22

@@ -136,13 +136,15 @@ static void strategy_read(const json_t *value, struct quant_args *args, bool *gi
     REFUSE(args, "strategy %s is none of compressed-tensors'", value_text(value, text));
 }
 
+static bool is_python_int(const json_t *value) { return json_is_integer(value) || json_is_boolean(value); }
+
 /* What 0.17 takes for block_structure: two integers of any size, or integers with an x between them. */
 static bool is_lenient_block(const json_t *value, bool *pair) {
     const char *text = json_string_value(value);
     *pair = true;
     if (!text)
-        return json_array_size(value) == 2 && json_is_integer(json_array_get(value, 0)) &&
-               json_is_integer(json_array_get(value, 1));
+        return json_array_size(value) == 2 && is_python_int(json_array_get(value, 0)) &&
+               is_python_int(json_array_get(value, 1));
     for (int count = 1;; count++) {
         char *end;
         strtol(text, &end, 10);
@@ -262,7 +264,7 @@ static void args_read(const json_t *json, struct quant_args *args) {
                                        "block_structure", "dynamic",        "actorder",  "scale_dtype", "zp_dtype",
                                        "observer",        "observer_kwargs"};
     char text[48];
-    *args = (struct quant_args){.num_bits = 8, .type = NUMBER_INT, .symmetric = true};
+    *args = (struct quant_args){.num_bits = 8, .type = NUMBER_INT, .symmetric = true, .block_pair = true};
     if (!json || json_is_null(json))
         return;
     args->present = true;
