@@ -6,6 +6,7 @@
 
 #include "common/pattern.h"
 #include "common/thread_team.h"
+#include "inspect/audit_report.h"
 #include "inspect/inspect_report.h"
 #include "inspect/page.h"
 #include "inspect/show.h"
@@ -228,11 +229,31 @@ static enum status values_show(const struct inspection *inspection, const struct
     return status;
 }
 
-static enum status json_tell(const struct report_view *view, const struct arguments *arguments, struct error *error) {
+/* The page shows the audit's findings too; values are judged where they were read. */
+static enum status html_write(struct inspection *inspection, const struct arguments *arguments,
+                              const struct text *inspect_json, struct error *error) {
+    const struct audit_options options = {.loaders = FOR_VLLM | FOR_TRANSFORMERS,
+                                          .headers_only = !arguments->stats,
+                                          .jobs = arguments->jobs,
+                                          .quiet = true};
+    struct audit audit;
+    struct text json = {0};
+    enum status status = audit_run(inspection, &options, &audit, error);
+    if (status == STATUS_OK) {
+        audit_json(&audit, false, &json);
+        status = page_write(arguments->html, inspect_json, &json, error);
+    }
+    text_free(&json);
+    audit_free(&audit);
+    return status;
+}
+
+static enum status json_tell(struct inspection *inspection, const struct report_view *view,
+                             const struct arguments *arguments, struct error *error) {
     struct text json = {0};
     enum status status = inspect_json(view, &json, error);
     if (status == STATUS_OK && arguments->html)
-        status = page_write(arguments->html, &json, NULL, error); /* NULL: without an audit */
+        status = html_write(inspection, arguments, &json, error);
     if (status == STATUS_OK && arguments->json) {
         put(&json);
         fputc('\n', stdout);
@@ -266,7 +287,7 @@ static enum status inspect(struct inspection *inspection, const struct arguments
     if (status == STATUS_OK && arguments->stats)
         status = stats_gather(inspection, &view, arguments, error);
     if (status == STATUS_OK)
-        status = arguments->json || arguments->html ? json_tell(&view, arguments, error)
+        status = arguments->json || arguments->html ? json_tell(inspection, &view, arguments, error)
                                                     : table_tell(&view, arguments, error);
     report_view_free(&view);
     free(chosen);
