@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "inspect/audit.h"
+#include "inspect/vllm_scheme.h"
 
 static const char config_subject[] = "config.json";
 
@@ -24,11 +25,7 @@ static const char *args_refusal(const struct quant_args *args, bool is_weights) 
 /* The first argument of a group that vLLM reads and compressed-tensors refuses; NULL: none. */
 static const char *vllm_group_refusal(const struct quant_config *config, const struct quant_group *group) {
     const char *format = group->format ? group->format : config->format;
-    static const char *const quantizing[] = {"naive-quantized", "int-quantized", "float-quantized",
-                                             "nvfp4-pack-quantized"};
-    bool quantizes = false, inputs = group->inputs.present && !group->inputs.empty;
-    for (size_t i = 0; i < 4 && format; i++)
-        quantizes = quantizes || strcmp(format, quantizing[i]) == 0;
+    bool quantizes = format_quantizes_activations(format), inputs = group->inputs.present && !group->inputs.empty;
     if (group->unreadable)
         return group->refusal;
     if (group->target_count == 0)

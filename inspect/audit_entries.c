@@ -15,16 +15,16 @@ bool ignore_is_conventional(const char *text) {
 }
 
 /* "Linear", "LlamaAttention": not the name of any module. */
-static bool is_class_name(const struct name_entry_text *entry) {
+static bool is_class_name(const struct config_entry *entry) {
     return !entry->is_regex && !strchr(entry->text, '.') &&
            (entry->by_class > 0 || isupper((unsigned char)*entry->text));
 }
 
-static bool is_used(const struct name_entry_text *entry) {
+static bool is_used(const struct config_entry *entry) {
     return entry->by_checkpoint_name > 0 || entry->by_runtime_name > 0;
 }
 
-static void invalid_find(struct audit *audit, const struct name_entry_text *entry) {
+static void invalid_find(struct audit *audit, const struct config_entry *entry) {
     audit_find(audit, PATTERN_INVALID, SEVERITY_ERROR, FOR_ALL, entry->text, entry->text,
                "correct the regular expression", "%s: loaders fail on it", entry->problem);
     if (!audit->config_error[LOADER_TRANSFORMERS]) /* vLLM fails where it reaches the pattern */
@@ -52,7 +52,7 @@ static const char *python_refuses(const char *pattern) {
     return NULL;
 }
 
-static void pattern_check(struct audit *audit, const struct name_entry_text *entry) {
+static void pattern_check(struct audit *audit, const struct config_entry *entry) {
     const char *python = entry->is_regex && !entry->problem ? python_refuses(entry->text + 3) : NULL;
     if (entry->problem)
         invalid_find(audit, entry);
@@ -75,7 +75,7 @@ static bool unmatched(const struct audit *audit) {
 }
 
 /* A target that matches attention modules themselves, and nothing in them. */
-static bool matches_attention(const struct audit *audit, const struct name_entry_text *target) {
+static bool matches_attention(const struct audit *audit, const struct config_entry *target) {
     const struct modules *modules = &audit->inspection->modules;
     for (size_t i = 0; i < modules->count; i++) {
         const struct module *module = &modules->items[i];
@@ -96,7 +96,7 @@ static bool matches_attention(const struct audit *audit, const struct name_entry
     return false;
 }
 
-static void target_check(struct audit *audit, const struct name_entry_text *target) {
+static void target_check(struct audit *audit, const struct config_entry *target) {
     const char *group = audit->inspection->quant.groups[target->group].name;
     if (target->problem)
         return;
@@ -119,7 +119,7 @@ static void target_check(struct audit *audit, const struct name_entry_text *targ
                    group);
 }
 
-static void ignore_check(struct audit *audit, const struct name_entry_text *entry) {
+static void ignore_check(struct audit *audit, const struct config_entry *entry) {
     if (entry->problem || is_used(entry) || entry->by_class > 0)
         return;
     if (entry->inside_names > 0)

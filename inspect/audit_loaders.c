@@ -49,7 +49,7 @@ static bool sglang_short_names(const char *architecture) {
     return has_word(classes, architecture);
 }
 
-static bool entry_hits(const struct name_entry_text *entry, const char *name, bool suffix) {
+static bool entry_hits(const struct config_entry *entry, const char *name, bool suffix) {
     struct error why;
     bool matches = false;
     if (entry->is_regex)

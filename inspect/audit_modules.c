@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "inspect/audit.h"
+#include "inspect/vllm_scheme.h"
 
 static const char write_targets[] = "let audit --fix write targets that match both namespaces";
 
@@ -32,7 +33,7 @@ static void outcome_set(struct subject *s, enum loader loader, enum outcome outc
     s->audit->findings.failed = s->audit->findings.failed || !prediction->reason;
 }
 
-static const char *entry_text(const struct name_entry_text *entries, uint32_t entry) {
+static const char *entry_text(const struct config_entry *entries, uint32_t entry) {
     return entry == NO_ENTRY ? "" : entries[entry].text;
 }
 
@@ -51,10 +52,10 @@ static enum outcome unquantized_outcome(const struct subject *s, enum loader loa
 /* ---- which group ---- */
 
 /* The target that would match if it were not for its start; NULL: none. */
-static const struct name_entry_text *unanchored_target(const struct subject *s) {
+static const struct config_entry *unanchored_target(const struct subject *s) {
     const struct resolutions *r = &s->audit->resolutions;
     for (size_t i = 0; i < r->target_count; i++) {
-        const struct name_entry_text *target = &r->targets[i];
+        const struct config_entry *target = &r->targets[i];
         struct error why;
         bool matches = false;
         if (target->inside_names && !target->by_checkpoint_name && !target->by_runtime_name && target->anywhere &&
@@ -66,7 +67,7 @@ static const struct name_entry_text *unanchored_target(const struct subject *s) 
 
 static void unmatched_find(struct subject *s, unsigned loaders) {
     struct audit *audit = s->audit;
-    const struct name_entry_text *unanchored = unanchored_target(s);
+    const struct config_entry *unanchored = unanchored_target(s);
     if (unanchored)
         audit_find(audit, PATTERN_UNANCHORED, SEVERITY_ERROR, loaders, unanchored->text, s->name,
                    "begin the pattern with re:.*",
@@ -252,7 +253,7 @@ static void quantized_check(struct subject *s) {
 static bool unanchored_ignore_find(struct subject *s, unsigned loaders) {
     const struct resolutions *r = &s->audit->resolutions;
     for (size_t i = 0; i < r->ignore_count; i++) {
-        const struct name_entry_text *entry = &r->ignores[i];
+        const struct config_entry *entry = &r->ignores[i];
         struct error why;
         bool matches = false;
         if (!entry->inside_names || entry->by_checkpoint_name || entry->by_runtime_name || !entry->anywhere ||

@@ -2,8 +2,7 @@
  * A module's tensors against the group of quantization_config that a loader gives it: which tensors the loader will
  * look for, and what it does with what it finds.
  *
- * vLLM 0.33: compressed_tensors.py:_get_scheme_from_parts picks a scheme by the arguments (the format only tells FP8 and
- * integers apart); its parameters then take tensors by copy_, which converts values without a word, and refuse tensors
+ * vLLM 0.33 picks a scheme by the arguments (vllm_scheme.h); its parameters then take tensors by copy_, which converts values without a word, and refuse tensors
  * they do not know. transformers 5.23 with compressed-tensors 0.20: the group's format picks a compressor, the arguments
  * the shape of the scale; shapes must be exact, unknown tensors are skipped, missing ones made up.
  */
@@ -41,10 +40,6 @@ struct fit {
 /* `expert`: one of routed experts. Only vLLM and transformers. */
 void fit_check(const struct inspection *inspection, const struct module *module, const struct quant_group *group,
                enum loader loader, bool expert, struct fit *fit);
-
-/* The class that vLLM would use for a linear layer, or routed experts, of this group, or NULL and why. */
-const char *vllm_scheme(const struct quant_config *config, const struct quant_group *group, bool expert,
-                        const char **why);
 
 /* The format of tensors that a group's arguments describe, its format left aside; STORED_OTHER when none is known. */
 enum stored_format args_stored_format(const struct quant_args *weights);

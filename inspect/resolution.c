@@ -4,145 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- entries ---- */
-
-/* \m and \M, a word's start and end in the regex module that vLLM uses, as PCRE2 writes them. */
-static void word_boundaries_write(const char *pattern, struct text *out) {
-    for (; *pattern; pattern++) {
-        if (*pattern != '\\' || !pattern[1]) {
-            text_append(out, pattern, 1);
-            continue;
-        }
-        pattern++;
-        if (*pattern == 'm' || *pattern == 'M')
-            text_append_string(out, *pattern == 'm' ? "\\b(?=\\w)" : "\\b(?<=\\w)");
-        else
-            text_append(out, pattern - 1, 2);
-    }
-}
-
-static enum status entry_compile(struct name_entry_text *entry, struct error *error) {
-    struct error why;
-    entry->is_regex = strncmp(entry->text, "re:", 3) == 0;
-    if (!entry->is_regex)
-        return STATUS_OK;
-    struct text translated = {0};
-    word_boundaries_write(entry->text, &translated);
-    if (translated.failed) {
-        text_free(&translated);
-        return error_set_memory(error);
-    }
-    enum status status = pattern_new(translated.bytes, &entry->pattern, &why);
-    text_free(&translated);
-    if (status == STATUS_BAD_INPUT) {
-        entry->problem = strdup(why.message);
-        return entry->problem ? STATUS_OK : error_set_memory(error);
-    }
-    char *inside = text_format("re:[\\s\\S]*(?:%s)", entry->text + 3);
-    if (status != STATUS_OK || !inside) {
-        free(inside);
-        return error_set_memory(error);
-    }
-    if (pattern_new(inside, &entry->anywhere, &why) != STATUS_OK)
-        entry->anywhere = NULL; /* (*VERB) at the start, for example: then nobody looks inside names */
-    free(inside);
-    return STATUS_OK;
-}
-
-static enum status entry_make(const struct architecture *architecture, const char *text, uint32_t group,
-                              struct name_entry_text *entry, struct error *error) {
-    struct text mapped = {0};
-    *entry = (struct name_entry_text){.text = text, .group = group};
-    architecture_map_entry(architecture, text, &mapped);
-    if (mapped.failed) {
-        text_free(&mapped);
-        return error_set_memory(error);
-    }
-    entry->mapped = mapped.bytes;
-    return entry_compile(entry, error);
-}
-
-static bool entry_matches(struct name_entry_text *entry, struct pattern *pattern, const char *name) {
-    struct error why;
-    bool matches = false;
-    if (!pattern)
-        return false;
-    if (pattern_match(pattern, name, &matches, &why) != STATUS_OK && !entry->problem)
-        entry->problem = strdup(why.message);
-    return matches;
-}
-
-/* ---- lists ---- */
-
-static enum status list_make(struct name_entry_text *entries, size_t count, bool mapped, const uint32_t *order,
-                             struct entry_list *list, struct error *error) {
-    list->order = malloc((count + 1) * sizeof *list->order);
-    list->group = malloc((count + 1) * sizeof *list->group);
-    list->regexes = malloc((count + 1) * sizeof *list->regexes);
-    if (!list->order || !list->group || !list->regexes)
-        return error_set_memory(error);
-    for (size_t i = 0; i < count; i++) {
-        uint32_t entry = order ? order[i] : (uint32_t)i;
-        const char *text = mapped ? entries[entry].mapped : entries[entry].text;
-        bool added = false;
-        uint32_t *place = name_table_add(&list->plain, text, strlen(text), (uint32_t)list->count, &added);
-        if (!place)
-            return error_set_memory(error);
-        if (!added) { /* a dict: the place of the first, the value of the last */
-            list->group[*place] = entries[entry].group;
-            continue;
-        }
-        if (entries[entry].is_regex)
-            list->regexes[list->regex_count++] = (uint32_t)list->count;
-        list->order[list->count] = entry;
-        list->group[list->count++] = entries[entry].group;
-    }
-    return STATUS_OK;
-}
-
-static void list_free(struct entry_list *list) {
-    free(list->order);
-    free(list->group);
-    free(list->regexes);
-    name_table_free(&list->plain);
-}
-
-/* A search that comes to a pattern that does not compile ends there, in an error. */
-static bool search_fails(const struct name_entry_text *entry, bool *failed) {
-    bool fails = entry->is_regex && !entry->pattern;
-    if (fails && failed)
-        *failed = true;
-    return fails;
-}
-
-/*
- * The first place in the list that matches the name, from `place` on; NO_ENTRY. *failed (may be NULL) is set when the
- * search comes to a pattern that does not compile.
- */
-static uint32_t list_match_from(const struct entry_list *list, struct name_entry_text *entries, const char *name,
-                                uint32_t place, bool *failed) {
-    uint32_t plain = name_table_find(&list->plain, name, strlen(name));
-    if (plain != NAME_UNKNOWN && (plain < place || entries[list->order[plain]].is_regex))
-        plain = NAME_UNKNOWN;
-    for (size_t i = 0; i < list->regex_count && (plain == NAME_UNKNOWN || list->regexes[i] < plain); i++) {
-        struct name_entry_text *entry = &entries[list->order[list->regexes[i]]];
-        if (search_fails(entry, failed))
-            return NO_ENTRY;
-        if (list->regexes[i] >= place && entry_matches(entry, entry->pattern, name))
-            return list->regexes[i];
-    }
-    return plain == NAME_UNKNOWN ? (uint32_t)NO_ENTRY : plain;
-}
-
-static uint32_t list_match(const struct entry_list *list, struct name_entry_text *entries, const char *name,
-                           bool *failed) {
-    return list_match_from(list, entries, name, 0, failed);
-}
-
 /* transformers: plain texts, then patterns, each by text. Class names are plain texts that are tried last. */
 static int by_text(const void *a, const void *b, void *context) {
-    const struct name_entry_text *entries = context;
-    const struct name_entry_text *x = &entries[*(const uint32_t *)a], *y = &entries[*(const uint32_t *)b];
+    const struct config_entry *entries = context;
+    const struct config_entry *x = &entries[*(const uint32_t *)a], *y = &entries[*(const uint32_t *)b];
     if (x->is_regex != y->is_regex)
         return x->is_regex ? 1 : -1;
     int order = strcmp(x->text, y->text);
@@ -156,13 +21,13 @@ static enum status lists_make(struct resolutions *r, struct error *error) {
     for (uint32_t i = 0; i < r->target_count; i++)
         sorted[i] = i;
     qsort_r(sorted, r->target_count, sizeof *sorted, by_text, r->targets);
-    enum status status = list_make(r->targets, r->target_count, true, NULL, &r->vllm_targets, error);
+    enum status status = entry_list_make(r->targets, r->target_count, true, NULL, &r->vllm_targets, error);
     if (status == STATUS_OK)
-        status = list_make(r->targets, r->target_count, false, sorted, &r->transformers_targets, error);
+        status = entry_list_make(r->targets, r->target_count, false, sorted, &r->transformers_targets, error);
     if (status == STATUS_OK)
-        status = list_make(r->ignores, r->ignore_count, true, NULL, &r->vllm_ignores, error);
+        status = entry_list_make(r->ignores, r->ignore_count, true, NULL, &r->vllm_ignores, error);
     if (status == STATUS_OK)
-        status = list_make(r->ignores, r->ignore_count, false, NULL, &r->transformers_ignores, error);
+        status = entry_list_make(r->ignores, r->ignore_count, false, NULL, &r->transformers_ignores, error);
     free(sorted);
     return status;
 }
@@ -336,9 +201,9 @@ static void replace_all(const char *name, const char *from, const char *to, stru
 static bool vllm_ignored(struct resolutions *r, const char *name, bool *partly, struct text *scratch) {
     *partly = false;
     for (size_t i = 0; i < r->vllm_ignores.regex_count; i++) /* all entries are tried */
-        if (search_fails(&r->ignores[r->vllm_ignores.order[r->vllm_ignores.regexes[i]]], &r->reached_invalid))
+        if (entry_search_fails(&r->ignores[r->vllm_ignores.order[r->vllm_ignores.regexes[i]]], &r->reached_invalid))
             return false;
-    if (list_match(&r->vllm_ignores, r->ignores, name, &r->reached_invalid) != NO_ENTRY)
+    if (entry_list_match(&r->vllm_ignores, r->ignores, name, 0, &r->reached_invalid) != NO_ENTRY)
         return true;
     const char *leaf = leaf_of(name);
     const struct fused_layer *fused;
@@ -349,7 +214,7 @@ static bool vllm_ignored(struct resolutions *r, const char *name, bool *partly, 
     for (; fused && parts < LAYER_PARTS && fused->parts[parts]; parts++) {
         replace_all(name, leaf, fused->parts[parts], scratch);
         ignored += !scratch->failed &&
-                   list_match(&r->vllm_ignores, r->ignores, scratch->bytes, &r->reached_invalid) != NO_ENTRY;
+                   entry_list_match(&r->vllm_ignores, r->ignores, scratch->bytes, 0, &r->reached_invalid) != NO_ENTRY;
     }
     *partly = ignored > 0 && ignored < parts;
     return parts > 0 && ignored == parts;
@@ -361,7 +226,7 @@ static bool contains_caseless(const char *text, const char *part) { return strca
 static uint32_t vllm_target(struct resolutions *r, const char *name, const char *class_name, bool *by_class,
                             bool *by_parts, struct text *scratch) {
     const struct entry_list *list = &r->vllm_targets;
-    uint32_t place = list_match(list, r->targets, name, &r->reached_invalid);
+    uint32_t place = entry_list_match(list, r->targets, name, 0, &r->reached_invalid);
     *by_class = *by_parts = false;
     if (place != NO_ENTRY)
         return place;
@@ -372,8 +237,8 @@ static uint32_t vllm_target(struct resolutions *r, const char *name, const char 
     uint32_t first = NO_ENTRY;
     for (size_t part = 0; fused && part < LAYER_PARTS && fused->parts[part]; part++) {
         replace_all(name, fused->name, fused->parts[part], scratch);
-        uint32_t match =
-            scratch->failed ? (uint32_t)NO_ENTRY : list_match(list, r->targets, scratch->bytes, &r->reached_invalid);
+        uint32_t match = scratch->failed ? (uint32_t)NO_ENTRY
+                                         : entry_list_match(list, r->targets, scratch->bytes, 0, &r->reached_invalid);
         if (part == 0)
             first = match;
         if (match == NO_ENTRY) {
@@ -385,8 +250,8 @@ static uint32_t vllm_target(struct resolutions *r, const char *name, const char 
     if (first != NO_ENTRY)
         return first;
     for (uint32_t i = 0; i < list->count; i++) {
-        struct name_entry_text *entry = &r->targets[list->order[i]];
-        if (search_fails(entry, &r->reached_invalid))
+        struct config_entry *entry = &r->targets[list->order[i]];
+        if (entry_search_fails(entry, &r->reached_invalid))
             return NO_ENTRY;
         if (entry->is_regex ? entry_matches(entry, entry->pattern, class_name)
                             : contains_caseless(class_name, entry->mapped)) {
@@ -460,10 +325,10 @@ static bool transformers_class(const struct module *module, const char *text) {
     return strcmp(text, own) == 0 || strcmp(text, "Module") == 0 || strcmp(text, "object") == 0;
 }
 
-static uint32_t transformers_match(const struct entry_list *list, struct name_entry_text *entries,
+static uint32_t transformers_match(const struct entry_list *list, struct config_entry *entries,
                                    const struct module *module, const char *name) {
     static const char *const classes[] = {"Embedding", "Linear", "Module", "object"};
-    uint32_t place = list_match(list, entries, name, NULL);
+    uint32_t place = entry_list_match(list, entries, name, 0, NULL);
     for (size_t i = 0; i < 4 && place == NO_ENTRY; i++) { /* they come in the order of their text */
         uint32_t named = name_table_find(&list->plain, classes[i], strlen(classes[i]));
         if (named != NAME_UNKNOWN && transformers_class(module, classes[i]))
@@ -477,7 +342,7 @@ static void expert_group_choose(const struct inspection *inspection, struct reso
     r->expert_group = quant->group_count > 0 ? 0 : NO_ENTRY;
     for (int wanted = 0; wanted < 2; wanted++)
         for (uint32_t i = 0; i < r->target_count; i++) {
-            const struct name_entry_text *target = &r->targets[i];
+            const struct config_entry *target = &r->targets[i];
             if (wanted == 0 ? target->is_regex && strstr(target->text, "experts") : !target->is_regex) {
                 r->expert_group = target->group;
                 return;
@@ -487,12 +352,11 @@ static void expert_group_choose(const struct inspection *inspection, struct reso
 
 /* ---- both ---- */
 
-static void plain_count(const struct entry_list *list, struct name_entry_text *entries, const char *name,
-                        bool runtime) {
+static void plain_count(const struct entry_list *list, struct config_entry *entries, const char *name, bool runtime) {
     uint32_t place = name_table_find(&list->plain, name, strlen(name));
     if (place == NAME_UNKNOWN)
         return;
-    struct name_entry_text *entry = &entries[list->order[place]];
+    struct config_entry *entry = &entries[list->order[place]];
     if (runtime)
         entry->by_runtime_name++;
     else
@@ -501,7 +365,7 @@ static void plain_count(const struct entry_list *list, struct name_entry_text *e
 
 /* Counts what every entry matches: unused ones, and those that would match inside a name, are findings. */
 static void entries_count(const struct entry_list *vllm, const struct entry_list *transformers,
-                          struct name_entry_text *entries, const struct module *module, const char *checkpoint_name,
+                          struct config_entry *entries, const struct module *module, const char *checkpoint_name,
                           const char *runtime_name, const char *layer_name) {
     static const char *const classes[] = {"Embedding", "Linear", "Module", "object"};
     plain_count(transformers, entries, checkpoint_name, false);
@@ -514,7 +378,7 @@ static void entries_count(const struct entry_list *vllm, const struct entry_list
             entries[transformers->order[place]].by_class++;
     }
     for (size_t i = 0; i < transformers->regex_count; i++) {
-        struct name_entry_text *entry = &entries[transformers->order[transformers->regexes[i]]];
+        struct config_entry *entry = &entries[transformers->order[transformers->regexes[i]]];
         bool at_checkpoint = entry_matches(entry, entry->pattern, checkpoint_name);
         bool at_runtime = entry_matches(entry, entry->pattern, runtime_name) ||
                           (layer_name && entry_matches(entry, entry->pattern, layer_name));
@@ -568,18 +432,18 @@ static enum status module_resolve(const struct inspection *inspection, struct re
     }
     if ((place = transformers_match(&r->transformers_ignores, r->ignores, module, checkpoint->bytes)) != NO_ENTRY)
         out->checkpoint_ignore = r->transformers_ignores.order[place];
-    if ((place = list_match(&r->vllm_targets, r->targets, runtime->bytes, NULL)) != NO_ENTRY) {
+    if ((place = entry_list_match(&r->vllm_targets, r->targets, runtime->bytes, 0, NULL)) != NO_ENTRY) {
         out->runtime_target = r->vllm_targets.order[place];
         out->runtime_group = r->vllm_targets.group[place];
         for (uint32_t next = place; out->second_target == NO_ENTRY;) {
-            next = list_match_from(&r->vllm_targets, r->targets, runtime->bytes, next + 1, NULL);
+            next = entry_list_match(&r->vllm_targets, r->targets, runtime->bytes, next + 1, NULL);
             if (next == NO_ENTRY)
                 break;
             if (r->vllm_targets.group[next] != out->runtime_group)
                 out->second_target = r->vllm_targets.order[next];
         }
     }
-    if ((place = list_match(&r->vllm_ignores, r->ignores, runtime->bytes, NULL)) != NO_ENTRY)
+    if ((place = entry_list_match(&r->vllm_ignores, r->ignores, runtime->bytes, 0, NULL)) != NO_ENTRY)
         out->runtime_ignore = r->vllm_ignores.order[place];
     return STATUS_OK;
 }
@@ -607,23 +471,13 @@ enum status resolutions_make(const struct inspection *inspection, struct resolut
     return status;
 }
 
-static void entries_free(struct name_entry_text *entries, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        pattern_free(entries[i].pattern);
-        pattern_free(entries[i].anywhere);
-        free(entries[i].mapped);
-        free(entries[i].problem);
-    }
-    free(entries);
-}
-
 void resolutions_free(struct resolutions *r) {
     entries_free(r->targets, r->target_count);
     entries_free(r->ignores, r->ignore_count);
-    list_free(&r->vllm_targets);
-    list_free(&r->transformers_targets);
-    list_free(&r->vllm_ignores);
-    list_free(&r->transformers_ignores);
+    entry_list_free(&r->vllm_targets);
+    entry_list_free(&r->transformers_targets);
+    entry_list_free(&r->vllm_ignores);
+    entry_list_free(&r->transformers_ignores);
     for (size_t i = 0; i < r->layer_count; i++)
         free(r->layers[i].name);
     free(r->layers);

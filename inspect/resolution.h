@@ -18,34 +18,10 @@
 #ifndef QSTREAM_INSPECT_RESOLUTION_H
 #define QSTREAM_INSPECT_RESOLUTION_H
 
-#include "common/architecture.h"
-#include "common/name_table.h"
+#include "inspect/entries.h"
 #include "inspect/inspection.h"
 
-enum { NO_ENTRY = UINT32_MAX, NO_LAYER = UINT32_MAX, LAYER_PARTS = 4 };
-
-/* A target, or an entry of `ignore`. */
-struct name_entry_text {
-    const char *text;         /* as config.json has it */
-    char *mapped;             /* as vLLM reads it */
-    uint32_t group;           /* of a target */
-    struct pattern *pattern;  /* of a re: entry that compiles */
-    struct pattern *anywhere; /* the same, free to match inside a name */
-    bool is_regex, is_class;  /* is_class: it named a class, and no module */
-    char *problem;            /* why the pattern cannot be used */
-    /* which modules it was found to match, by name */
-    uint64_t by_checkpoint_name, by_runtime_name, by_class, inside_names;
-};
-
-/* What a loader goes through, in its order. */
-struct entry_list {
-    uint32_t *order; /* indices into the entries */
-    uint32_t *group; /* of each place in the order: where a target stands twice, vLLM takes the later group */
-    size_t count;
-    uint32_t *regexes; /* places in the order that hold patterns */
-    size_t regex_count;
-    struct name_table plain; /* text -> place in the order */
-};
+enum { NO_LAYER = UINT32_MAX, LAYER_PARTS = FUSED_PARTS };
 
 /* A run-time layer of vLLM. */
 enum layer_kind { LAYER_LINEAR, LAYER_HEAD, LAYER_EMBEDDING, LAYER_EXPERTS };
@@ -77,7 +53,7 @@ struct module_resolution {
 
 struct resolutions {
     const struct architecture *architecture;
-    struct name_entry_text *targets, *ignores;
+    struct config_entry *targets, *ignores;
     size_t target_count, ignore_count;
     struct entry_list vllm_targets, transformers_targets, vllm_ignores, transformers_ignores;
     struct layer *layers;
