@@ -13,43 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "common/pattern.h"
+#include "common/quant_args.h"
 #include "common/status.h"
 
 struct json_t;
-
-enum number_type { NUMBER_INT, NUMBER_FLOAT };
-
-enum strategy {
-    STRATEGY_TENSOR,
-    STRATEGY_CHANNEL,
-    STRATEGY_GROUP,
-    STRATEGY_BLOCK,
-    STRATEGY_TOKEN,
-    STRATEGY_TENSOR_GROUP,
-    STRATEGY_ATTN_HEAD,
-    STRATEGIES
-};
-const char *strategy_name(enum strategy strategy);
-
-/* QuantizationArgs. */
-struct quant_args {
-    bool present; /* not null */
-    bool empty;   /* {}: vLLM takes it for null */
-    int64_t num_bits;
-    enum number_type type;
-    enum strategy strategy;
-    bool symmetric, dynamic;
-    bool local;         /* dynamic "local" */
-    int64_t group_size; /* 0: none */
-    int64_t block_rows, block_columns;
-    char scale_dtype[32]; /* without "torch."; empty: none */
-    char *refusal;        /* why compressed-tensors does not accept these; NULL when it does */
-    bool lenient;         /* 0.17, which vLLM 0.33 comes with, accepts them nevertheless */
-    bool ordered;         /* 0.17 accepts them for activations, not for weights (actorder group) */
-    bool block_pair;      /* of lenient ones: block_structure has two numbers after all */
-    bool strict;          /* 0.17 does not accept them, 0.20 does */
-};
 
 /* One entry of config_groups. */
 struct quant_group {
@@ -87,9 +54,6 @@ void quant_config_free(struct quant_config *config);
 
 /* The first refusal anywhere; *group (may be NULL) gets the group's number, or group_count. NULL when there is none. */
 const char *quant_config_refusal(const struct quant_config *config, size_t *group);
-
-/* Whether two args describe the same numbers. */
-bool quant_args_equal(const struct quant_args *a, const struct quant_args *b);
 
 /* Whether two groups have the same arguments, whatever their targets. */
 bool quant_groups_equal(const struct quant_config *config, size_t a, size_t b);
