@@ -89,7 +89,7 @@ static void assert_groups_fit(const struct fixture *fixture, const json_t *confi
             }
     assert_int_equal(json_object_size(json_object_get(config, "config_groups")), count);
     for (size_t m = 0; m < fixture->plan.module_count; m++) {
-        const struct plan_module *module = &fixture->plan.modules[m];
+        const struct scheme_module *module = &fixture->plan.modules[m];
         const char *group = config_group_of(config, module->name);
         const char *wanted = module->scheme == SCHEME_NONE ? "" : names[module->scheme];
         if (module->scheme == SCHEME_NONE ? strncmp(group, "group", 5) == 0 : strcmp(group, wanted) != 0)
