@@ -97,7 +97,7 @@ if [ "$(uname -m)" = x86_64 ]; then
     suite unit-arm64 units_arm64
     one arm64 tests/arm64.sh
 fi
-# a minute in all; without CI a short look
+# a minute for each parser; without CI a short look
 one fuzz tests/fuzz/run.sh $([ "${CI:-}" = true ] || echo 3)
 
 echo

@@ -67,3 +67,41 @@ void folder_write(const char *name, const void *bytes, size_t length, uint64_t s
         (void)!ftruncate(fd, (off_t)size); /* too large for the file system: stays short */
     close(fd);
 }
+
+static void section_write(const char *title, size_t title_length, const uint8_t *bytes, size_t length,
+                          struct folder_input *input) {
+    static const char shard[] = "shard ";
+    char name[128];
+    snprintf(name, sizeof name, "%.*s", (int)title_length, title);
+    if (strcmp(name, "config") == 0) {
+        folder_write("config.json", bytes, length, 0);
+    } else if (strcmp(name, "index") == 0) {
+        folder_write("model.safetensors.index.json", bytes, length, 0);
+    } else if (strcmp(name, "recipe") == 0) {
+        input->recipe = (const char *)bytes;
+        input->recipe_length = length;
+    } else if (strncmp(name, shard, sizeof shard - 1) == 0 && !strchr(name, '/')) {
+        uint8_t *file = malloc(length + 8);
+        REQUIRE(file);
+        for (int i = 0; i < 8; i++)
+            file[i] = (uint8_t)((uint64_t)length >> (8 * i));
+        memcpy(file + 8, bytes, length);
+        folder_write(name + sizeof shard - 1, file, length + 8, length + 8 + header_data_size(bytes, length));
+        free(file);
+    }
+}
+
+void folder_from_sections(const uint8_t *data, size_t size, struct folder_input *input) {
+    const uint8_t *end = data + size;
+    while (data < end) {
+        const uint8_t *line_end = memchr(data, '\n', (size_t)(end - data));
+        if (!line_end)
+            return;
+        const uint8_t *body = line_end + 1, *next = body;
+        while (next < end && !(end - next > 2 && memcmp(next, "@@", 2) == 0 && next[-1] == '\n'))
+            next++;
+        if (line_end - data > 2 && memcmp(data, "@@", 2) == 0)
+            section_write((const char *)data + 2, (size_t)(line_end - data) - 2, body, (size_t)(next - body), input);
+        data = next;
+    }
+}

@@ -35,4 +35,16 @@ void folder_clear(void);
 /* Writes a file of that folder: the bytes, then a hole up to `size` (ignored when smaller). */
 void folder_write(const char *name, const void *bytes, size_t length, uint64_t size);
 
+/* What a folder's sections tell besides its files. */
+struct folder_input {
+    const char *recipe; /* set to the section's text when there is one */
+    size_t recipe_length;
+};
+
+/*
+ * Makes the folder from text in sections, each behind a line of its own:
+ *   @@config   @@index   @@recipe   @@shard NAME (the JSON header; the file gets the size that it asks for)
+ */
+void folder_from_sections(const uint8_t *data, size_t size, struct folder_input *input);
+
 #endif

@@ -2,8 +2,7 @@
  * A whole folder from one input: opening it, telling its layout, planning, and everything that is rendered from a
  * plan; then a few tiles, whose data is a hole that reads as zeros.
  *
- * The input's first byte chooses options; the rest is text in sections, each behind a line of its own:
- *   @@config   @@index   @@recipe   @@shard NAME (the JSON header; the file gets the size that it asks for)
+ * The input's first byte chooses options; the rest is a folder in sections (fuzz.h).
  */
 #include <jansson.h>
 
@@ -19,50 +18,6 @@ static const char default_recipe[] =
     "{\"match\": \"*self_attn*\", \"format\": \"fp8\", \"optional\": true},"
     "{\"match\": \"*router\", \"format\": \"fp8\", \"strategy\": \"tensor\", \"optional\": true},"
     "{\"match\": \"*mlp*\", \"format\": \"mxfp4\", \"optional\": true}]}";
-
-struct folder_input {
-    const char *recipe;
-    size_t recipe_length;
-};
-
-static void section_write(const char *title, size_t title_length, const uint8_t *bytes, size_t length,
-                          struct folder_input *input) {
-    static const char shard[] = "shard ";
-    char name[128];
-    snprintf(name, sizeof name, "%.*s", (int)title_length, title);
-    if (strcmp(name, "config") == 0) {
-        folder_write("config.json", bytes, length, 0);
-    } else if (strcmp(name, "index") == 0) {
-        folder_write("model.safetensors.index.json", bytes, length, 0);
-    } else if (strcmp(name, "recipe") == 0) {
-        input->recipe = (const char *)bytes;
-        input->recipe_length = length;
-    } else if (strncmp(name, shard, sizeof shard - 1) == 0 && !strchr(name, '/')) {
-        uint8_t *file = malloc(length + 8);
-        REQUIRE(file);
-        for (int i = 0; i < 8; i++)
-            file[i] = (uint8_t)((uint64_t)length >> (8 * i));
-        memcpy(file + 8, bytes, length);
-        folder_write(name + sizeof shard - 1, file, length + 8, length + 8 + header_data_size(bytes, length));
-        free(file);
-    }
-}
-
-static void folder_make(const uint8_t *data, size_t size, struct folder_input *input) {
-    *input = (struct folder_input){default_recipe, sizeof default_recipe - 1};
-    const uint8_t *end = data + size;
-    while (data < end) {
-        const uint8_t *line_end = memchr(data, '\n', (size_t)(end - data));
-        if (!line_end)
-            return;
-        const uint8_t *body = line_end + 1, *next = body;
-        while (next < end && !(end - next > 2 && memcmp(next, "@@", 2) == 0 && next[-1] == '\n'))
-            next++;
-        if (line_end - data > 2 && memcmp(data, "@@", 2) == 0)
-            section_write((const char *)data + 2, (size_t)(line_end - data) - 2, body, (size_t)(next - body), input);
-        data = next;
-    }
-}
 
 /* FUZZ_VERBOSE=1 shows why an input was refused, when one is looked at by itself. */
 static void message_show(enum status status, const struct error *error) {
@@ -167,10 +122,10 @@ static void rendered_check(const struct plan *plan, const struct recipe *recipe)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const uint64_t shard_sizes[4] = {0, 1, 1 << 14, (uint64_t)5 << 30};
-    struct folder_input input;
+    struct folder_input input = {default_recipe, sizeof default_recipe - 1};
     if (size < 1)
         return 0;
-    folder_make(data + 1, size - 1, &input);
+    folder_from_sections(data + 1, size - 1, &input);
 
     struct plan_options options = {.rule = (enum scale_rule)(data[0] % SCALE_RULES),
                                    .gamma = (enum gamma_source)((data[0] >> 2) % GAMMA_SOURCES),

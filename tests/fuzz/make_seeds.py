@@ -40,6 +40,49 @@ def write(target, name, data):
     (folder / name).write_bytes(data)
 
 
+def audited(folder, options, config):
+    """A folder in sections, with another config if one is given."""
+    sections = [options, b"@@config\n", config or (folder / "config.json").read_bytes(), b"\n"]
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        sections += [b"@@index\n", index.read_bytes(), b"\n"]
+    for shard in sorted(folder.glob("*.safetensors")):
+        sections += [b"@@shard ", shard.name.encode(), b"\n", header(shard), b"\n"]
+    return b"".join(sections)
+
+
+def foreign_formats():
+    """Names and shapes of other tools: one module of each."""
+    def entries(*tensors):
+        made, offset = {}, 0
+        for name, dtype, shape, size in tensors:
+            made[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
+            offset += size
+        return json.dumps(made).encode()
+
+    layer = "model.layers.0.self_attn.q_proj"
+    formats = {
+        "awq": [(f"{layer}.qweight", "I32", [64, 8], 2048), (f"{layer}.qzeros", "I32", [1, 8], 32),
+                (f"{layer}.scales", "F16", [1, 64], 128)],
+        "gptq": [(f"{layer}.qweight", "I32", [8, 64], 2048), (f"{layer}.qzeros", "I32", [1, 8], 32),
+                 (f"{layer}.scales", "F16", [1, 64], 128), (f"{layer}.g_idx", "I32", [64], 256)],
+        "modelopt": [(f"{layer}.weight", "U8", [64, 32], 2048), (f"{layer}.weight_scale", "F8_E4M3", [64, 4], 256),
+                     (f"{layer}.weight_scale_2", "F32", [], 4), (f"{layer}.input_scale", "F32", [], 4)],
+        "nvfp4": [(f"{layer}.weight_packed", "U8", [64, 32], 2048), (f"{layer}.weight_scale", "F8_E4M3", [64, 4], 256),
+                  (f"{layer}.weight_global_scale", "F32", [1], 4)],
+        "int-packed": [(f"{layer}.weight_packed", "I32", [64, 8], 2048), (f"{layer}.weight_scale", "BF16", [64, 2], 256),
+                       (f"{layer}.weight_shape", "I64", [2], 16)],
+        "gpt-oss": [("model.layers.0.mlp.experts.gate_up_proj_blocks", "U8", [2, 4, 2, 16], 256),
+                    ("model.layers.0.mlp.experts.gate_up_proj_scales", "U8", [2, 4, 2], 16)],
+    }
+    for name, tensors in formats.items():
+        yield name, b"\x01@@config\n" + json.dumps({"architectures": ["LlamaForCausalLM"], "quantization_config": {
+            "quant_method": "compressed-tensors", "config_groups": {"group_0": {
+                "targets": ["re:.*q_proj$"], "weights": {"num_bits": 4, "type": "int", "group_size": 32},
+                "format": "pack-quantized"}}, "ignore": ["lm_head"], "quantization_status": "compressed"}}).encode() + \
+            b"\n@@shard model.safetensors\n" + entries(*tensors) + b"\n"
+
+
 def checkpoints(scratch):
     for name, (options, recipe, arguments) in CHECKPOINTS.items():
         folder = Path(scratch) / name
@@ -57,6 +100,11 @@ def checkpoints(scratch):
             if name in ("fp8-tensor", "fp8-block", "moe-fused"):
                 write("safetensors", name, header(shard))
         write("checkpoint", name, b"".join(sections))
+        write("audit", name, audited(folder, sections[0], None))
+        if recipe:
+            quantized = folder.with_name(f"{name}-quantized")
+            subprocess.run([ROOT / "build/qstream", "quantize", folder, quantized, "--recipe", recipe, "--quiet"], check=True)
+            write("audit", f"{name}-quantized", audited(quantized, b"\x01", None))
         if name in ("fp8-tensor", "ct-channel", "bf16-gamma"):
             write("json_text", name, config)
 
@@ -105,6 +153,9 @@ def small():
 
     write("checkpoint", "file-name-not-utf-8", b"\0@@config\n{}\n@@shard a\xff.safetensors\n{" + (
         entry % ("a.weight", "BF16", [32, 32], 0, 2048)).encode() + b"}\n")
+
+    for name, data in foreign_formats():
+        write("audit", name, data)
 
     record = lambda kind, first, last: struct.pack("<III", kind, first, last) + bytes(range(32))
     write("journal", "empty", b"\0")

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs every fuzz target:  tests/fuzz/run.sh [SECONDS_PER_TARGET]   (default: one minute for all together)
+# Runs every fuzz target:  tests/fuzz/run.sh [SECONDS_PER_TARGET]   (default: 60)
 # Needs clang with libFuzzer (Debian: clang, libclang-rt-dev). Everything it makes lies in build/fuzz. A crash, a
 # property that does not hold, a leak, an input that takes 10 s, 1 GiB of memory or one allocation of 256 MiB
 # fails the run; the input is kept in build/fuzz/found.
@@ -10,8 +10,8 @@ root=$(cd "$here/../.." && pwd)
 build=${BUILD:-$root/build}/fuzz
 cd "$root"
 
-targets=(safetensors json_text recipe journal checkpoint)
-seconds=${1:-$((60 / ${#targets[@]}))}
+targets=(safetensors json_text recipe journal checkpoint audit)
+seconds=${1:-60}
 case $seconds in
 '' | 0 | *[!0-9]*)
     echo "usage: tests/fuzz/run.sh [SECONDS_PER_TARGET]" >&2
@@ -42,13 +42,14 @@ compile() { # SOURCE OBJECT
 }
 
 mkdir -p "$build/obj" "$build/found" "$build/corpus"
-newest=$(find common qstream tests/fuzz -name '*.[ch]' -newer "$build/stamp" -print -quit 2>/dev/null || echo all)
+newest=$(find common qstream inspect tests/fuzz -name '*.[ch]' -newer "$build/stamp" -print -quit 2>/dev/null || echo all)
 if [ -n "$newest" ] || [ ! -e "$build/stamp" ]; then
     echo "fuzz: building"
     objects=()
-    for source in common/*.c qstream/*.c tests/fuzz/fuzz.c; do
+    for source in common/*.c qstream/*.c inspect/*.c tests/fuzz/fuzz.c; do
         case $source in
         qstream/main.c | qstream/command_*.c) continue ;; # programs, not library
+        inspect/page.c) continue ;;                       # needs the page that make builds in
         esac
         object=$build/obj/${source//\//-}.o
         objects+=("$object")
@@ -62,20 +63,31 @@ if [ -n "$newest" ] || [ ! -e "$build/stamp" ]; then
     touch "$build/stamp"
 fi
 
-result=0
-summary=
-for target in "${targets[@]}"; do
+# Runs one target; its log tells the rest.
+fuzz() {
+    local target=$1
     mkdir -p "$build/corpus/$target"
     rm -f "$build/found/$target-"*
-    log=$build/$target.log
     # Leaks are looked for after each input that leaves more allocations than it found, and at the end.
-    if "$build/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 \
+    "$build/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 \
         -max_len=16384 -dict="$here/json.dict" -artifact_prefix="$build/found/$target-" -print_final_stats=1 \
-        "$build/corpus/$target" "$here/corpus/$target" >"$log" 2>&1; then
-        :
-    else
-        result=1
-    fi
+        "$build/corpus/$target" "$here/corpus/$target" >"$build/$target.log" 2>&1
+}
+
+# As many at a time as there are processors.
+declare -A running
+result=0
+for target in "${targets[@]}"; do
+    while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do
+        sleep 0.2
+    done
+    fuzz "$target" &
+    running[$target]=$!
+done
+summary=
+for target in "${targets[@]}"; do
+    wait "${running[$target]}" || result=1
+    log=$build/$target.log
     if compgen -G "$build/found/$target-*" >/dev/null; then
         result=1
         echo "fuzz_$target failed; see $log. Run it on:" >&2
