@@ -327,7 +327,8 @@ enum status safetensors_parse(const char *name, const char *json, size_t length,
     if (status != STATUS_OK)
         return status;
 
-    qsort(file->tensors, file->count, sizeof *file->tensors, by_offset);
+    if (file->count > 0)
+        qsort(file->tensors, file->count, sizeof *file->tensors, by_offset);
     uint64_t expected = file->data_offset;
     for (size_t i = 0; i < file->count; i++) {
         const struct tensor_info *tensor = &file->tensors[i];
