@@ -120,7 +120,7 @@ static int layer_of(const char *name, size_t length) {
             end++;
         size_t digits = strspn(name + at, "0123456789");
         if (digits > 0 && digits == end - at && digits < 7)
-            return atoi(name + at);
+            return (int)strtol(name + at, NULL, 10);
         at = end + 1;
     }
     return MODULE_NO_LAYER;

@@ -46,17 +46,54 @@ _qstream_quantize() {
     fi
 }
 
+# Options and folders of a command: CURRENT PREVIOUS OPTIONS; options with words of their own are the caller's.
+_qstream_folder() {
+    local current=$1 previous=$2 options=$3
+    [[ $current == = ]] && current=
+    case $previous in
+    --html | --sarif | --junit)
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        compopt -o filenames 2>/dev/null
+        return ;;
+    --jobs | --show | --tensors) return ;;
+    esac
+    if [[ $current == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
+    else
+        mapfile -t COMPREPLY < <(compgen -d -- "$current")
+        compopt -o filenames 2>/dev/null
+    fi
+}
+
+_qstream_inspect() {
+    case $2 in
+    --by) mapfile -t COMPREPLY < <(compgen -W "role layer format shard" -- "$1"); return ;;
+    esac
+    _qstream_folder "$1" "$2" "--tensors --by --stats --show --html --json --jobs --quiet --help"
+}
+
+_qstream_audit() {
+    case $2 in
+    --fail-on) mapfile -t COMPREPLY < <(compgen -W "error warning note" -- "$1"); return ;;
+    --loaders) mapfile -t COMPREPLY < <(compgen -W "vllm transformers sglang tensorrt-llm" -- "$1"); return ;;
+    esac
+    _qstream_folder "$1" "$2" "--fail-on --loaders --headers-only --fix --force --json --modules --sarif --junit --html
+        --jobs --quiet --help"
+}
+
 _qstream() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "quantize version help --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "quantize inspect audit version help --help --version" -- "$current")
         return
     fi
     previous=${COMP_WORDS[COMP_CWORD - 1]}
     case ${COMP_WORDS[1]} in
     quantize) _qstream_quantize "$current" "$previous" ;;
-    help) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "quantize version help" -- "$current") ;;
+    inspect) _qstream_inspect "$current" "$previous" ;;
+    audit) _qstream_audit "$current" "$previous" ;;
+    help) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "quantize inspect audit version help" -- "$current") ;;
     esac
     return 0
 }

@@ -327,7 +327,7 @@ static size_t runs_collect(const struct inspection *inspection, const struct mod
 static enum status peers_check(struct audit *audit, struct error *error) {
     const struct inspection *inspection = audit->inspection;
     struct layer_run *runs = malloc((inspection->modules.count + 1) * sizeof *runs);
-    const struct module **kept = malloc((inspection->modules.count + 1) * sizeof *kept);
+    const struct module **kept = calloc(inspection->modules.count + 1, sizeof(const struct module *));
     enum status status = runs && kept ? STATUS_OK : error_set_memory(error);
     if (status == STATUS_OK && inspection_is_whole(inspection)) {
         size_t count = runs_collect(inspection, kept, runs), largest = 0;

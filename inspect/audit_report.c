@@ -111,9 +111,11 @@ void audit_table(const struct audit *audit, struct text *out) {
         text_append_escaped(out, finding->fix);
         text_append_string(out, "\n");
     }
-    text_printf(out, "%s%zu errors, %zu warnings, %zu notes\n",
-                findings->count ? "\n" : "\nclean: ", findings_count(findings, SEVERITY_ERROR),
-                findings_count(findings, SEVERITY_WARNING), findings_count(findings, SEVERITY_NOTE));
+    text_append_string(out, findings->count ? "\n" : "\nclean: ");
+    for (enum severity severity = SEVERITIES; severity-- > 0;) {
+        size_t count = findings_count(findings, severity);
+        text_printf(out, "%zu %s%s%s", count, severity_name(severity), count == 1 ? "" : "s", severity ? ", " : "\n");
+    }
 }
 
 /* ---- JSON ---- */

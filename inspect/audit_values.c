@@ -52,59 +52,54 @@ static double tensor_scale(const struct inspection *inspection, const struct mod
     return found && found->elements == 1 && found->nan + found->infinite == 0 ? found->max : NAN;
 }
 
-static void fused_scales(struct audit *audit) {
-    const struct inspection *inspection = audit->inspection;
-    struct {
-        const char *name;
-        const struct layer *worst;
-        double ratio;
-        uint64_t count;
-        const struct layer *layers[SUBJECTS_MAX];
-        size_t kept;
-    } kinds[8] = {0};
-    size_t kind_count = 0;
-    for (size_t i = 0; i < audit->resolutions.layer_count; i++) {
-        const struct layer *layer = &audit->resolutions.layers[i];
-        double low = INFINITY, high = 0;
-        for (size_t part = 0; layer->fused && part < LAYER_PARTS; part++) {
-            double scale = layer->modules[part] == NO_ENTRY
-                               ? NAN
-                               : tensor_scale(inspection, &inspection->modules.items[layer->modules[part]]);
-            if (scale > 0) {
-                low = scale < low ? scale : low;
-                high = scale > high ? scale : high;
+/* The largest scale of a fused layer's parts by the smallest; 1 where they agree or have none. */
+static double scales_ratio(const struct inspection *inspection, const struct layer *layer) {
+    double low = INFINITY, high = 0;
+    for (size_t part = 0; layer->fused && part < LAYER_PARTS; part++) {
+        double scale = layer->modules[part] == NO_ENTRY
+                           ? NAN
+                           : tensor_scale(inspection, &inspection->modules.items[layer->modules[part]]);
+        if (scale > 0) {
+            low = scale < low ? scale : low;
+            high = scale > high ? scale : high;
+        }
+    }
+    return high > low ? high / low : 1;
+}
+
+/* Tells of the layers of one fused name, the one with the largest ratio first. */
+static void fused_scales_of(struct audit *audit, const char *fused) {
+    const struct resolutions *r = &audit->resolutions;
+    const struct layer *worst = NULL;
+    double most = 1;
+    uint64_t count = 0;
+    for (int pass = 0; pass < 2 && (pass == 0 || worst); pass++) {
+        if (pass == 1)
+            audit_find(audit, FUSED_SCALES_DIFFER, SEVERITY_NOTE, FOR_VLLM, fused, worst->name,
+                       "nothing, or calibrate the parts with a common scale",
+                       "parts of '%s' have different scales in %" PRIu64
+                       " layers; vLLM requantizes them to the largest: at most a factor of %.3g here, which costs the "
+                       "part with the smallest scale up to %.2f bits of its range near zero",
+                       fused, count, most, log2(most));
+        for (size_t i = 0; i < r->layer_count; i++) {
+            const struct layer *layer = &r->layers[i];
+            bool same = layer->fused && strcmp(layer->fused->name, fused) == 0;
+            double ratio = same ? scales_ratio(audit->inspection, layer) : 1;
+            if (pass == 0) {
+                count += ratio > 1;
+                worst = ratio > most ? layer : worst;
+                most = ratio > most ? ratio : most;
+            } else if (ratio > 1 && layer != worst) {
+                finding_add(&audit->findings, FUSED_SCALES_DIFFER, SEVERITY_NOTE, FOR_VLLM, fused, layer->name, "", "");
             }
         }
-        if (!(high > low))
-            continue;
-        size_t k = 0;
-        while (k < kind_count && strcmp(kinds[k].name, layer->fused->name) != 0)
-            k++;
-        if (k == sizeof kinds / sizeof *kinds)
-            continue;
-        if (k == kind_count)
-            kinds[kind_count++].name = layer->fused->name;
-        kinds[k].count++;
-        kinds[k].layers[kinds[k].kept] = layer;
-        kinds[k].kept += kinds[k].kept < SUBJECTS_MAX - 1;
-        if (high / low > kinds[k].ratio) {
-            kinds[k].ratio = high / low;
-            kinds[k].worst = layer;
-        }
     }
-    for (size_t k = 0; k < kind_count; k++) {
-        audit_find(
-            audit, FUSED_SCALES_DIFFER, SEVERITY_NOTE, FOR_VLLM, kinds[k].name, kinds[k].worst->name,
-            "nothing, or calibrate the parts with a common scale",
-            "parts of '%s' have different scales in %" PRIu64
-            " layers; vLLM requantizes them to the largest: at most a factor of %.3g here, which costs the part with "
-            "the smallest scale up to %.2f bits of its range near zero",
-            kinds[k].name, kinds[k].count, kinds[k].ratio, log2(kinds[k].ratio));
-        for (size_t i = 0; i < kinds[k].kept; i++)
-            if (kinds[k].layers[i] != kinds[k].worst)
-                finding_add(&audit->findings, FUSED_SCALES_DIFFER, SEVERITY_NOTE, FOR_VLLM, kinds[k].name,
-                            kinds[k].layers[i]->name, "", "");
-    }
+}
+
+static void fused_scales(struct audit *audit) {
+    const struct fused_layer *fused;
+    for (size_t i = 0; (fused = architecture_fused(audit->resolutions.architecture, i)); i++)
+        fused_scales_of(audit, fused->name);
 }
 
 /* ---- packed integers: the shape that the data tells ---- */

@@ -295,7 +295,7 @@ static void scale_shape_check(const struct context *c, const struct tensor_info 
             issue_add(c->fit, PACKED_WIDTH, OUTCOME_REFUSES,
                       "its weight holds %llu columns, its %llu scales a row are for %llu",
                       (unsigned long long)module->columns, (unsigned long long)columns,
-                      (unsigned long long)(columns * size));
+                      (unsigned long long)columns * (unsigned long long)size);
         break;
     }
     default:

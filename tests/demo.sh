@@ -19,3 +19,11 @@ build/qstream quantize "$model" "$output" --recipe mistral-medium-3.5-mxfp4
 echo
 echo "== $output =="
 ls -l "$output" | awk 'NR > 1 {printf "%12d  %s\n", $5, $NF}'
+
+echo
+echo "== qstream inspect $output --by format =="
+build/qstream inspect "$output" --by format
+
+echo
+echo "== qstream audit $output =="
+build/qstream audit "$output"

@@ -1,13 +1,14 @@
 """Exit statuses, options, and the reports in other formats: SARIF, JUnit, HTML."""
 
 import json
+import re
 import xml.etree.ElementTree as xml
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from audits import audit
-from checkpoints import Checkpoint
+from checkpoints import REPO, Checkpoint
 from edits import REMOVED, Edit, drop, ignore, poke, quant, relabel, reshape, targets
 
 LEVELS = {"error", "warning", "note"}
@@ -30,6 +31,14 @@ def report_tests(kind: str, goods: dict[str, Checkpoint], work: Path) -> Iterato
     yield from tests[kind](goods, work)
 
 
+def docs_problems(folder: Path, report: Path) -> list[str]:
+    """Whether docs/audit.md lists every finding that there is, and no other."""
+    audit(folder, "--sarif", report)
+    ids = {rule["id"] for rule in json.loads(report.read_text())["runs"][0]["tool"]["driver"]["rules"]}
+    listed = set(re.findall(r"^\| `([a-z-]+)` \| (?:error|warning|note)", (REPO / "docs" / "audit.md").read_text(), re.M))
+    return [f"not in the docs: {sorted(ids - listed)}; only there: {sorted(listed - ids)}"] if ids != listed else []
+
+
 def status_tests(goods: dict[str, Checkpoint], work: Path) -> Iterator[tuple[str, list[str]]]:
     """Calls that cannot be answered."""
     good = goods["mistral3"]
@@ -39,6 +48,7 @@ def status_tests(goods: dict[str, Checkpoint], work: Path) -> Iterator[tuple[str
         problems = [] if result.status == status else [f"exit {result.status}, expected {status}: {result.errors}"]
         return problems + ([] if result.errors.strip() else ["nothing on standard error"])
 
+    yield "docs/audit.md lists every finding", docs_problems(good.folder, work / "docs.sarif")
     yield "an unknown option is a usage error", expect(2, good.folder, "--frobnicate")
     yield "an unknown severity is a usage error", expect(2, good.folder, "--fail-on", "fatal")
     yield "an unknown loader is a usage error", expect(2, good.folder, "--loaders", "vllm,llama.cpp")
