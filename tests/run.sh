@@ -91,6 +91,7 @@ one sample-model sh -c 'tests/models/venv.sh && build/venv/bin/python tests/mode
 suite clients tests/clients/run_clients.sh
 suite cli bats --formatter tap tests/cli
 suite audit tests/audit/run_audit.sh
+suite audit-asan env QSTREAM=build/asan/qstream tests/audit/run_audit.sh
 suite browser tests/browser/run_browser.sh
 if [ "$(uname -m)" = x86_64 ]; then
     one build-arm64 make -j"$jobs" BUILD=build/arm64 CC=aarch64-linux-gnu-gcc all unit
