@@ -114,9 +114,8 @@ static void target_check(struct audit *audit, const struct config_entry *target)
             "weights there",
             target->text, group);
     else if (!is_used(target) && target->inside_names == 0 && !unmatched(audit))
-        audit_find(audit, TARGET_UNUSED, SEVERITY_WARNING, FOR_ALL, target->text, target->text,
-                   "correct or remove the target", "the target '%s' of group '%s' matches no module", target->text,
-                   group);
+        audit_find(audit, TARGET_UNUSED, SEVERITY_WARNING, FOR_ALL, group, target->text, "correct or remove the target",
+                   "the target '%s' of group '%s' matches no module", target->text, group);
 }
 
 static void ignore_check(struct audit *audit, const struct config_entry *entry) {
@@ -129,7 +128,7 @@ static void ignore_check(struct audit *audit, const struct config_entry *entry) 
                    "nothing",
                    entry->text);
     else if (!ignore_is_conventional(entry->text))
-        audit_find(audit, IGNORE_UNUSED, SEVERITY_WARNING, FOR_ALL, entry->text, entry->text,
+        audit_find(audit, IGNORE_UNUSED, SEVERITY_WARNING, FOR_ALL, "ignore", entry->text,
                    "correct or remove the entry", "the `ignore` entry '%s' matches no module", entry->text);
 }
 

@@ -120,7 +120,14 @@ static void sglang_scheme(struct audit *audit, size_t number, const struct quant
             fit.issue_count ? fit.issues[0].detail : "");
 }
 
-static void sglang_module(struct audit *audit, size_t number) {
+/* What a layer asks for: the same for all of its modules. */
+struct sglang_layer {
+    bool known, ignored;
+    uint32_t group;
+    char *name;
+};
+
+static void sglang_module(struct audit *audit, size_t number, struct sglang_layer *answers) {
     const struct module_resolution *resolution = &audit->resolutions.modules[number];
     const struct module *module = &audit->inspection->modules.items[number];
     if (resolution->layer == NO_LAYER)
@@ -130,24 +137,42 @@ static void sglang_module(struct audit *audit, size_t number) {
     bool shortened =
         sglang_short_names(audit->inspection->architecture) && strncmp(layer->name, nested, strlen(nested)) == 0;
     bool expert = layer->kind == LAYER_EXPERTS;
-    char *name = text_format("%s%s%s", shortened ? "model." : "", layer->name + (shortened ? strlen(nested) : 0),
-                             expert ? ".0.gate_proj" : "");
-    if (!name) {
-        audit->findings.failed = true;
-        return;
+    struct sglang_layer *answer = &answers[resolution->layer];
+    if (!answer->known) {
+        answer->name = text_format("%s%s%s", shortened ? "model." : "", layer->name + (shortened ? strlen(nested) : 0),
+                                   expert ? ".0.gate_proj" : "");
+        if (!answer->name) {
+            audit->findings.failed = true;
+            return;
+        }
+        answer->group = sglang_group(audit, layer, answer->name);
+        answer->ignored = sglang_ignored(audit, answer->name);
+        answer->known = true;
     }
-    uint32_t group = sglang_group(audit, layer, name);
-    if (sglang_ignored(audit, name)) {
+    if (answer->ignored) {
         if (module_is_quantized(module))
             predict(audit, number, LOADER_SGLANG, OUTCOME_GARBAGE, "ignored, though quantized: its scale is skipped");
-    } else if (group != NO_ENTRY) {
-        sglang_scheme(audit, number, &audit->inspection->quant.groups[group], expert);
+    } else if (answer->group != NO_ENTRY) {
+        sglang_scheme(audit, number, &audit->inspection->quant.groups[answer->group], expert);
     } else if (layer->kind == LAYER_LINEAR || expert) {
-        char *reason = text_format("no target matches '%s', the name that the layer asks with: an error", name);
+        char *reason = text_format("no target matches '%s', the name that the layer asks with: an error", answer->name);
         predict(audit, number, LOADER_SGLANG, OUTCOME_REFUSES, reason ? reason : "no target matches");
         free(reason);
     }
-    free(name);
+}
+
+static void sglang_modules(struct audit *audit) {
+    struct sglang_layer *answers = calloc(audit->resolutions.layer_count + 1, sizeof *answers);
+    if (!answers) {
+        audit->findings.failed = true;
+        return;
+    }
+    for (size_t i = 0; i < audit->inspection->modules.count; i++)
+        if (audit_module_counts(audit, i))
+            sglang_module(audit, i, answers);
+    for (size_t i = 0; i < audit->resolutions.layer_count; i++)
+        free(answers[i].name);
+    free(answers);
 }
 
 /* ---- TensorRT-LLM ---- */
@@ -199,8 +224,6 @@ void audit_other_loaders(struct audit *audit) {
                 predict(audit, i, loader, OUTCOME_REFUSES, audit->config_error[LOADER_VLLM]);
         return;
     }
-    for (size_t i = 0; i < audit->inspection->modules.count; i++)
-        if (audit_module_counts(audit, i))
-            sglang_module(audit, i);
+    sglang_modules(audit);
     tensorrt_modules(audit);
 }
