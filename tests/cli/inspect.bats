@@ -568,9 +568,10 @@ PYTHON
     [[ $code -eq 0 && $refused -gt 0 ]]
 }
 
+# --foreground: timeout would signal its group as well, and a second signal ends the program at once
 @test "given an interrupt while values are read, then the exit code is 130" {
     many_tensors 1
-    run timeout --preserve-status -s INT 0.7 "$QSTREAM" inspect "$SRC" --stats --quiet --jobs 1
+    run timeout --foreground --preserve-status -s INT 0.7 "$QSTREAM" inspect "$SRC" --stats --quiet --jobs 1
     exits 130
     says "interrupted"
 }
