@@ -14,8 +14,9 @@ COMMON = $(sort $(wildcard common/*.c))
 COMMANDS = $(sort qstream/main.c $(wildcard qstream/command_*.c))
 QUANTIZE = $(filter-out $(COMMANDS),$(sort $(wildcard qstream/*.c)))
 INSPECT = $(sort $(wildcard inspect/*.c))
-PAGE = $(BUILD)/obj/inspect/page_html
-OBJECTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMON) $(QUANTIZE) $(INSPECT)) $(PAGE).o
+VERIFY = $(sort $(wildcard verify/*.c))
+PAGES = $(patsubst %.html,$(BUILD)/obj/%_html.o,$(sort $(wildcard */page.html)))
+OBJECTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMON) $(QUANTIZE) $(INSPECT) $(VERIFY)) $(PAGES)
 UNIT_TESTS = $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 SOURCES = $(shell git ls-files '*.[ch]' '*.inc' 2>/dev/null)
 
@@ -32,23 +33,23 @@ AVX2 = -mavx2 -mfma -mbmi2 -mf16c
 $(BUILD)/obj/%_avx2.o: QCFLAGS += -O3 $(AVX2)
 $(BUILD)/obj/%_avx512.o: QCFLAGS += -O3 $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi
 endif
-$(BUILD)/obj/%_portable.o $(BUILD)/obj/%_neon.o $(BUILD)/obj/qstream/convert.o $(BUILD)/obj/inspect/scan_values.o: QCFLAGS += -O3
+$(BUILD)/obj/%_portable.o $(BUILD)/obj/%_neon.o $(BUILD)/obj/qstream/convert.o $(BUILD)/obj/inspect/scan_values.o $(addprefix $(BUILD)/obj/verify/,matrix.o value_measure.o compare.o mxfp4_block.o figures.o): QCFLAGS += -O3
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(Q)echo "  CC $<"
 	$(Q)$(CC) $(QCFLAGS) -c -o $@ $<
 
-# The page of the reports lies in the program, as an array of its bytes.
-$(PAGE).c: inspect/page.html
+# The pages of the reports lie in the program: FOLDER/page.html is the array FOLDER_page_html of its bytes.
+$(PAGES:.o=.c): $(BUILD)/obj/%/page_html.c: %/page.html Makefile
 	@mkdir -p $(@D)
 	$(Q)echo "  GEN $@"
-	$(Q){ echo 'extern const unsigned char page_html[]; extern const unsigned long page_html_size;'; \
-	echo 'const unsigned char page_html[] = {'; od -A n -v -t u1 $< | sed 's/[0-9][0-9]*/&,/g'; echo '};'; \
-	echo 'const unsigned long page_html_size = sizeof page_html;'; } >$@.new
+	$(Q){ echo 'extern const unsigned char $*_page_html[]; extern const unsigned long $*_page_html_size;'; \
+	echo 'const unsigned char $*_page_html[] = {'; od -A n -v -t u1 $< | sed 's/[0-9][0-9]*/&,/g'; echo '};'; \
+	echo 'const unsigned long $*_page_html_size = sizeof $*_page_html;'; } >$@.new
 	$(Q)mv $@.new $@
 
-$(PAGE).o: $(PAGE).c
+$(PAGES): %.o: %.c
 	$(Q)echo "  CC $<"
 	$(Q)$(CC) $(QCFLAGS) -c -o $@ $<
 

@@ -402,6 +402,17 @@ enum status checkpoint_open_reporting(const char *path, checkpoint_problem_funct
     return status;
 }
 
+enum status checkpoint_open_files(const char *path, char *const *files, size_t count,
+                                  checkpoint_problem_function *report, void *context, struct checkpoint *checkpoint,
+                                  struct error *error) {
+    *checkpoint = (struct checkpoint){.path = strdup(path)};
+    struct reader reader = {checkpoint, NULL, 0, report, context};
+    enum status status = checkpoint->path ? STATUS_OK : error_set_memory(error);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++)
+        status = shard_add(checkpoint, files[i], error);
+    return status == STATUS_OK ? tensors_read(&reader, error) : status;
+}
+
 enum status checkpoint_open(const char *path, struct checkpoint *checkpoint, struct error *error) {
     return checkpoint_open_reporting(path, NULL, NULL, checkpoint, error);
 }

@@ -68,6 +68,14 @@ typedef void checkpoint_problem_function(void *context, enum checkpoint_problem 
 enum status checkpoint_open_reporting(const char *path, checkpoint_problem_function *report, void *context,
                                       struct checkpoint *checkpoint, struct error *error);
 
+/*
+ * As checkpoint_open_reporting, for shards whose names are known, in a folder that has neither config.json nor an index
+ * yet: `config` is NULL.
+ */
+enum status checkpoint_open_files(const char *path, char *const *files, size_t count,
+                                  checkpoint_problem_function *report, void *context, struct checkpoint *checkpoint,
+                                  struct error *error);
+
 void checkpoint_close(struct checkpoint *checkpoint);
 
 /* The tensor of that name, NULL when there is none. */

@@ -10,6 +10,7 @@
 int command_audit(int argc, char **argv);
 int command_quantize(int argc, char **argv);
 int command_inspect(int argc, char **argv);
+int command_verify(int argc, char **argv);
 
 /* Prints an error and returns its exit code. */
 int command_fail(enum status status, const struct error *error);

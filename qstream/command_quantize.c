@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/config_file.h"
 #include "common/progress.h"
 #include "common/thread_team.h"
 #include "common/version.h"
@@ -191,24 +192,6 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
     return STATUS_OK;
 }
 
-/* A recipe by path, or by name from the folder that comes with the program. Caller frees. */
-static char *recipe_path(const char *recipe) {
-    if (strchr(recipe, '/') || text_ends_with(recipe, ".json") || access(recipe, F_OK) == 0)
-        return strdup(recipe);
-    char program[4096];
-    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    while (length > 0 && program[length - 1] != '/')
-        length--;
-    static const char *const places[] = {"../configs", "../share/qstream/configs"}; /* build tree, installed */
-    for (size_t i = 0; i < sizeof places / sizeof *places && length > 0; i++) {
-        char *path = text_format("%.*s%s/%s.json", (int)length, program, places[i], recipe);
-        if (path && access(path, F_OK) == 0)
-            return path;
-        free(path);
-    }
-    return strdup(recipe);
-}
-
 /* ---- the plan ---- */
 
 static enum status fingerprint_make(const struct plan *plan, const struct recipe *recipe,
@@ -276,7 +259,7 @@ struct session {
 
 static enum status session_plan(struct session *session, struct error *error) {
     const struct arguments *arguments = &session->arguments;
-    char *path = recipe_path(arguments->recipe);
+    char *path = config_file_find(arguments->recipe, ".json");
     if (!path)
         return error_set_memory(error);
     enum status status = recipe_read(path, &session->recipe, error);

@@ -24,6 +24,7 @@ static const struct command commands[] = {
     {"quantize", command_quantize, "turn a BF16 or FP8 checkpoint into an MXFP4 one"},
     {"inspect", command_inspect, "show what a checkpoint holds"},
     {"audit", command_audit, "tell what loaders will do with a checkpoint"},
+    {"verify", command_verify, "compare a quantized checkpoint with its source"},
     {"version", command_version, "print the version and what this machine offers"},
     {"help", command_help, "print this text, or a command's"},
 };

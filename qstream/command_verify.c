@@ -1,0 +1,295 @@
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/config_file.h"
+#include "common/thread_team.h"
+#include "qstream/command.h"
+#include "verify/verification.h"
+#include "verify/verify_page.h"
+
+static const char usage[] =
+    "usage: qstream verify SRC DST [OPTIONS]\n"
+    "\n"
+    "Compares the quantized checkpoint in the folder DST with the source SRC that it was made from: every tensor\n"
+    "accounted for, copies identical, quantized weights decoded and measured, files and config unchanged.\n"
+    "\n"
+    "  --rounding MODE     nearest: a code that is not the nearest to its source value is an error; any: it is not.\n"
+    "                      Default: what the manifest says, any without one\n"
+    "  --rule RULE         scales must be those of amax, qstream or mse. Default: the manifest's; without one the "
+    "rule\n"
+    "                      is told from the scales, if they follow one\n"
+    "  --gamma SOURCE      with the rule qstream: none, layernorm or original. Default: the manifest's\n"
+    "  --recipe FILE       formats must be those of this recipe, a path or a name. Default: the manifest's\n"
+    "  --min-sqnr [WHAT=]DB    least SQNR of quantized weights; WHAT is a role (mlp, attention, expert, ...) or a\n"
+    "                      pattern of module names; may be repeated, the last that applies counts\n"
+    "  --max-rel [WHAT=]R  largest relative error (Frobenius norm), likewise\n"
+    "  --thresholds FILE   limits from a file, a path or a name\n"
+    "  --sample P          read only this share of the tiles, 0.01 or 1%, always the same ones\n"
+    "  --part I/N          compare the values of part I of N, I from 0\n"
+    "  --hash              also compare the digests of all files with the manifest's\n"
+    "  --memory SIZE       most memory to use (default 256MiB)\n"
+    "  --jobs N            threads (default: one per processor); the result is the same for any number\n"
+    "  --cpu LEVEL         portable, neon, avx2 or avx512 (default: the best); the result is the same for each\n"
+    "  --json              print one JSON object (schema qstream.verify/1)\n"
+    "  --html FILE         write a page for browsers; - is standard output\n"
+    "  --quiet             no progress\n"
+    "  --help              print this text\n"
+    "\n"
+    "Exit codes: 0 it is the image of SRC, 1 it is not, 2 wrong usage, 3 SRC is damaged or DST no checkpoint.\n";
+
+struct arguments {
+    struct verify_options verify;
+    struct thresholds thresholds; /* of options and file */
+    const char *recipe, *thresholds_file, *html;
+    bool json;
+};
+
+/* ---- the command line ---- */
+
+enum option_code {
+    OPTION_ROUNDING = 1000,
+    OPTION_RULE,
+    OPTION_GAMMA,
+    OPTION_RECIPE,
+    OPTION_MIN_SQNR,
+    OPTION_MAX_REL,
+    OPTION_THRESHOLDS,
+    OPTION_SAMPLE,
+    OPTION_PART,
+    OPTION_HASH,
+    OPTION_MEMORY,
+    OPTION_JOBS,
+    OPTION_CPU,
+    OPTION_JSON,
+    OPTION_HTML,
+    OPTION_QUIET,
+    OPTION_HELP
+};
+
+static enum status sample_parse(const char *value, double *sample, struct error *error) {
+    char *end;
+    *sample = strtod(value, &end);
+    if (*end == '%') {
+        *sample /= 100;
+        end++;
+    }
+    if (*value < '0' || *value > '9' || *end || !(*sample > 0 && *sample <= 1))
+        return error_set(error, STATUS_USAGE, "--sample takes a share such as 0.01 or 1%%, not '%s'", value);
+    return STATUS_OK;
+}
+
+static enum status part_parse(const char *value, struct verify_options *verify, struct error *error) {
+    char *end = NULL;
+    errno = 0;
+    unsigned long part = *value >= '0' && *value <= '9' ? strtoul(value, &end, 10) : 0, parts = 0;
+    if (end && *end == '/' && end[1] >= '0' && end[1] <= '9')
+        parts = strtoul(end + 1, &end, 10);
+    if (!end || *end || errno || parts < 1 || parts > 100000 || part >= parts)
+        return error_set(error, STATUS_USAGE, "--part takes I/N with I from 0 to N - 1, not '%s'", value);
+    verify->part = (unsigned)part;
+    verify->parts = (unsigned)parts;
+    return STATUS_OK;
+}
+
+static enum status jobs_parse(const char *value, unsigned *jobs, struct error *error) {
+    char *end;
+    errno = 0;
+    unsigned long number = strtoul(value, &end, 10);
+    if (*value < '0' || *value > '9' || *end || errno || number < 1 || number > 1024)
+        return error_set(error, STATUS_USAGE, "--jobs takes a number from 1 to 1024, not '%s'", value);
+    *jobs = (unsigned)number;
+    return STATUS_OK;
+}
+
+static enum status cpu_parse(const char *value, enum cpu_level *cpu, struct error *error) {
+    *cpu = cpu_level_parse(value);
+    if (*cpu == CPU_LEVELS)
+        return error_set(error, STATUS_USAGE, "--cpu takes portable, neon, avx2 or avx512, not '%s'", value);
+    if (!cpu_has(*cpu))
+        return error_set(error, STATUS_USAGE, "--cpu: this machine has no %s", value);
+    return STATUS_OK;
+}
+
+static enum status option_parse(int option, const char *value, struct arguments *arguments, struct error *error) {
+    struct verify_options *verify = &arguments->verify;
+    switch (option) {
+    case OPTION_ROUNDING:
+        verify->rounding = strcmp(value, "nearest") == 0 ? ROUNDING_NEAREST
+                           : strcmp(value, "any") == 0   ? ROUNDING_ANY
+                                                         : ROUNDING_UNSET;
+        if (verify->rounding == ROUNDING_UNSET)
+            return error_set(error, STATUS_USAGE, "--rounding takes nearest or any, not '%s'", value);
+        return STATUS_OK;
+    case OPTION_RULE:
+        verify->rule = known_rule_parse(value);
+        if (verify->rule == KNOWN_NONE)
+            return error_set(error, STATUS_USAGE, "--rule takes amax, qstream or mse, not '%s'", value);
+        return STATUS_OK;
+    case OPTION_GAMMA:
+        verify->gamma = value;
+        if (strcmp(value, "none") != 0 && strcmp(value, "layernorm") != 0 && strcmp(value, "original") != 0)
+            return error_set(error, STATUS_USAGE, "--gamma takes none, layernorm or original, not '%s'", value);
+        return STATUS_OK;
+    case OPTION_RECIPE:
+        arguments->recipe = value;
+        return STATUS_OK;
+    case OPTION_MIN_SQNR:
+        return thresholds_add(&arguments->thresholds, LIMIT_MIN_SQNR, value, error);
+    case OPTION_MAX_REL:
+        return thresholds_add(&arguments->thresholds, LIMIT_MAX_REL, value, error);
+    case OPTION_THRESHOLDS:
+        arguments->thresholds_file = value;
+        return STATUS_OK;
+    case OPTION_SAMPLE:
+        return sample_parse(value, &verify->sample, error);
+    case OPTION_PART:
+        return part_parse(value, verify, error);
+    case OPTION_HASH:
+        verify->hash = true;
+        return STATUS_OK;
+    case OPTION_MEMORY:
+        if (!text_parse_size(value, &verify->memory))
+            return error_set(error, STATUS_USAGE, "--memory takes a size such as 256MiB, not '%s'", value);
+        return STATUS_OK;
+    case OPTION_JOBS:
+        return jobs_parse(value, &verify->jobs, error);
+    case OPTION_CPU:
+        return cpu_parse(value, &verify->cpu, error);
+    case OPTION_JSON:
+        arguments->json = true;
+        return STATUS_OK;
+    case OPTION_HTML:
+        arguments->html = value;
+        return STATUS_OK;
+    default: /* OPTION_QUIET */
+        verify->quiet = true;
+        return STATUS_OK;
+    }
+}
+
+/* *help is set when the text was asked for. */
+static enum status arguments_parse(int argc, char **argv, struct arguments *arguments, bool *help,
+                                   struct error *error) {
+    static const struct option options[] = {
+        {"rounding", required_argument, NULL, OPTION_ROUNDING},
+        {"rule", required_argument, NULL, OPTION_RULE},
+        {"gamma", required_argument, NULL, OPTION_GAMMA},
+        {"recipe", required_argument, NULL, OPTION_RECIPE},
+        {"min-sqnr", required_argument, NULL, OPTION_MIN_SQNR},
+        {"max-rel", required_argument, NULL, OPTION_MAX_REL},
+        {"thresholds", required_argument, NULL, OPTION_THRESHOLDS},
+        {"sample", required_argument, NULL, OPTION_SAMPLE},
+        {"part", required_argument, NULL, OPTION_PART},
+        {"hash", no_argument, NULL, OPTION_HASH},
+        {"memory", required_argument, NULL, OPTION_MEMORY},
+        {"jobs", required_argument, NULL, OPTION_JOBS},
+        {"cpu", required_argument, NULL, OPTION_CPU},
+        {"json", no_argument, NULL, OPTION_JSON},
+        {"html", required_argument, NULL, OPTION_HTML},
+        {"quiet", no_argument, NULL, OPTION_QUIET},
+        {"help", no_argument, NULL, OPTION_HELP},
+        {NULL, 0, NULL, 0},
+    };
+    static const uint64_t default_memory = (uint64_t)256 << 20;
+    arguments->verify = (struct verify_options){
+        .rule = KNOWN_NONE, .sample = 1, .jobs = processor_count(), .memory = default_memory, .cpu = cpu_best()};
+    *help = false;
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+        if (option == OPTION_HELP) {
+            *help = true;
+            return STATUS_OK;
+        }
+        const char short_option[3] = {'-', (char)optopt, '\0'};
+        const char *word = option == '?' && optopt && optopt < OPTION_ROUNDING ? short_option : argv[optind - 1];
+        if (option == '?' || option == ':')
+            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream verify --help'",
+                             option == ':' ? "a value is missing behind" : "there is no option", word);
+        enum status status = option_parse(option, optarg, arguments, error);
+        if (status != STATUS_OK)
+            return status;
+    }
+    if (argc - optind != 2)
+        return error_set(error, STATUS_USAGE, "verify takes two folders, SRC and DST; see 'qstream verify --help'");
+    if (arguments->json && arguments->html && strcmp(arguments->html, "-") == 0)
+        return error_set(error, STATUS_USAGE, "--json and --html - both want standard output");
+    arguments->verify.source = argv[optind];
+    arguments->verify.folder = argv[optind + 1];
+    return STATUS_OK;
+}
+
+/* ---- the command ---- */
+
+static enum status thresholds_load(struct arguments *arguments, struct error *error) {
+    if (!arguments->thresholds_file)
+        return STATUS_OK;
+    char *path = config_file_find(arguments->thresholds_file, ".thresholds.json");
+    enum status status = path ? thresholds_read(&arguments->thresholds, path, error) : error_set_memory(error);
+    free(path);
+    return status;
+}
+
+static void put(const struct text *text) {
+    if (text->length > 0)
+        fwrite(text->bytes, 1, text->length, stdout);
+}
+
+static enum status tell(const struct verification *verification, const struct arguments *arguments,
+                        struct error *error) {
+    struct text json = {0}, table = {0};
+    enum status status = STATUS_OK;
+    if (arguments->json || arguments->html)
+        status = verification_json(verification, &json, error);
+    if (status == STATUS_OK && arguments->html)
+        status = verify_page_write(arguments->html, &json, error);
+    bool html_on_stdout = arguments->html && strcmp(arguments->html, "-") == 0;
+    if (status == STATUS_OK && arguments->json) {
+        put(&json);
+        fputc('\n', stdout);
+    } else if (status == STATUS_OK && !html_on_stdout) {
+        status = verification_table(verification, &table, error);
+        if (status == STATUS_OK)
+            put(&table);
+    }
+    text_free(&json);
+    text_free(&table);
+    return status;
+}
+
+static enum status verify(struct arguments *arguments, struct error *error) {
+    struct verification verification = {0};
+    char *recipe = arguments->recipe ? config_file_find(arguments->recipe, ".json") : NULL;
+    if (arguments->recipe && !recipe)
+        return error_set_memory(error);
+    arguments->verify.recipe = recipe;
+    arguments->verify.thresholds = arguments->thresholds.count > 0 ? &arguments->thresholds : NULL;
+    enum status status = verification_run(&arguments->verify, &verification, error);
+    if (status == STATUS_OK)
+        status = tell(&verification, arguments, error);
+    if (status == STATUS_OK && !verification_passed(&verification))
+        status = STATUS_CHECK_FAILED;
+    verification_close(&verification);
+    free(recipe);
+    return status;
+}
+
+int command_verify(int argc, char **argv) {
+    struct arguments arguments = {0};
+    struct error error = {0};
+    bool help;
+    enum status status = arguments_parse(argc, argv, &arguments, &help, &error);
+    if (status == STATUS_OK && help) {
+        fputs(usage, stdout);
+    } else {
+        if (status == STATUS_OK)
+            status = thresholds_load(&arguments, &error);
+        if (status == STATUS_OK)
+            status = verify(&arguments, &error);
+    }
+    thresholds_free(&arguments.thresholds);
+    return status == STATUS_OK || status == STATUS_CHECK_FAILED ? (int)status : command_fail(status, &error);
+}

@@ -1,0 +1,291 @@
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "common/interrupt.h"
+#include "common/name_table.h"
+#include "common/progress.h"
+#include "common/text.h"
+#include "common/thread_team.h"
+#include "verify/folder_check.h"
+#include "verify/folder_list.h"
+
+enum { PIECE = 1 << 20 }; /* bytes that a worker reads at once */
+static const uint64_t prefetch_bytes = (uint64_t)8 << 20;
+static const uint64_t small_file = (uint64_t)64 << 20; /* up to here files are hashed without being asked to */
+enum { EXTRA_SHOWN = 100 };                            /* of files that the manifest does not name */
+
+static const char shard_ending[] = ".safetensors", card_name[] = "README.md", manifest_name[] = "qstream.json";
+
+/* People edit the model card: that is not damage. */
+static enum verify_severity severity_of(const char *file) {
+    return strcmp(file, card_name) == 0 ? VERIFY_WARNING : VERIFY_ERROR;
+}
+
+/* ---- hashing ---- */
+
+struct hashing {
+    const struct folder_check *check;
+    uint32_t *files; /* of the manifest, to be hashed */
+    size_t count;
+    uint8_t (*digests)[SHA256_SIZE]; /* of each of `files` */
+    uint8_t *buffers;                /* a piece per worker */
+    atomic_size_t next;
+    atomic_uint_fast64_t bytes_done;
+    atomic_uint running;
+    pthread_mutex_t lock; /* of what follows */
+    enum status status;   /* the first failure */
+    struct error error;
+};
+
+static enum status pieces_hash(struct hashing *hashing, struct byte_source *source, struct sha256 *hash,
+                               uint8_t *buffer, struct error *error) {
+    uint64_t size = source->identity.size;
+    for (uint64_t at = 0; at < size;) {
+        size_t piece = size - at < PIECE ? (size_t)(size - at) : PIECE;
+        if (interrupt_pending())
+            return error_set(error, STATUS_INTERRUPTED, "interrupted");
+        if (at % prefetch_bytes == 0)
+            byte_source_prefetch(source, at, 2 * prefetch_bytes);
+        enum status status = byte_source_read_at(source, at, buffer, piece, error);
+        if (status != STATUS_OK)
+            return status;
+        sha256_update(hash, buffer, piece);
+        at += piece;
+        atomic_fetch_add(&hashing->bytes_done, piece);
+    }
+    return STATUS_OK;
+}
+
+static enum status file_hash(struct hashing *hashing, size_t number, uint8_t *buffer, struct error *error) {
+    const struct manifest_file *file = &hashing->check->manifest->files[hashing->files[number]];
+    char *path = text_format("%s/%s", hashing->check->output->path, file->name);
+    struct byte_source *source = NULL;
+    struct sha256 *hash = sha256_new();
+    enum status status = path && hash ? byte_source_open_file(path, &source, error) : error_set_memory(error);
+    if (status == STATUS_OK)
+        status = pieces_hash(hashing, source, hash, buffer, error);
+    if (status == STATUS_OK)
+        sha256_digest(hash, hashing->digests[number]);
+    byte_source_close(source);
+    sha256_free(hash);
+    free(path);
+    return status;
+}
+
+static void worker(void *context, unsigned number) {
+    struct hashing *hashing = context;
+    uint8_t *buffer = hashing->buffers + (size_t)number * PIECE;
+    struct error error;
+    size_t at;
+    while ((at = atomic_fetch_add(&hashing->next, 1)) < hashing->count) {
+        enum status status = file_hash(hashing, at, buffer, &error);
+        if (status == STATUS_OK)
+            continue;
+        pthread_mutex_lock(&hashing->lock);
+        if (hashing->status == STATUS_OK) {
+            hashing->status = status;
+            hashing->error = error;
+        }
+        pthread_mutex_unlock(&hashing->lock);
+        atomic_store(&hashing->next, hashing->count);
+        break;
+    }
+    atomic_fetch_sub(&hashing->running, 1);
+}
+
+static enum status team_run(struct hashing *hashing, unsigned jobs, uint64_t bytes, struct error *error) {
+    struct thread_team team;
+    struct progress progress;
+    atomic_store(&hashing->running, jobs);
+    enum status status = thread_team_start(&team, jobs, worker, hashing, error);
+    if (status != STATUS_OK)
+        return status;
+    atomic_fetch_sub(&hashing->running, jobs - team.count);
+    progress_start(&progress, "hashing", bytes, 0, hashing->check->quiet);
+    while (atomic_load(&hashing->running) > 0) {
+        const struct timespec pause = {.tv_nsec = 2000000};
+        progress_update(&progress, atomic_load(&hashing->bytes_done));
+        nanosleep(&pause, NULL);
+    }
+    thread_team_join(&team);
+    progress_end(&progress);
+    if (hashing->status != STATUS_OK && error)
+        *error = hashing->error;
+    return hashing->status;
+}
+
+static enum status digests_check(const struct hashing *hashing, struct verify_findings *findings, struct error *error) {
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < hashing->count && status == STATUS_OK; i++) {
+        const struct manifest_file *file = &hashing->check->manifest->files[hashing->files[i]];
+        char is[SHA256_HEX], wanted[SHA256_HEX];
+        if (memcmp(file->sha256, hashing->digests[i], SHA256_SIZE) != 0)
+            status = verify_find(findings, severity_of(file->name), "manifest-hash", file->name, error,
+                                 "its SHA-256 is %s, the manifest says %s", sha256_hex(hashing->digests[i], is),
+                                 sha256_hex(file->sha256, wanted));
+    }
+    return status;
+}
+
+/* Hashes the files that were chosen; `bytes` are in them. */
+static enum status files_hash(struct hashing *hashing, uint64_t bytes, struct verify_findings *findings,
+                              struct error *error) {
+    if (hashing->count == 0)
+        return STATUS_OK;
+    unsigned jobs = hashing->check->jobs < hashing->count ? hashing->check->jobs : (unsigned)hashing->count;
+    jobs = jobs ? jobs : 1;
+    hashing->digests = calloc(hashing->count, SHA256_SIZE);
+    hashing->buffers = malloc((size_t)jobs * PIECE);
+    enum status status = hashing->digests && hashing->buffers ? STATUS_OK : error_set_memory(error);
+    pthread_mutex_init(&hashing->lock, NULL);
+    if (status == STATUS_OK)
+        status = team_run(hashing, jobs, bytes, error);
+    if (status == STATUS_OK)
+        status = digests_check(hashing, findings, error);
+    pthread_mutex_destroy(&hashing->lock);
+    free(hashing->digests);
+    free(hashing->buffers);
+    return status;
+}
+
+/* ---- the manifest's files ---- */
+
+/* Whether the file is there and of its size. */
+static enum status size_check(const struct folder_check *check, const struct manifest_file *file, bool *good,
+                              struct verify_findings *findings, struct error *error) {
+    char *path = text_format("%s/%s", check->output->path, file->name);
+    struct stat found;
+    enum status status = STATUS_OK;
+    *good = false;
+    if (!path) {
+        status = error_set_memory(error);
+    } else if (stat(path, &found) != 0) {
+        /* a part of the name that is no folder, or too long for this file system: not there either */
+        status = errno == EACCES || errno == EIO
+                     ? error_set_errno(error, STATUS_IO, errno, "cannot look at '%s'", path)
+                     : verify_find(findings, VERIFY_ERROR, "file-missing", file->name, error,
+                                   "the manifest lists this file, the folder does not have it");
+    } else if (!S_ISREG(found.st_mode)) {
+        status = verify_find(findings, VERIFY_ERROR, "file-missing", file->name, error,
+                             "the manifest lists this file, but it is not a regular file");
+    } else if ((uint64_t)found.st_size != file->size) {
+        status =
+            verify_find(findings, severity_of(file->name), "manifest-size", file->name, error,
+                        "it has %" PRIu64 " bytes, the manifest says %" PRIu64, (uint64_t)found.st_size, file->size);
+    } else {
+        *good = true;
+    }
+    free(path);
+    return status;
+}
+
+static enum status files_check(const struct folder_check *check, struct verify_findings *findings,
+                               struct error *error) {
+    const struct manifest *manifest = check->manifest;
+    struct hashing hashing = {.check = check, .files = malloc((manifest->file_count + 1) * sizeof *hashing.files)};
+    uint64_t bytes = 0;
+    enum status status = hashing.files ? STATUS_OK : error_set_memory(error);
+    for (size_t i = 0; i < manifest->file_count && status == STATUS_OK; i++) {
+        const struct manifest_file *file = &manifest->files[i];
+        bool good, small = file->size < small_file && !text_ends_with(file->name, shard_ending);
+        status = size_check(check, file, &good, findings, error);
+        if (good && (check->hash || small)) {
+            hashing.files[hashing.count++] = (uint32_t)i;
+            bytes += file->size;
+        }
+    }
+    if (status == STATUS_OK)
+        status = files_hash(&hashing, bytes, findings, error);
+    free(hashing.files);
+    return status;
+}
+
+/* ---- other files, and the source ---- */
+
+static enum status extra_check(const struct folder_check *check, struct verify_findings *findings,
+                               struct error *error) {
+    const struct manifest *manifest = check->manifest;
+    struct name_table names = {0};
+    struct folder_list list = {0};
+    size_t extra = 0;
+    enum status status = folder_list_make(check->output->path, NULL, NULL, &list, error);
+    for (size_t i = 0; i < manifest->file_count && status == STATUS_OK; i++)
+        if (!name_table_add(&names, manifest->files[i].name, strlen(manifest->files[i].name), 0, NULL))
+            status = error_set_memory(error);
+    for (size_t i = 0; i < list.count && status == STATUS_OK; i++) {
+        const char *file = list.files[i];
+        if (strcmp(file, manifest_name) == 0 || name_table_find(&names, file, strlen(file)) != NAME_UNKNOWN)
+            continue;
+        bool shard = text_ends_with(file, shard_ending);
+        if (extra++ < EXTRA_SHOWN)
+            status = verify_find(findings, shard ? VERIFY_WARNING : VERIFY_NOTE, "file-not-in-manifest", file, error,
+                                 "the manifest does not list this file");
+    }
+    if (extra > EXTRA_SHOWN && status == STATUS_OK)
+        status = verify_find(findings, VERIFY_NOTE, "file-not-in-manifest", manifest_name, error,
+                             "it does not list %zu files more", extra - EXTRA_SHOWN);
+    name_table_free(&names);
+    folder_list_free(&list);
+    return status;
+}
+
+static const struct shard *shard_find(const struct checkpoint *checkpoint, const char *file) {
+    size_t low = 0, high = checkpoint->shard_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = strcmp(file, checkpoint->shards[middle].file);
+        if (order == 0)
+            return &checkpoint->shards[middle];
+        if (order > 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+static enum status source_check(const struct folder_check *check, struct verify_findings *findings,
+                                struct error *error) {
+    static const char id[] = "manifest-source", meaning[] = "the folder was not made from this source";
+    const struct manifest *manifest = check->manifest;
+    struct name_table names = {0};
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < manifest->source_count && status == STATUS_OK; i++) {
+        const struct manifest_source *wanted = &manifest->sources[i];
+        const struct shard *shard = shard_find(check->source, wanted->name);
+        if (!name_table_add(&names, wanted->name, strlen(wanted->name), 0, NULL))
+            status = error_set_memory(error);
+        else if (!shard)
+            status = verify_find(findings, VERIFY_ERROR, id, wanted->name, error,
+                                 "the manifest names this shard, the source does not have it: %s", meaning);
+        else if (shard->source && shard->source->identity.size != wanted->size)
+            status = verify_find(findings, VERIFY_ERROR, id, wanted->name, error,
+                                 "it has %" PRIu64 " bytes, the manifest says %" PRIu64 ": %s",
+                                 shard->source->identity.size, wanted->size, meaning);
+    }
+    for (size_t i = 0; i < check->source->shard_count && status == STATUS_OK; i++) {
+        const char *file = check->source->shards[i].file;
+        if (name_table_find(&names, file, strlen(file)) == NAME_UNKNOWN)
+            status = verify_find(findings, VERIFY_ERROR, id, file, error,
+                                 "the source has this shard, the manifest does not name it: %s", meaning);
+    }
+    name_table_free(&names);
+    return status;
+}
+
+enum status manifest_files_check(const struct folder_check *check, struct verify_findings *findings,
+                                 struct error *error) {
+    if (!check->manifest)
+        return STATUS_OK;
+    enum status status = source_check(check, findings, error);
+    if (status == STATUS_OK)
+        status = files_check(check, findings, error);
+    if (status == STATUS_OK)
+        status = extra_check(check, findings, error);
+    return status;
+}
