@@ -1,19 +1,30 @@
 # Completion of qstream for bash. Installed as share/bash-completion/completions/qstream, or sourced.
 
-# The recipes that come with the program, from the folder beside it where there is one.
-_qstream_recipes() {
+# What comes with the program, 'recipes' or 'thresholds': from the folder beside it where there is one.
+_qstream_configs() {
     local program folder file found=
     program=$(type -P "${COMP_WORDS[0]}") && program=$(readlink -f "$program")
     for folder in "${program%/*}/../configs" "${program%/*}/../share/qstream/configs"; do
         for file in "$folder"/*.json; do
             [[ -e $file && $file != *.schema.json ]] || continue
-            file=${file##*/}
-            printf '%s\n' "${file%.json}"
             found=1
+            file=${file##*/}
+            case $file in
+            *.thresholds.json) [[ $1 == thresholds ]] && printf '%s\n' "${file%.thresholds.json}" ;;
+            *) [[ $1 == recipes ]] && printf '%s\n' "${file%.json}" ;;
+            esac
         done
         [[ $found ]] && return
     done
-    printf '%s\n' mistral-medium-3.5-mxfp4 llama-mxfp4 qwen3-moe-mxfp4
+    [[ $1 != recipes ]] || printf '%s\n' mistral-medium-3.5-mxfp4 llama-mxfp4 qwen3-moe-mxfp4
+}
+
+# A file of such a kind: KIND CURRENT.
+_qstream_config() {
+    mapfile -t COMPREPLY < <(compgen -W "$(_qstream_configs "$1")" -- "$2"
+        compgen -f -X '!*.json' -- "$2"; compgen -d -S / -- "$2")
+    compopt -o filenames -o nospace 2>/dev/null
+    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} != */ ]] && compopt +o nospace 2>/dev/null
 }
 
 _qstream_quantize() {
@@ -27,12 +38,7 @@ _qstream_quantize() {
         previous=${COMP_WORDS[COMP_CWORD - 2]}
     fi
     case $previous in
-    --recipe)
-        mapfile -t COMPREPLY < <(compgen -W "$(_qstream_recipes)" -- "$current"
-            compgen -f -X '!*.json' -- "$current"; compgen -d -S / -- "$current")
-        compopt -o filenames -o nospace 2>/dev/null
-        [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} != */ ]] && compopt +o nospace 2>/dev/null
-        return ;;
+    --recipe) _qstream_config recipes "$current"; return ;;
     --rule) mapfile -t COMPREPLY < <(compgen -W "mse amax qstream" -- "$current"); return ;;
     --gamma) mapfile -t COMPREPLY < <(compgen -W "none layernorm original" -- "$current"); return ;;
     --cpu) mapfile -t COMPREPLY < <(compgen -W "portable neon avx2 avx512" -- "$current"); return ;;
@@ -55,7 +61,7 @@ _qstream_folder() {
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         compopt -o filenames 2>/dev/null
         return ;;
-    --jobs | --show | --tensors) return ;;
+    --jobs | --show | --tensors | --memory | --sample | --part) return ;;
     esac
     if [[ $current == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
@@ -81,11 +87,34 @@ _qstream_audit() {
         --jobs --quiet --help"
 }
 
+_qstream_verify() {
+    local current=$1 previous=$2
+    if [[ $current == = ]]; then
+        current=
+    elif [[ $previous == = ]]; then
+        previous=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    case $previous in
+    --rounding) mapfile -t COMPREPLY < <(compgen -W "nearest any" -- "$current"); return ;;
+    --rule) mapfile -t COMPREPLY < <(compgen -W "mse amax qstream" -- "$current"); return ;;
+    --gamma) mapfile -t COMPREPLY < <(compgen -W "none layernorm original" -- "$current"); return ;;
+    --cpu) mapfile -t COMPREPLY < <(compgen -W "portable neon avx2 avx512" -- "$current"); return ;;
+    --recipe) _qstream_config recipes "$current"; return ;;
+    --thresholds) _qstream_config thresholds "$current"; return ;;
+    --min-sqnr | --max-rel)
+        mapfile -t COMPREPLY < <(compgen -W "mlp= expert= attention= router= head= embedding= other=" -- "$current")
+        compopt -o nospace 2>/dev/null
+        return ;;
+    esac
+    _qstream_folder "$current" "$previous" "--rounding --rule --gamma --recipe --min-sqnr --max-rel --thresholds --sample
+        --part --hash --memory --jobs --cpu --json --html --quiet --help"
+}
+
 _qstream() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "quantize inspect audit version help --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "quantize inspect audit verify version help --help --version" -- "$current")
         return
     fi
     previous=${COMP_WORDS[COMP_CWORD - 1]}
@@ -93,7 +122,8 @@ _qstream() {
     quantize) _qstream_quantize "$current" "$previous" ;;
     inspect) _qstream_inspect "$current" "$previous" ;;
     audit) _qstream_audit "$current" "$previous" ;;
-    help) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "quantize inspect audit version help" -- "$current") ;;
+    verify) _qstream_verify "$current" "$previous" ;;
+    help) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "quantize inspect audit verify version help" -- "$current") ;;
     esac
     return 0
 }

@@ -32,13 +32,16 @@ uint64_t not_nearest_of(const struct verification *verification, const struct fi
  * counts, not that of all blocks: a weight that is damaged has no say over the others.
  */
 static void rule_find(struct verification *verification) {
-    uint64_t weights = 0, follow[KNOWN_RULES] = {0}, blocks[KNOWN_RULES] = {0};
+    uint64_t weights = 0, follow[KNOWN_RULES] = {0}, blocks[KNOWN_RULES] = {0}, odd[KNOWN_RULES] = {0};
     for (size_t i = 0; i < verification->pairing.count; i++) {
         const struct comparison *comparison = &verification->pairing.comparisons[i];
         if (!is_read(comparison) || comparison->to.format != STORED_MXFP4)
             continue;
         const struct figures *figures = comparison->figures;
         uint64_t telling = figures->blocks - figures->zero_blocks;
+        for (enum known_rule rule = 0; rule < KNOWN_RULES; rule++) /* codes that the rule would not have given */
+            odd[rule] += figures->not_nearest.count - (rule == KNOWN_QSTREAM ? figures->near_zero : 0) +
+                         (rule == KNOWN_MSE ? figures->negative_zero_dropped : figures->negative_zero_kept).count;
         if (telling == 0)
             continue;
         weights++;
@@ -50,7 +53,8 @@ static void rule_find(struct verification *verification) {
     }
     enum known_rule best = KNOWN_NONE;
     for (enum known_rule rule = 0; rule < KNOWN_RULES; rule++)
-        if (2 * follow[rule] > weights && (best == KNOWN_NONE || blocks[rule] >= blocks[best]))
+        if (2 * follow[rule] > weights && (best == KNOWN_NONE || blocks[rule] > blocks[best] ||
+                                           (blocks[rule] == blocks[best] && odd[rule] <= odd[best])))
             best = rule;
     verification->rule = best;
     verification->rule_from = best == KNOWN_NONE ? FROM_DEFAULT : FROM_SCALES;

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Speed of 'qstream quantize' against this machine's own limits, on one layer of the reference model's true shapes.
+# Speed of 'qstream quantize' and 'qstream verify' against this machine's own limits, on one layer of the reference
+# model's true shapes.
 #
 #   tests/bench/bench.sh [--json] [--repeat N] [--rules "mse amax"] [--small]
 #
@@ -26,7 +27,7 @@ while [ $# -gt 0 ]; do
     --small) small=1 ;;
     --repeat) repeat=${2:?--repeat takes a number}; shift ;;
     --rules) rules=${2:?--rules takes words}; shift ;;
-    *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
@@ -148,6 +149,8 @@ fi
 
 layout=fp8-tensor
 source=$bench/$prefix$layout
+export source bench
+rm -rf "$bench/reference"
 if [ -e "$source.complete" ] && [ "$(free_mb "$bench")" -ge $disk_mb ]; then
     rule=${rules%% *}
     case " $rules " in *" mse "*) rule=mse ;; esac
@@ -161,7 +164,6 @@ if [ -e "$source.complete" ] && [ "$(free_mb "$bench")" -ge $disk_mb ]; then
         rm -rf "$bench/out" "$bench/copy"
         sync -f "$bench"
     }
-    export source bench
     # shellcheck disable=SC2016 # the inner shells expand these
     for round in warm $(seq "$repeat"); do
         say "disk, $layout, round $round"
@@ -186,6 +188,37 @@ if [ -e "$source.complete" ] && [ "$(free_mb "$bench")" -ge $disk_mb ]; then
     settle
 else
     say "skipped: the comparison with cp, $bench has less than $disk_mb MB free"
+fi
+
+# Verifying against reading the same bytes, from the page cache and from the disk.
+evict() { # FOLDER...: out of the page cache, which needs no rights; what is not on the disk yet would stay
+    sync -f "$bench"
+    find "$@" -type f -exec dd if={} iflag=nocache count=0 status=none \;
+}
+if [ -e "$source.complete" ] && { [ -e "$bench/reference/config.json" ] || [ "$(free_mb "$bench")" -ge $((disk_mb / 4)) ]; }; then
+    if [ ! -e "$bench/reference/config.json" ]; then
+        "${quantize[@]}" --rule mse "$source" "$bench/reference"
+        note "source_bytes $layout" "$(folder_bytes "$source")"
+        note "output_bytes $layout" "$(folder_bytes "$bench/reference")"
+    fi
+    verify=("$qstream" verify "$source" "$bench/reference" --quiet)
+    for round in warm $(seq "$repeat"); do
+        say "verify, $layout, round $round"
+        warm_cache "$source"
+        warm_cache "$bench/reference"
+        sample "$round" "verify|cached|verify" "${verify[@]}" >/dev/null
+        sample "$round" "verify|cached|hash" "${verify[@]}" --hash >/dev/null
+        # shellcheck disable=SC2016 # the inner shell expands this
+        sample "$round" "verify|cached|read" bash -c 'cat "$source"/* "$bench"/reference/* >/dev/null'
+        [ "$round" = warm ] && continue
+        evict "$source" "$bench/reference"
+        sample "$round" "verify|disk|verify" "${verify[@]}" >/dev/null
+        evict "$source" "$bench/reference"
+        # shellcheck disable=SC2016
+        sample "$round" "verify|disk|read" bash -c 'cat "$source"/* "$bench"/reference/* >/dev/null'
+    done
+else
+    say "skipped: verify, $bench has less than $((disk_mb / 4)) MB free"
 fi
 
 say "memory bandwidth"

@@ -33,7 +33,7 @@ def show(values, scale=1.0, digits=2):
 def collect(notes, runs, rates, kernels):
     cores, elements = int(notes["cores"]), int(notes["mlp_elements"])
     result = {"schema": "qstream.bench-layer/1", "cores": cores, "cpu": notes["cpu"], "repeats": int(notes["repeat"]),
-              "mlp_elements": elements, "memory": [], "disk": None, "memcpy": None, "kernels": [], "sha256": None}
+              "mlp_elements": elements, "memory": [], "disk": None, "verify": [], "memcpy": None, "kernels": [], "sha256": None}
     if rates:
         result["memcpy"] = {"bytes_touched_per_second": spread(rates)}
     for label, samples in runs.items():
@@ -65,6 +65,19 @@ def collect(notes, runs, rates, kernels):
             "commands": [{"name": name, "seconds": spread(walls),
                           "quantize_takes": {rule: wall / statistics.median(walls) for rule, wall in ours.items()}}
                          for name, walls in disk.items()]}
+    verify = {label: samples for label, samples in runs.items() if label.startswith("verify|")}
+    for label, samples in verify.items():
+        _, state, what = label.split("|")
+        if what == "read":
+            continue
+        walls, reading = [s[0] for s in samples], [s[0] for s in verify[f"verify|{state}|read"]]
+        touched = int(notes["source_bytes fp8-tensor"]) + int(notes["output_bytes fp8-tensor"])
+        result["verify"].append({
+            "from": state, "hash": what == "hash", "seconds": spread(walls), "bytes_read": touched,
+            "elements_per_second": spread([elements / w for w in walls]),
+            "bytes_per_second": spread([touched / w for w in walls]),
+            "processor_seconds": spread([s[1] for s in samples]), "peak_bytes": max(s[2] for s in samples) * 1024,
+            "reading_seconds": spread(reading), "of_reading": statistics.median(walls) / statistics.median(reading)})
     for (name, level), values in kernels.items():
         if name == "sha256":
             result["sha256"] = {"bytes_per_second": spread(values)}
@@ -115,6 +128,16 @@ def tables(result):
             ours = c["name"].startswith("quantize")
             rows.append((c["name"], show(c["seconds"]),
                          *("" if ours else f"{c['quantize_takes'][rule]:.2f} x" for rule in rules)))
+        table(rows)
+    if result["verify"]:
+        print("Verifying the layer: source and output are read and compared. G elem/s: MLP elements by wall time; to reading:\n"
+              "by the time of 'cat SOURCE/* OUTPUT/* > /dev/null' from the same place, which is one process. disk: both\n"
+              "folders were dropped from the page cache before.")
+        rows = [("from", "wall s", "G elem/s", "GB/s read", "CPU s", "peak RSS MB", "cat: wall s", "to reading")]
+        for e in result["verify"]:
+            rows.append((("page cache" if e["from"] == "cached" else "disk") + (", --hash" if e["hash"] else ""), show(e["seconds"]),
+                         show(e["elements_per_second"], 1e9), show(e["bytes_per_second"], 1e9), show(e["processor_seconds"]),
+                         f"{e['peak_bytes'] / 1e6:.0f}", show(e["reading_seconds"]), f"{e['of_reading']:.2f} x"))
         table(rows)
     if result["memcpy"]:
         print("Memory copy, a thread per processor, a copied byte counts as two (read, written):")
