@@ -13,6 +13,9 @@
 #include "verify/mxfp4_measure.h"
 #include "verify/value_measure.h"
 
+/* How far ahead of the tiles that are worked on the kernel is asked to read: some 40 MB. */
+enum { PREFETCH_TILES = 32 };
+
 /* What a worker allocates. */
 struct needs {
     uint64_t source, source_scale, output, output_scale, columns;
@@ -434,15 +437,25 @@ static struct comparison *comparison_of(const struct pairing *pairing, uint32_t 
     return &pairing->comparisons[low];
 }
 
+static void run_prefetch(const struct checkpoint *checkpoint, uint32_t number, uint64_t offset, uint64_t size) {
+    const struct tensor *tensor = &checkpoint->tensors[number];
+    byte_source_prefetch(checkpoint->shards[tensor->shard].source, tensor->info.offset + offset, size);
+}
+
 static void tile_prefetch(const struct comparing *comparing, size_t at) {
     if (at >= comparing->count)
         return;
     const struct comparison *comparison = comparison_of(comparing->pairing, comparing->chosen[at]);
-    if (comparison->kind != COMPARE_VALUES)
-        return;
-    const struct tile tile = tile_of(comparison, comparing->chosen[at] - comparison->first_tile);
-    matrix_prefetch(&comparison->from, &tile);
-    matrix_prefetch(&comparison->to, &tile);
+    uint32_t number = comparing->chosen[at] - comparison->first_tile;
+    if (comparison->kind == COMPARE_VALUES) {
+        const struct tile tile = tile_of(comparison, number);
+        matrix_prefetch(&comparison->from, &tile);
+        matrix_prefetch(&comparison->to, &tile);
+    } else if (comparison->kind == COMPARE_BYTES) {
+        uint64_t first, size = run_of(comparison, comparison->size, number, &first);
+        run_prefetch(comparing->source, comparison->source, comparison->source_offset + first, size);
+        run_prefetch(comparing->output, comparison->output, first, size);
+    }
 }
 
 static enum status tile_do(struct comparing *comparing, struct worker *worker, uint32_t tile, struct error *error) {
@@ -469,7 +482,7 @@ static void worker_run(void *context, unsigned number) {
     struct error error;
     size_t at;
     while ((at = atomic_fetch_add(&comparing->next, 1)) < comparing->count) {
-        tile_prefetch(comparing, at + comparing->options->jobs);
+        tile_prefetch(comparing, at + PREFETCH_TILES);
         enum status status = interrupt_pending() ? error_set(&error, STATUS_INTERRUPTED, "interrupted")
                                                  : tile_do(comparing, worker, comparing->chosen[at], &error);
         if (status == STATUS_OK)
@@ -508,6 +521,8 @@ static enum status workers_make(struct comparing *comparing, unsigned *jobs, str
 
 static enum status team_run(struct comparing *comparing, unsigned jobs, struct error *error) {
     struct thread_team team;
+    for (size_t at = 0; at < PREFETCH_TILES; at++)
+        tile_prefetch(comparing, at);
     atomic_store(&comparing->running, jobs);
     enum status status = thread_team_start(&team, jobs, worker_run, comparing, error);
     if (status != STATUS_OK)
