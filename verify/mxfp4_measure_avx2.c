@@ -2,6 +2,9 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "verify/blocks_transpose.h"
+
+#define TRANSPOSE_BLOCKS
 #define LANES 8
 #define MEASURE_NAME mxfp4_measure_avx2
 #define SELECT_LESS(a, b, x, y) ((lanes)_mm256_blendv_ps((y), (x), _mm256_cmp_ps((a), (b), _CMP_LT_OQ)))

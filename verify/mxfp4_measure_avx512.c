@@ -2,6 +2,9 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "verify/blocks_transpose.h"
+
+#define TRANSPOSE_BLOCKS
 #define LANES 16
 #define MEASURE_NAME mxfp4_measure_avx512
 #define SELECT_LESS(a, b, x, y) ((lanes)_mm512_mask_blend_ps(_mm512_cmp_ps_mask((a), (b), _CMP_LT_OQ), (y), (x)))
