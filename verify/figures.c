@@ -14,15 +14,6 @@ enum known_rule known_rule_parse(const char *name) {
     return rule;
 }
 
-void sums_add(struct sums *into, const struct sums *from) {
-    into->source_square += from->source_square;
-    into->output_square += from->output_square;
-    into->product += from->product;
-    into->error_square += from->error_square;
-    into->error_absolute += from->error_absolute;
-    into->best_square += from->best_square;
-}
-
 bool place_before(const struct place *a, const struct place *b) {
     return a->row != b->row ? a->row < b->row : a->column < b->column;
 }
@@ -113,17 +104,6 @@ void figures_row(struct figures *figures, uint64_t row, const struct sums *sums)
     if (sums->error_square > 0)
         largest_merge(&figures->bad_row_ratio, &figures->bad_row,
                       sums->best_square > 0 ? sums->error_square / sums->best_square : HUGE_VAL, &place);
-}
-
-/* floor(2 log2(source / error)): half octaves. */
-void histogram_block(struct histogram *histogram, double source_square, double error_square) {
-    if (!(error_square > 0) || !(source_square > 0))
-        return;
-    double ratio = source_square / error_square;
-    uint64_t bits;
-    memcpy(&bits, &ratio, sizeof bits); /* the square root of 2 has the fraction 0x6a09e667f3bcd */
-    int bin = 2 * ((int)(bits >> 52) - 1023) + ((bits & 0xfffffffffffff) >= 0x6a09e667f3bcd) - SQNR_FIRST;
-    histogram->sqnr[bin < 0 ? 0 : bin >= SQNR_BINS ? SQNR_BINS - 1 : bin]++;
 }
 
 void histogram_merge(struct histogram *into, const struct histogram *from) {

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define NO_ROW UINT64_MAX
 
@@ -26,7 +27,19 @@ struct sums {
     double error_absolute; /* sum of |s - d| */
     double best_square;    /* MXFP4: the least error_square that any scales can give; FP8: that of the nearest codes */
 };
-void sums_add(struct sums *into, const struct sums *from);
+
+static inline void sums_add(struct sums *into, const struct sums *from) {
+    into->source_square += from->source_square;
+    into->output_square += from->output_square;
+    into->product += from->product;
+    into->error_square += from->error_square;
+    into->error_absolute += from->error_absolute;
+    into->best_square += from->best_square;
+}
+
+/* fmin and fmax of numbers; theirs are calls. */
+static inline double smaller(double a, double b) { return a < b ? a : b; }
+static inline double larger(double a, double b) { return a > b ? a : b; }
 
 /* The rules whose scales are compared; values are positions in of_rule. */
 enum known_rule { KNOWN_AMAX, KNOWN_QSTREAM, KNOWN_MSE, KNOWN_RULES, KNOWN_NONE = KNOWN_RULES };
@@ -94,8 +107,26 @@ struct histogram {
     uint64_t sqnr[SQNR_BINS];
     uint64_t scales[256]; /* stored E8M0 codes */
 };
-void histogram_block(struct histogram *histogram, double source_square, double error_square);
 void histogram_merge(struct histogram *into, const struct histogram *from);
+
+/* floor(2 log2(source / error)) by exponents and fractions, without a division. */
+static inline void histogram_block(struct histogram *histogram, double source_square, double error_square) {
+    const uint64_t fraction = 0xfffffffffffff, one = 0x3ff0000000000000;
+    const double root = 1.4142135623730951;
+    if (!(error_square > 0) || !(source_square > 0))
+        return;
+    uint64_t source_bits, error_bits;
+    double source, error; /* [1, 2) */
+    memcpy(&source_bits, &source_square, sizeof source_bits);
+    memcpy(&error_bits, &error_square, sizeof error_bits);
+    int octaves = (int)(source_bits >> 52) - (int)(error_bits >> 52);
+    source_bits = (source_bits & fraction) | one;
+    error_bits = (error_bits & fraction) | one;
+    memcpy(&source, &source_bits, sizeof source);
+    memcpy(&error, &error_bits, sizeof error);
+    int bin = 2 * octaves - 2 + (source * root >= error) + (source >= error) + (source >= error * root) - SQNR_FIRST;
+    histogram->sqnr[bin < 0 ? 0 : bin >= SQNR_BINS ? SQNR_BINS - 1 : bin]++;
+}
 
 double sqnr_db(const struct sums *sums);   /* NaN where it has no value */
 double rel_error(const struct sums *sums); /* likewise */

@@ -61,7 +61,7 @@ static void block_measure(const struct decoded *decoded, struct mxfp4_block *blo
 /* Errors that agree to this are compared anew, in float64 by column. */
 static const double close = 1e-6;
 
-static bool nearly_equal(double a, double b) { return fabs(a - b) <= close * fmax(a, b); }
+static bool nearly_equal(double a, double b) { return fabs(a - b) <= close * larger(a, b); }
 
 /* ---- codes ---- */
 
@@ -206,9 +206,9 @@ void mxfp4_block_account(const struct mxfp4_row *row, size_t number, struct mxfp
         block_decode(row, number, &decoded);
         block_measure(&decoded, block);
     }
-    block->sums.best_square = fmin(block->roomy_error, block->tight_error);
+    block->sums.best_square = smaller(block->roomy_error, block->tight_error);
     sums_add(sums, &block->sums);
-    figures->max_absolute = fmax(figures->max_absolute, block->largest_error);
+    figures->max_absolute = larger(figures->max_absolute, block->largest_error);
     figures->saturated += block->saturated;
     figures->flushed += block->flushed;
     figures_block(figures, row->row, column, block->sums.error_square);

@@ -9,6 +9,7 @@
 #include "verify/expert_slice.h"
 
 enum { BYTES_PER_TILE = 1 << 20, NUMBERS_PER_TILE = 1 << 16 };
+enum { EXPERTS_MAX = 65536 }; /* a hundred times what exists */
 
 /* What became of a tensor. */
 enum fate { FATE_NONE, FATE_KEPT, FATE_QUANTIZED, FATE_CONSUMED, FATE_KNOWN };
@@ -380,6 +381,8 @@ static enum status weight_convert(struct pairer *pairer, const struct match *mat
                            scale ? shape_text(scale->info.shape, scale->info.rank, shape) : "", output->rows,
                            output->columns, name);
     }
+    if (experts > EXPERTS_MAX)
+        return shapes_differ(pairer, name, source, output, error);
     enum status status = STATUS_OK;
     for (uint64_t e = 0; e < experts && status == STATUS_OK; e++) {
         if (experts > 1) {
