@@ -109,7 +109,7 @@ static enum status cpu_parse(const char *value, enum cpu_level *cpu, struct erro
     if (*cpu == CPU_LEVELS)
         return error_set(error, STATUS_USAGE, "--cpu takes portable, neon, avx2 or avx512, not '%s'", value);
     if (!cpu_has(*cpu))
-        return error_set(error, STATUS_USAGE, "--cpu: this machine has no %s", value);
+        return error_set(error, STATUS_USAGE, "--cpu: this machine has no '%s' (see 'qstream version')", value);
     return STATUS_OK;
 }
 
@@ -215,6 +215,10 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
     }
     if (argc - optind != 2)
         return error_set(error, STATUS_USAGE, "verify takes two folders, SRC and DST; see 'qstream verify --help'");
+    const struct verify_options *verify = &arguments->verify;
+    if (verify->gamma && strcmp(verify->gamma, "none") != 0 && verify->rule != KNOWN_NONE &&
+        verify->rule != KNOWN_QSTREAM)
+        return error_set(error, STATUS_USAGE, "--gamma goes with --rule qstream");
     if (arguments->json && arguments->html && strcmp(arguments->html, "-") == 0)
         return error_set(error, STATUS_USAGE, "--json and --html - both want standard output");
     arguments->verify.source = argv[optind];

@@ -118,6 +118,21 @@ static bool is_sampled(uint64_t tile, double sample) {
     return end > begin && tile == begin + (hash ^ hash >> 32) % (end - begin);
 }
 
+/* The first tile of the part. */
+static void tile_choose_one(struct comparing *comparing) {
+    const struct compare_options *options = comparing->options;
+    for (size_t i = 0; i < comparing->pairing->count && comparing->result->tiles == 0; i++) {
+        struct comparison *comparison = &comparing->pairing->comparisons[i];
+        if (comparison->tile_count == 0 || !compare_is_chosen(comparing->pairing, i, options->part, options->parts))
+            continue;
+        if (comparing->chosen)
+            comparing->chosen[0] = comparison->first_tile;
+        comparison->tiles_left = 1;
+        comparing->result->tiles = 1;
+        comparing->result->bytes = tile_bytes(comparing->source, comparing->output, comparison, 0);
+    }
+}
+
 /* Counts the tiles of this part, and fills comparing->chosen when it is there. */
 static void tiles_choose(struct comparing *comparing) {
     struct compare_result *result = comparing->result;
@@ -141,6 +156,8 @@ static void tiles_choose(struct comparing *comparing) {
             comparison->tiles_left++;
         }
     }
+    if (result->tiles == 0) /* of a sample that is smaller than a tile */
+        tile_choose_one(comparing);
     comparing->count = result->tiles;
 }
 

@@ -8,6 +8,8 @@
 #include "common/pattern.h"
 #include "common/text.h"
 
+enum { LITERAL_MAX = 128 };
+
 #define IGNORE UINT32_MAX   /* in place of a group */
 #define NO_ENTRY UINT32_MAX /* the end of a chain */
 
@@ -17,6 +19,9 @@ struct regex {
     uint32_t group;
     struct pattern *pattern; /* NULL: it does not work */
     char *problem;           /* why */
+    char *literal;           /* what a name has to hold for it to match, "" when that is not known */
+    bool floats;             /* anywhere; else the name has to begin with it */
+    uint32_t next;           /* the next one whose names have to begin in the same way */
 };
 
 /* The plain names: entries of the same name are a chain. */
@@ -37,6 +42,10 @@ struct config_groups {
     size_t plain_count;
     struct regex *regexes; /* those that look at particular numbers last */
     size_t regex_count, free_count;
+    struct name_table starts;        /* of those that do not float, to the first of a chain */
+    bool has_start[LITERAL_MAX + 1]; /* by length */
+    uint32_t *floating;
+    size_t floating_count;
     uint32_t *classes; /* groups with a class as target, and IGNORE */
     size_t class_count;
     struct name_table remembered_names;
@@ -64,6 +73,59 @@ static bool looks_at_numbers(const char *pattern) {
     return false;
 }
 
+/* Whether the pattern has alternatives as a whole; true when that is not easily told. */
+static bool has_alternatives(const char *pattern) {
+    int depth = 0;
+    if (strchr(pattern, '[') && strchr(pattern, '|'))
+        return true;
+    for (const char *c = pattern; *c; c++) {
+        if (*c == '\\' && c[1])
+            c++;
+        else if (*c == '|' && depth == 0)
+            return true;
+        else
+            depth += (*c == '(') - (*c == ')');
+    }
+    return false;
+}
+
+/* The text that a match of the pattern begins with, or contains if the pattern begins with ".*". */
+static char *literal_of(const char *pattern, bool *floats) {
+    char literal[LITERAL_MAX + 1];
+    size_t length = 0;
+    *floats = strncmp(pattern, ".*", 2) == 0 && !strchr("?+", pattern[2]);
+    const char *c = pattern + (*floats ? 2 : *pattern == '^');
+    bool whole = !has_alternatives(pattern);
+    while (whole && length < LITERAL_MAX) {
+        bool escaped = *c == '\\' && ispunct((unsigned char)c[1]);
+        if (!escaped && !isalnum((unsigned char)*c) && (!*c || !strchr("_-/:", *c)))
+            break;
+        const char *behind = c + 1 + escaped;
+        if (*behind && strchr("?*+{", *behind)) /* maybe not there, or more than once */
+            break;
+        literal[length++] = c[escaped];
+        c = behind;
+    }
+    return strndup(literal, length);
+}
+
+/* Has the pattern looked at for names that begin with its literal only. */
+static enum status start_add(struct config_groups *groups, uint32_t number, struct error *error) {
+    struct regex *regex = &groups->regexes[number];
+    if (regex->floats) {
+        groups->floating[groups->floating_count++] = number;
+        return STATUS_OK;
+    }
+    size_t length = strlen(regex->literal);
+    uint32_t *first = name_table_add(&groups->starts, regex->literal, length, number, NULL);
+    if (!first)
+        return error_set_memory(error);
+    regex->next = *first == number ? NO_ENTRY : *first;
+    *first = number;
+    groups->has_start[length] = true;
+    return STATUS_OK;
+}
+
 static enum status entry_add(struct config_groups *groups, const char *text, uint32_t group, bool numbers,
                              struct error *error) {
     if (strncmp(text, "re:", 3) == 0) {
@@ -75,7 +137,10 @@ static enum status entry_add(struct config_groups *groups, const char *text, uin
         enum status status = pattern_new(text, &regex->pattern, &why);
         if (status == STATUS_BAD_INPUT)
             regex->problem = strdup(why.message);
-        return regex->pattern || regex->problem ? STATUS_OK : error_set_memory(error);
+        regex->literal = literal_of(text + 3, &regex->floats);
+        if (!regex->literal || (!regex->pattern && !regex->problem))
+            return error_set_memory(error);
+        return numbers ? start_add(groups, (uint32_t)groups->regex_count - 1, error) : STATUS_OK;
     }
     if (numbers)
         return STATUS_OK;
@@ -116,7 +181,9 @@ enum status config_groups_make(const struct quant_config *config, struct config_
     groups->plain = calloc(count + 1, sizeof *groups->plain);
     groups->regexes = calloc(count + 1, sizeof *groups->regexes);
     groups->classes = calloc(count + 1, sizeof *groups->classes);
-    enum status status = groups->plain && groups->regexes && groups->classes ? STATUS_OK : error_set_memory(error);
+    groups->floating = calloc(count + 1, sizeof *groups->floating);
+    bool good = groups->plain && groups->regexes && groups->classes && groups->floating;
+    enum status status = good ? STATUS_OK : error_set_memory(error);
     if (status == STATUS_OK)
         status = entries_add(groups, config, false, error);
     groups->free_count = groups->regex_count;
@@ -135,18 +202,21 @@ void config_groups_free(struct config_groups *groups) {
     for (size_t i = 0; i < groups->regex_count; i++) {
         pattern_free(groups->regexes[i].pattern);
         free(groups->regexes[i].problem);
+        free(groups->regexes[i].literal);
     }
     for (size_t i = 0; i < groups->remembered_count; i++) {
         free(groups->remembered[i].name);
         free(groups->remembered[i].groups);
     }
     name_table_free(&groups->plain_names);
+    name_table_free(&groups->starts);
     name_table_free(&groups->remembered_names);
     text_free(&groups->name);
     text_free(&groups->shape);
     free(groups->plain);
     free(groups->regexes);
     free(groups->classes);
+    free(groups->floating);
     free(groups->remembered);
     free(groups->found);
     free(groups);
@@ -179,22 +249,34 @@ static enum status found_add(struct config_groups *groups, uint32_t group, struc
     return STATUS_OK;
 }
 
-static enum status regexes_match(struct config_groups *groups, size_t first, size_t end, struct error *error) {
+static enum status regex_match(struct config_groups *groups, struct regex *regex, struct error *error) {
+    struct error why;
+    bool matches = false;
+    if (!regex->pattern)
+        return STATUS_OK;
+    if (pattern_match(regex->pattern, groups->name.bytes, &matches, &why) == STATUS_OK)
+        return matches ? found_add(groups, regex->group, error) : STATUS_OK;
+    regex->problem = strdup(why.message);
+    pattern_free(regex->pattern);
+    regex->pattern = NULL;
+    return regex->problem ? STATUS_OK : error_set_memory(error);
+}
+
+/* The patterns that look at particular numbers; there may be one for each layer and expert. */
+static enum status bound_regexes_match(struct config_groups *groups, struct error *error) {
     enum status status = STATUS_OK;
-    for (size_t i = first; i < end && status == STATUS_OK; i++) {
-        struct regex *regex = &groups->regexes[i];
-        struct error why;
-        bool matches = false;
-        if (!regex->pattern)
+    const char *name = groups->name.bytes;
+    for (size_t length = 0; length <= LITERAL_MAX && length <= groups->name.length; length++) {
+        if (!groups->has_start[length])
             continue;
-        if (pattern_match(regex->pattern, groups->name.bytes, &matches, &why) != STATUS_OK) {
-            regex->problem = strdup(why.message);
-            pattern_free(regex->pattern);
-            regex->pattern = NULL;
-            status = regex->problem ? STATUS_OK : error_set_memory(error);
-        } else if (matches) {
-            status = found_add(groups, regex->group, error);
-        }
+        uint32_t at = name_table_find(&groups->starts, name, length);
+        for (; at != NAME_UNKNOWN && at != NO_ENTRY && status == STATUS_OK; at = groups->regexes[at].next)
+            status = regex_match(groups, &groups->regexes[at], error);
+    }
+    for (size_t i = 0; i < groups->floating_count && status == STATUS_OK; i++) {
+        struct regex *regex = &groups->regexes[groups->floating[i]];
+        if (strstr(name, regex->literal))
+            status = regex_match(groups, regex, error);
     }
     return status;
 }
@@ -233,7 +315,8 @@ static enum status free_regexes_match(struct config_groups *groups, struct error
             status = found_add(groups, remembered->groups[i], error);
         return status;
     }
-    status = regexes_match(groups, 0, groups->free_count, error);
+    for (size_t i = 0; i < groups->free_count && status == STATUS_OK; i++)
+        status = regex_match(groups, &groups->regexes[i], error);
     return status == STATUS_OK ? remember(groups, error) : status;
 }
 
@@ -257,7 +340,7 @@ enum status config_groups_match(struct config_groups *groups, const char *name, 
             groups->shape.bytes[i] = '0';
     enum status status = free_regexes_match(groups, error);
     if (status == STATUS_OK)
-        status = regexes_match(groups, groups->free_count, groups->regex_count, error);
+        status = bound_regexes_match(groups, error);
     if (status == STATUS_OK)
         status = plain_match(groups, error);
     bool named = groups->found_count > 0;

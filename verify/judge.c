@@ -14,6 +14,8 @@ static const double corrupt_ratio = 4;
 static const double corrupt_row_ratio = 16, corrupt_row_error = 0.4;
 /* FP8 rounds to 2^-4 at worst: a smaller error needs no explanation. Plain numbers lose at most BF16's 2^-9. */
 static const double fp8_rounding = 0.0625, plain_rounding = 0x1p-8;
+/* Signs of -0.0 against the rule that may be damage even where there are no others to compare with. */
+enum { FEW_SIGNS = 4 };
 /* Share of the blocks of most weights that have a rule's scale when the rule made them. */
 static const double rule_share = 0.99;
 
@@ -106,7 +108,10 @@ static enum status nearest_check(struct verification *verification, const struct
     char what[96];
     if (!verification->nearest || count == 0)
         return STATUS_OK;
-    snprintf(what, sizeof what, "%" PRIu64 " codes are not the nearest to their source values", count);
+    snprintf(what, sizeof what,
+             count == 1 ? "a code is not the nearest to its source value"
+                        : "%" PRIu64 " codes are not the nearest to their source values",
+             count);
     return place_find(verification, comparison, VERIFY_ERROR, "not-nearest", &comparison->figures->not_nearest.first,
                       what, error);
 }
@@ -235,8 +240,12 @@ static enum status signs_check(struct verification *verification, bool mxfp4, st
         kept += comparison->figures->negative_zero_kept.count;
         dropped += comparison->figures->negative_zero_dropped.count;
     }
-    bool known = mxfp4 && verification->rule != KNOWN_NONE && verification->rule_from == FROM_MANIFEST;
-    bool keeps = known ? verification->rule == KNOWN_MSE : kept >= dropped;
+    bool keeps = verification->rule == KNOWN_MSE, known = mxfp4 && verification->rule != KNOWN_NONE;
+    /* others may follow the rule's scales with signs of their own: then most are against it */
+    if (known && verification->rule_from != FROM_MANIFEST)
+        known = (keeps ? dropped : kept) <= (keeps ? kept : dropped) + FEW_SIGNS;
+    if (!known)
+        keeps = kept >= dropped;
     if (!verification->nearest || (keeps ? dropped : kept) == 0 || (!known && (kept == 0 || dropped == 0)))
         return STATUS_OK;
     enum status status = STATUS_OK;

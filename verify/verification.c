@@ -57,8 +57,8 @@ static enum status output_open(struct verification *verification, struct error *
     if (status == STATUS_OK)
         status = context.status;
     if (status == STATUS_OK)
-        status = verify_find(&verification->findings, VERIFY_NOTE, "unfinished", folder, error,
-                             "is still being made: %zu shards are complete and were compared, %zu others are there",
+        status = verify_find(&verification->findings, unfinished.count > 0 ? VERIFY_NOTE : VERIFY_WARNING, "unfinished",
+                             folder, error, "is still being made: shards that are complete: %zu, others: %zu",
                              unfinished.count, unfinished.incomplete);
     unfinished_free(&unfinished);
     return status;

@@ -47,7 +47,7 @@ static void figures_put(const struct verification *verification, const struct to
     uint64_t compared = figures->elements - figures->source_not_finite.count - figures->output_not_finite.count;
     member_number(out, "elements", figures->elements);
     text_printf(out, ",\"exact\":%s",
-                sums->error_square > 0 || figures->output_not_finite.count > 0 ? "false" : "true");
+                compared == 0 || sums->error_square > 0 || figures->output_not_finite.count > 0 ? "false" : "true");
     member_real(out, "sqnr_db", sqnr_db(sums));
     member_real(out, "rel_error", compared ? rel_error(sums) : (double)NAN);
     member_real(out, "cosine", cosine(sums));
