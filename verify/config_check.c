@@ -9,7 +9,8 @@ static const char nested_key[] = "text_config";
 
 /* Members that say how a checkpoint is stored, or which program wrote it, not what the model is. */
 static bool is_exempt(const char *name) {
-    static const char *const names[] = {"quantization_config", "transformers_version", "_name_or_path"};
+    static const char *const names[] = {"quantization_config", "transformers_version", "_name_or_path",
+                                        "_from_model_config"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
             return true;
@@ -24,6 +25,49 @@ static const struct json_entry *find(const struct json_entries *entries, const c
         if (strcmp(name, pair[i]) == 0)
             entry = json_entries_find(entries, pair[1 - i], strlen(pair[1 - i]));
     return entry;
+}
+
+/*
+ * transformers 5 writes rope_theta and the members of rope_scaling into one object, rope_parameters. Whether a key that
+ * is gone from the output stands there with its value.
+ */
+static enum status rope_compare(const struct json_entries *source, const struct json_entry *from,
+                                const struct json_entries *output, bool *same, struct error *error) {
+    static const char rope[] = "rope_parameters", scaling[] = "rope_scaling";
+    const char *name = json_entry_name(source, from);
+    const struct json_entry *to = json_entries_find(output, rope, strlen(rope));
+    struct json_entries inner = {0}, members = {0};
+    *same = false;
+    if (!to || output->json[to->value.begin] != '{' ||
+        (strcmp(name, "rope_theta") != 0 && (strcmp(name, scaling) != 0 || source->json[from->value.begin] != '{')))
+        return STATUS_OK;
+    enum status status = json_entries_list(output->json, to->value, &inner, error);
+    if (status == STATUS_OK && strcmp(name, scaling) == 0)
+        status = json_entries_list(source->json, from->value, &members, error);
+    const struct json_entries alone = {
+        .json = source->json, .names = source->names, .items = (struct json_entry *)from, .count = 1};
+    const struct json_entries *wanted = strcmp(name, scaling) == 0 ? &members : &alone;
+    *same = true;
+    for (size_t i = 0; i < wanted->count && *same && status == STATUS_OK; i++) {
+        const char *key = json_entry_name(wanted, &wanted->items[i]);
+        key = strcmp(key, "type") == 0 ? "rope_type" : key;
+        const struct json_entry *found = json_entries_find(&inner, key, strlen(key));
+        *same = found != NULL;
+        if (found)
+            status = json_compare(wanted->json, wanted->items[i].value, inner.json, found->value, same, error);
+    }
+    json_entries_free(&inner);
+    json_entries_free(&members);
+    return status;
+}
+
+/* Values that a key may have and mean as much as without it: programs leave such keys out. */
+static bool is_default(const char *json, struct json_span value) {
+    static const char *const texts[] = {"null", "false", "\"\"", "[]", "{}"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (value.end - value.begin == strlen(texts[i]) && strncmp(json + value.begin, texts[i], strlen(texts[i])) == 0)
+            return true;
+    return false;
 }
 
 /* A value for a message: its first characters on one line. */
@@ -102,15 +146,18 @@ static enum status key_check(const struct keys_check *check, const struct json_e
                              to->value, check->error);
     char *subject = subject_of(check, &check->source, from);
     char value[VALUE_BYTES + 4];
-    enum status status = STATUS_OK;
-    if (!subject)
-        status = error_set_memory(check->error);
-    else if (to)
+    bool moved = false;
+    enum status status = subject ? STATUS_OK : error_set_memory(check->error);
+    if (status == STATUS_OK && !to)
+        status = rope_compare(&check->source, from, &check->output, &moved, check->error);
+    if (status == STATUS_OK && to)
         status = value_check(check, from, to, subject);
-    else
-        status = verify_find(check->findings, VERIFY_ERROR, "config-key-missing", subject, check->error,
-                             "config.json lacks this key of the source's, whose value there is %s",
-                             value_text(check->source.json, from->value, value));
+    else if (status == STATUS_OK && !moved)
+        status =
+            verify_find(check->findings, is_default(check->source.json, from->value) ? VERIFY_WARNING : VERIFY_ERROR,
+                        "config-key-missing", subject, check->error,
+                        "config.json lacks this key of the source's, whose value there is %s",
+                        value_text(check->source.json, from->value, value));
     free(subject);
     return status;
 }
@@ -157,4 +204,37 @@ enum status config_keys_check(const struct folder_check *check, struct verify_fi
         return STATUS_OK; /* not there yet */
     return objects_check(findings, "", source->config, json_text_object(source->config, source->config_length),
                          output->config, json_text_object(output->config, output->config_length), error);
+}
+
+enum status json_members_compare(const char *source, size_t source_length, const char *output, size_t output_length,
+                                 enum members *result, struct error *error) {
+    struct json_entries from = {0}, to = {0};
+    struct error why;
+    *result = MEMBERS_CHANGED;
+    enum status status = json_entries_list(source, json_text_object(source, source_length), &from, &why);
+    if (status == STATUS_OK)
+        status = json_entries_list(output, json_text_object(output, output_length), &to, &why);
+    bool same = status == STATUS_OK;
+    size_t seen = 0, known = 0;
+    for (size_t i = 0; i < from.count && same; i++) {
+        const char *name = json_entry_name(&from, &from.items[i]);
+        const struct json_entry *found = json_entries_find(&to, name, from.items[i].name_length);
+        if (is_exempt(name))
+            continue;
+        known++;
+        same = found != NULL;
+        if (found)
+            status = json_compare(source, from.items[i].value, output, found->value, &same, &why);
+        same = same && status == STATUS_OK;
+    }
+    for (size_t i = 0; i < to.count && same; i++)
+        seen += !is_exempt(json_entry_name(&to, &to.items[i]));
+    if (same)
+        *result = seen > known ? MEMBERS_ADDED : MEMBERS_SAME;
+    json_entries_free(&from);
+    json_entries_free(&to);
+    if (status == STATUS_OK || status == STATUS_BAD_INPUT)
+        return STATUS_OK;
+    *error = why;
+    return status;
 }

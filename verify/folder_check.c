@@ -11,7 +11,7 @@
 #include "verify/folder_list.h"
 #include "verify/json_compare.h"
 
-enum { PIECE = 1 << 18, JSON_BYTES_MAX = 64 << 20 };
+enum { PIECE = 1 << 18 };
 
 /* ---- what goes along ---- */
 
@@ -77,13 +77,16 @@ static enum status bytes_compare(struct byte_source *a, struct byte_source *b, u
     return status;
 }
 
-/* Whether two JSON files mean the same; false when they are too large to tell. */
-static enum status meaning_compare(struct byte_source *a, struct byte_source *b, bool *same, struct error *error) {
+/* What two JSON files mean; MEMBERS_CHANGED when they are too large to tell or hold no object. */
+static enum status meaning_compare(const struct folder_check *check, struct byte_source *a, struct byte_source *b,
+                                   enum members *members, struct error *error) {
+    enum { SHARE = 6 }; /* two texts, and their lists of members */
     struct byte_source *const sources[2] = {a, b};
     char *texts[2] = {NULL, NULL};
     enum status status = STATUS_OK;
-    *same = false;
-    if (a->identity.size > JSON_BYTES_MAX || b->identity.size > JSON_BYTES_MAX)
+    bool same = false;
+    *members = MEMBERS_CHANGED;
+    if (a->identity.size > check->memory / SHARE || b->identity.size > check->memory / SHARE)
         return STATUS_OK;
     for (int i = 0; i < 2 && status == STATUS_OK; i++) {
         size_t size = (size_t)sources[i]->identity.size;
@@ -94,25 +97,34 @@ static enum status meaning_compare(struct byte_source *a, struct byte_source *b,
     }
     if (status == STATUS_OK)
         status = json_compare(texts[0], (struct json_span){0, (size_t)a->identity.size}, texts[1],
-                              (struct json_span){0, (size_t)b->identity.size}, same, error);
+                              (struct json_span){0, (size_t)b->identity.size}, &same, error);
+    if (status == STATUS_OK && same)
+        *members = MEMBERS_SAME;
+    else if (status == STATUS_OK && json_text_check("", texts[0], (size_t)a->identity.size, NULL) == STATUS_OK &&
+             json_text_check("", texts[1], (size_t)b->identity.size, NULL) == STATUS_OK)
+        status = json_members_compare(texts[0], (size_t)a->identity.size, texts[1], (size_t)b->identity.size, members,
+                                      error);
     free(texts[0]);
     free(texts[1]);
     return status;
 }
 
-static enum status file_compare(const char *file, const char *source_path, const char *output_path,
-                                struct verify_findings *findings, struct error *error) {
+static enum status file_compare(const struct folder_check *check, const char *file, const char *source_path,
+                                const char *output_path, struct verify_findings *findings, struct error *error) {
     struct byte_source *source = NULL, *output = NULL;
     uint64_t offset = UINT64_MAX;
-    bool same = false;
+    enum members members = MEMBERS_CHANGED;
     enum status status = byte_source_open_file(source_path, &source, error);
     if (status == STATUS_OK)
         status = byte_source_open_file(output_path, &output, error);
     if (status == STATUS_OK)
         status = bytes_compare(source, output, &offset, error);
     if (status == STATUS_OK && offset != UINT64_MAX && text_ends_with(file, ".json"))
-        status = meaning_compare(source, output, &same, error);
-    if (status == STATUS_OK && offset != UINT64_MAX && !same)
+        status = meaning_compare(check, source, output, &members, error);
+    if (status == STATUS_OK && offset != UINT64_MAX && members == MEMBERS_ADDED)
+        status = verify_find(findings, VERIFY_WARNING, "file-changed", file, error,
+                             "it has all that the source's file has, and more");
+    if (status == STATUS_OK && offset != UINT64_MAX && members == MEMBERS_CHANGED)
         status = verify_find(findings, VERIFY_ERROR, "file-changed", file, error,
                              "it is not the source's file: they differ from byte %" PRIu64 " on (%" PRIu64
                              " bytes, in the source %" PRIu64 ")",
@@ -136,7 +148,7 @@ static enum status file_check(const struct folder_check *check, const char *file
         status = verify_find(findings, check->manifest ? VERIFY_ERROR : VERIFY_WARNING, "file-missing", file, error,
                              "the source has this file, the folder does not");
     else
-        status = file_compare(file, source, output, findings, error);
+        status = file_compare(check, file, source, output, findings, error);
     free(source);
     free(output);
     return status;

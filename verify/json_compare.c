@@ -5,7 +5,7 @@
 
 #include "common/json_scan.h"
 
-enum { DEPTH_MAX = 128, MEMBERS_MAX = 4 << 20 };
+enum { DEPTH_MAX = 256, MEMBERS_MAX = 4 << 20 }; /* deeper than any text that json_text_check accepts */
 
 /* ---- the members of an object ---- */
 

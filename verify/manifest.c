@@ -30,19 +30,19 @@ struct place {
     const char *file, *member;
 };
 
-#define REFUSE(place, ...) refuse((place), error, __VA_ARGS__)
+/* STATUS_BAD_INPUT, with what is wrong at `place`. A macro, so that analyzers see which status it is. */
+#define REFUSE(place, ...) (refuse((place), error, __VA_ARGS__), (enum status)STATUS_BAD_INPUT)
 
-static enum status refuse(const struct place *place, struct error *error, const char *format, ...)
+static void refuse(const struct place *place, struct error *error, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-static enum status refuse(const struct place *place, struct error *error, const char *format, ...) {
+static void refuse(const struct place *place, struct error *error, const char *format, ...) {
     char problem[512];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(problem, sizeof problem, format, arguments);
     va_end(arguments);
-    return error_set(error, STATUS_BAD_INPUT, "'%s': %s%s%s", place->file, place->member, *place->member ? ": " : "",
-                     problem);
+    error_write(error, 0, "'%s': %s%s%s", place->file, place->member, *place->member ? ": " : "", problem);
 }
 
 static enum status json_read(const char *path, size_t limit, json_t **root, struct error *error) {

@@ -18,6 +18,7 @@ enum { PIECE = 1 << 20 }; /* bytes that a worker reads at once */
 static const uint64_t prefetch_bytes = (uint64_t)8 << 20;
 static const uint64_t small_file = (uint64_t)64 << 20; /* up to here files are hashed without being asked to */
 enum { EXTRA_SHOWN = 100 };                            /* of files that the manifest does not name */
+enum { JOBS_MAX = 32 };                                /* more are not faster than the disk, and each has a buffer */
 
 static const char shard_ending[] = ".safetensors", card_name[] = "README.md", manifest_name[] = "qstream.json";
 
@@ -138,7 +139,7 @@ static enum status files_hash(struct hashing *hashing, uint64_t bytes, struct ve
     if (hashing->count == 0)
         return STATUS_OK;
     unsigned jobs = hashing->check->jobs < hashing->count ? hashing->check->jobs : (unsigned)hashing->count;
-    jobs = jobs ? jobs : 1;
+    jobs = jobs > JOBS_MAX ? JOBS_MAX : jobs ? jobs : 1;
     hashing->digests = calloc(hashing->count, SHA256_SIZE);
     hashing->buffers = malloc((size_t)jobs * PIECE);
     enum status status = hashing->digests && hashing->buffers ? STATUS_OK : error_set_memory(error);

@@ -87,7 +87,7 @@ static enum status journal_read(const char *path, struct journals *journals, str
     enum status status = byte_source_open_file(path, &source, error);
     if (status != STATUS_OK)
         return status;
-    uint8_t header[HEADER];
+    uint8_t header[HEADER] = {0};
     uint64_t size = source->identity.size;
     if (size >= HEADER)
         status = byte_source_read_at(source, 0, header, HEADER, error);
@@ -151,16 +151,21 @@ static bool is_complete(const struct journals *journals, uint32_t number) {
 
 /* N - 1 of model-N-of-TOTAL.safetensors, 0 of model.safetensors; NO_NUMBER for other names. */
 static uint32_t number_of_name(const char *name, size_t length, uint32_t *total) {
-    unsigned number, of;
-    char again[64];
+    static const char alone[] = "model.safetensors", before[] = "model-", between[] = "-of-";
+    char again[64], *end = NULL;
     *total = 1;
-    if (length == sizeof "model.safetensors" - 1 && memcmp(name, "model.safetensors", length) == 0)
+    if (length == sizeof alone - 1 && memcmp(name, alone, length) == 0)
         return 0;
-    if (sscanf(name, "model-%9u-of-%9u.safetensors", &number, &of) != 2 || number == 0 || number > of)
+    if (strncmp(name, before, sizeof before - 1) != 0)
         return NO_NUMBER;
-    *total = of;
-    int written = snprintf(again, sizeof again, "model-%05u-of-%05u.safetensors", number, of);
-    return (size_t)written == length && memcmp(again, name, length) == 0 ? number - 1 : NO_NUMBER;
+    unsigned long number = strtoul(name + sizeof before - 1, &end, 10), of = 0;
+    if (strncmp(end, between, sizeof between - 1) == 0)
+        of = strtoul(end + sizeof between - 1, NULL, 10);
+    if (number == 0 || number > of || of >= NO_NUMBER)
+        return NO_NUMBER;
+    *total = (uint32_t)of;
+    int written = snprintf(again, sizeof again, "model-%05lu-of-%05lu.safetensors", number, of);
+    return (size_t)written == length && memcmp(again, name, length) == 0 ? (uint32_t)number - 1 : NO_NUMBER;
 }
 
 /* The position of a name among the source's shards, which are sorted; NO_NUMBER when it is none of theirs. */

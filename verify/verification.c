@@ -122,6 +122,7 @@ static enum status files_check(struct verification *verification, struct error *
                                        .output = &verification->output,
                                        .output_modules = &verification->output_modules,
                                        .manifest = verification->has_manifest ? &verification->manifest : NULL,
+                                       .memory = options->memory > fixed_memory ? options->memory - fixed_memory : 0,
                                        .hash = options->hash,
                                        .jobs = options->jobs,
                                        .quiet = options->quiet};

@@ -130,6 +130,13 @@ static void findings_put(const struct verification *verification, struct text *o
         text_append_string(out, "\n");
 }
 
+static bool holds_mxfp4(const struct verification *verification) {
+    for (size_t g = 0; g < verification->pairing.group_count; g++)
+        if (verification->pairing.groups[g].format == STORED_MXFP4)
+            return true;
+    return false;
+}
+
 static void settings_put(const struct verification *verification, struct text *out) {
     const struct compare_result *compared = &verification->compared;
     const char *rule = known_rule_name(verification->rule);
@@ -139,7 +146,7 @@ static void settings_put(const struct verification *verification, struct text *o
         text_printf(out, ", scales: %s (%s)", rule,
                     verification->rule_from == FROM_SCALES ? "told from the scales"
                                                            : setting_from_name(verification->rule_from));
-    else
+    else if (holds_mxfp4(verification))
         text_append_string(out, ", scales: of no rule that is known here");
     if (verification->wanted && verification->wanted->name) {
         text_append_string(out, ", recipe: ");

@@ -70,7 +70,7 @@ void folder_write(const char *name, const void *bytes, size_t length, uint64_t s
 
 static void section_write(const char *title, size_t title_length, const uint8_t *bytes, size_t length,
                           struct folder_input *input) {
-    static const char shard[] = "shard ";
+    static const char shard[] = "shard ", file_title[] = "file ";
     char name[128];
     snprintf(name, sizeof name, "%.*s", (int)title_length, title);
     if (strcmp(name, "config") == 0) {
@@ -80,6 +80,8 @@ static void section_write(const char *title, size_t title_length, const uint8_t 
     } else if (strcmp(name, "recipe") == 0) {
         input->recipe = (const char *)bytes;
         input->recipe_length = length;
+    } else if (strncmp(name, file_title, sizeof file_title - 1) == 0 && !strchr(name, '/')) {
+        folder_write(name + sizeof file_title - 1, bytes, length, 0);
     } else if (strncmp(name, shard, sizeof shard - 1) == 0 && !strchr(name, '/')) {
         uint8_t *file = malloc(length + 8);
         REQUIRE(file);

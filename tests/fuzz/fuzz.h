@@ -44,6 +44,7 @@ struct folder_input {
 /*
  * Makes the folder from text in sections, each behind a line of its own:
  *   @@config   @@index   @@recipe   @@shard NAME (the JSON header; the file gets the size that it asks for)
+ *   @@file NAME (as it is)
  */
 void folder_from_sections(const uint8_t *data, size_t size, struct folder_input *input);
 

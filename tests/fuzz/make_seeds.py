@@ -4,6 +4,7 @@
 Run with build/venv/bin/python. The seeds are committed; this says how they came to be.
 """
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -49,6 +50,20 @@ def audited(folder, options, config):
     for shard in sorted(folder.glob("*.safetensors")):
         sections += [b"@@shard ", shard.name.encode(), b"\n", header(shard), b"\n"]
     return b"".join(sections)
+
+
+def record(kind, first, last):
+    """A record of a journal, without its checksum."""
+    return struct.pack("<III", kind, first, last) + bytes(range(32))
+
+
+def verified(folder, source):
+    """A quantized folder in sections, with what verify reads besides."""
+    manifest = re.sub(rb'"mtime_ns": \d+', b'"mtime_ns": 1', (folder / "qstream.json").read_bytes())
+    files = {"qstream.json": manifest, "source.json": (source / "config.json").read_bytes(),
+             "limits.json": (ROOT / "configs/mxfp4.thresholds.json").read_bytes(),
+             "journal": record(1, 0, 9) + record(2, 0, 0) + record(2, 1, 0) + b"torn"}
+    return audited(folder, b"\1", None) + b"".join(b"@@file " + name.encode() + b"\n" + text + b"\n" for name, text in files.items())
 
 
 def foreign_formats():
@@ -105,6 +120,7 @@ def checkpoints(scratch):
             quantized = folder.with_name(f"{name}-quantized")
             subprocess.run([ROOT / "build/qstream", "quantize", folder, quantized, "--recipe", recipe, "--quiet"], check=True)
             write("audit", f"{name}-quantized", audited(quantized, b"\x01", None))
+            write("verify", name, verified(quantized, folder))
         if name in ("fp8-tensor", "ct-channel", "bf16-gamma"):
             write("json_text", name, config)
 
@@ -156,8 +172,15 @@ def small():
 
     for name, data in foreign_formats():
         write("audit", name, data)
+        write("verify", name, data)
+    write("verify", "keys", b'\0@@config\n{"a": 1e-05, "torch_dtype": "x", "text_config": {"b": [1.0, NaN], "k": {"y": 1, "x": 2}}, "new": 1}\n'
+          b'@@file source.json\n{"text_config": {"k": {"x": 2, "y": 1}, "b": [1, NaN]}, "dtype": "\\u0078", "a": 0.00001, "gone": {}}\n'
+          b"@@shard model.safetensors\n{" + (entry % ("a.weight", "BF16", "[2,2]", 0, 8)).encode() + b"}\n")
+    write("verify", "journal-only", b"\1@@shard a.safetensors\n{}\n@@shard model-00002-of-00003.safetensors\n{}\n"
+          b"@@file model-00003-of-00003.safetensors.partial\nx\n@@file journal\n" + record(2, 1, 0) + record(2, 2, 0) + record(9, 0, 0))
+    write("verify", "limits", b'\0@@file limits.json\n{"schema": "qstream.thresholds/1", "name": "n", "rules": [{"role": "mlp", '
+          b'"min_sqnr_db": 1e1, "optional": true}, {"match": "re:a|b", "max_rel_error": 0, "comment": []}]}\n')
 
-    record = lambda kind, first, last: struct.pack("<III", kind, first, last) + bytes(range(32))
     write("journal", "empty", b"\0")
     write("journal", "no-journal", b"\0not a journal at all")
     write("journal", "records", b"\1" + record(1, 0, 5) + record(2, 1, 0) + record(3, 2, 0x3f80) + record(4, 7, 0))

@@ -10,7 +10,7 @@ root=$(cd "$here/../.." && pwd)
 build=${BUILD:-$root/build}/fuzz
 cd "$root"
 
-targets=(safetensors json_text recipe journal checkpoint audit)
+targets=(safetensors json_text recipe journal checkpoint audit verify)
 seconds=${1:-60}
 case $seconds in
 '' | 0 | *[!0-9]*)
@@ -42,14 +42,14 @@ compile() { # SOURCE OBJECT
 }
 
 mkdir -p "$build/obj" "$build/found" "$build/corpus"
-newest=$(find common qstream inspect tests/fuzz -name '*.[ch]' -newer "$build/stamp" -print -quit 2>/dev/null || echo all)
+newest=$(find common qstream inspect verify tests/fuzz -name '*.[ch]' -newer "$build/stamp" -print -quit 2>/dev/null || echo all)
 if [ -n "$newest" ] || [ ! -e "$build/stamp" ]; then
     echo "fuzz: building"
     objects=()
-    for source in common/*.c qstream/*.c inspect/*.c tests/fuzz/fuzz.c; do
+    for source in common/*.c qstream/*.c inspect/*.c verify/*.c tests/fuzz/fuzz.c; do
         case $source in
         qstream/main.c | qstream/command_*.c) continue ;; # programs, not library
-        inspect/page.c) continue ;;                       # needs the page that make builds in
+        inspect/page.c | verify/verify_page.c) continue ;; # need the pages that make builds in
         esac
         object=$build/obj/${source//\//-}.o
         objects+=("$object")

@@ -593,6 +593,7 @@ static void given_any_patterns_and_names_then_each_name_has_the_groups_that_plai
                                           "re:.*\\d2",
                                           "re:\\w+2?",
                                           "re:.*layers\\.(\\d)\\1\\.",
+                                          "re:.*layers\\.(?<n>\\d)\\k<n>\\.",
                                           "re:.*layers\\.\\d\\d\\.",
                                           "re:.*layers\\.[0-9]+\\.",
                                           "re:.*layers\\.[0-9]\\.mlp$",
