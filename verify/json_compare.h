@@ -44,8 +44,8 @@ const struct json_entry *json_entries_find(const struct json_entries *entries, c
 const char *json_entry_name(const struct json_entries *entries, const struct json_entry *entry);
 
 /*
- * Sets *same. What cannot be compared (invalid, nested far beyond what json_text_check accepts, too many members) is not the same. Fails only
- * without memory.
+ * Sets *same. What cannot be compared (invalid, nested far beyond what json_text_check accepts, too many members) is not
+ * the same. Fails only without memory.
  */
 enum status json_compare(const char *a, struct json_span span_a, const char *b, struct json_span span_b, bool *same,
                          struct error *error);

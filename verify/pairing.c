@@ -104,35 +104,38 @@ static enum status same_add(struct pairer *pairer, uint32_t source, uint64_t fir
     return comparison_add(pairer, &comparison, error);
 }
 
-/* Whether the scale has as many elements as the format wants. `total_rows` are those of all experts. */
+/* Whether a scale has the weight's leading dimensions and then [rows, columns]; a matrix's channels also [rows]. */
+static bool scale_is(const struct tensor_info *scale, const struct tensor_info *weight, uint64_t rows,
+                     uint64_t columns) {
+    if (scale->rank == 1 && weight->rank == 2 && columns == 1)
+        return scale->shape[0] == rows;
+    return weight->rank >= 2 && scale->rank == weight->rank && scale->shape[scale->rank - 2] == rows &&
+           scale->shape[scale->rank - 1] == columns &&
+           memcmp(scale->shape, weight->shape, (weight->rank - 2) * sizeof *scale->shape) == 0;
+}
+
+/* Whether a module's scale has the shape and a dtype that its format wants. */
 static bool scale_fits(const struct checkpoint *checkpoint, const struct module *module) {
-    const struct tensor *scale = module_scale(checkpoint, module);
-    uint64_t wanted, elements, rows = module->rows, columns = module->columns;
+    const struct tensor *scale = module_scale(checkpoint, module), *weight = module_weight(checkpoint, module);
+    uint64_t rows = module->rows, columns = module->columns;
+    bool exponents = module->format == STORED_MXFP4 || module->format == STORED_MXFP8;
     if (module->format == STORED_PLAIN || module->format == STORED_FP8_UNSCALED)
         return true;
     if (!scale || rows == 0 || columns == 0)
         return false;
+    if (!(exponents ? is_exponent(scale->info.dtype) : is_number(scale->info.dtype) || is_exponent(scale->info.dtype)))
+        return false;
     switch (module->format) {
     case STORED_FP8_TENSOR:
-        wanted = element_count(&scale->info) == 1 ? 1 : module->experts;
-        break;
+        return element_count(&scale->info) == 1 || element_count(&scale->info) == module->experts;
     case STORED_FP8_CHANNEL:
-        wanted = rows;
-        break;
+        return scale_is(&scale->info, &weight->info, rows, 1);
     case STORED_FP8_BLOCK:
-        wanted = ceil_div(rows, module->block_rows) * ceil_div(columns, module->block_columns);
-        break;
+        return scale_is(&scale->info, &weight->info, ceil_div(rows, module->block_rows),
+                        ceil_div(columns, module->block_columns));
     default:
-        if (columns % MATRIX_BLOCK != 0)
-            return false;
-        wanted = rows * (columns / MATRIX_BLOCK);
+        return columns % MATRIX_BLOCK == 0 && scale_is(&scale->info, &weight->info, rows, columns / MATRIX_BLOCK);
     }
-    if (module->format != STORED_FP8_TENSOR && __builtin_mul_overflow(wanted, module->experts, &wanted))
-        return false;
-    bool exponents = module->format == STORED_MXFP4 || module->format == STORED_MXFP8;
-    elements = element_count(&scale->info);
-    return elements == wanted && (exponents ? is_exponent(scale->info.dtype)
-                                            : is_number(scale->info.dtype) || is_exponent(scale->info.dtype));
 }
 
 static bool is_readable(enum stored_format format) {
@@ -270,6 +273,15 @@ static enum status scale_missing(struct pairer *pairer, const struct module *out
     return status;
 }
 
+static enum status shape_wrong(struct pairer *pairer, const struct tensor_info *scale, const struct module *output,
+                               struct error *error) {
+    char shape[SHAPE_TEXT_MAX];
+    return verify_find(pairer->findings, VERIFY_ERROR, "shape-mismatch", scale->name, error,
+                       "is %s %s: not what the %" PRIu64 " x %" PRIu64 " weight of its module needs as %s",
+                       dtype_name(scale->dtype), shape_text(scale->shape, scale->rank, shape), output->rows,
+                       output->columns, stored_format_name(output->format));
+}
+
 /* The matrices that an output module and its source have in common. */
 struct match {
     const struct module *source, *output;
@@ -307,6 +319,8 @@ static enum status fp8_keep(struct pairer *pairer, const struct match *match, st
                                   output_number(pairer, module_weight(to, output)), "bits-changed", error);
     if (status == STATUS_OK && scale && image) {
         fate_set(pairer->output_fate, output_number(pairer, image), FATE_KEPT);
+        if (!scale_fits(to, output))
+            return shape_wrong(pairer, &image->info, output, error);
         status = same_add(pairer, source_number(pairer, scale), first_scale, output_number(pairer, image),
                           "scale-changed", error);
     } else if (status == STATUS_OK && scale) {
@@ -373,14 +387,8 @@ static enum status weight_convert(struct pairer *pairer, const struct match *mat
         return shapes_differ(pairer, name, source, output, error);
     }
     if (!scale_fits(to, output) ||
-        (output->format == STORED_MXFP4 && module_weight(to, output)->info.dtype != DTYPE_U8)) {
-        char shape[SHAPE_TEXT_MAX];
-        return verify_find(pairer->findings, VERIFY_ERROR, "shape-mismatch", scale ? scale->info.name : name, error,
-                           "is %s %s, which are not the scales of the %" PRIu64 " x %" PRIu64 " weight '%s'",
-                           scale ? dtype_name(scale->info.dtype) : "",
-                           scale ? shape_text(scale->info.shape, scale->info.rank, shape) : "", output->rows,
-                           output->columns, name);
-    }
+        (output->format == STORED_MXFP4 && module_weight(to, output)->info.dtype != DTYPE_U8))
+        return shape_wrong(pairer, scale ? &scale->info : &module_weight(to, output)->info, output, error);
     if (experts > EXPERTS_MAX)
         return shapes_differ(pairer, name, source, output, error);
     enum status status = STATUS_OK;
