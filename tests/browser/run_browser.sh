@@ -45,4 +45,19 @@ report mistral-mxfp4 audit --fail-on error
 report qwen inspect --stats
 report qwen-mxfp4 audit --fail-on error
 
-"$python" tests/browser/check_page.py "${reports[@]}"
+# verification NAME STATUS OPTIONS...: work/NAME-verify.html of what quantize made of work/NAME
+verifications=()
+verification() {
+    local name=$1 wanted=$2 file=$work/$1-verify.html status=0
+    shift 2
+    "$qstream" verify "$work/$name" "$work/$name-mxfp4" "$@" --quiet --html "$file" >/dev/null || status=$?
+    [ "$status" = "$wanted" ] || bail "qstream verify $name: exit code $status"
+    verifications+=("$file")
+}
+verification mistral 0
+verification qwen 1 --min-sqnr 90
+
+failed=0
+"$python" tests/browser/check_page.py "${reports[@]}" || failed=1
+"$python" tests/browser/check_verify.py "${verifications[@]}" || failed=1
+exit $failed
