@@ -8,8 +8,11 @@
 #include "verify/value_measure.h"
 #include "verify/verification.h"
 
-/* A weight whose squared error is larger than this many times the least was not made by rounding. */
-static const double corrupt_ratio = 4;
+/*
+ * A weight whose squared error is larger than this many times the least was not made by rounding, if its relative error
+ * also is as large as this: where outliers dominate, rounding at random can miss the least by more.
+ */
+static const double corrupt_ratio = 4, corrupt_error = 0.3;
 /* The same for a single row, whose values are fewer, if its relative error also is as large as this. */
 static const double corrupt_row_ratio = 16, corrupt_row_error = 0.4;
 /* FP8 rounds to 2^-4 at worst: a smaller error needs no explanation. Plain numbers lose at most BF16's 2^-9. */
@@ -181,8 +184,9 @@ static bool is_corrupt(const struct verification *verification, const struct com
     bool mxfp4 = comparison->to.format == STORED_MXFP4;
     if (mxfp4 && conforms(verification, figures))
         return false;
+    double least_error = mxfp4 ? corrupt_error : fp8_rounding;
     if (sums->error_square > corrupt_ratio * sums->best_square &&
-        (mxfp4 || sums->error_square > fp8_rounding * fp8_rounding * sums->source_square))
+        sums->error_square > least_error * least_error * sums->source_square)
         return true;
     return figures->bad_row_ratio > corrupt_row_ratio &&
            figures->worst_row_ratio > corrupt_row_error * corrupt_row_error;

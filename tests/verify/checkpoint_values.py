@@ -34,6 +34,10 @@ class Image:
     scales: Doubles | float = 1.0
     scale_codes: NDArray[np.uint8] | None = None
 
+    @property
+    def columns(self) -> int:
+        return self.values.shape[1]
+
 
 def rounded_to_bf16(values: np.ndarray) -> NDArray[np.float32]:
     """To nearest even; NaN stays NaN, what is too large becomes infinite."""
@@ -139,13 +143,12 @@ class Folder:
         scale = next((self.tensors[f"{module}.{name}"] for name in SCALE_NAMES if f"{module}.{name}" in self.tensors), None)
         return self._scales(weight, scale)[0] if weight.dtype == "F8_E4M3" and scale is not None else "plain"
 
-    def gamma(self, module: str, kind: str) -> NDArray[np.float32] | None:
+    def gamma(self, module: str, columns: int, kind: str) -> NDArray[np.float32] | None:
         """The weights of the norm that the qstream rule weighs its errors with: `layernorm`, the one that feeds the
         projection; `original`, as the original tool, the attention's, for every weight that is as wide."""
-        layer, _, projection = module.partition(".mlp.") if ".mlp." in module else module.partition(".self_attn.")
+        layer, _, projection = module.partition(".mlp." if ".mlp." in module else ".self_attn.")
         norm = "input_layernorm" if kind == "original" else NORM_OF.get(projection.rpartition(".")[2])
         if kind == "none" or norm is None:
             return None
         values = numbers_of(self.tensors[f"{layer}.{norm}.weight"])
-        columns = self.tensors[f"{module}.weight"].shape[1]
         return values if len(values) == columns else None

@@ -87,7 +87,7 @@ class Measured:
     def __add__(self, other: "Measured") -> "Measured":
         total = Measured(**{name: value + getattr(other, name) for name, value in vars(self).items()})
         total.largest_error = max(self.largest_error, other.largest_error)
-        total.is_mxfp4 = self.is_mxfp4 or other.is_mxfp4
+        total.is_mxfp4 = self.is_mxfp4 and other.is_mxfp4  # a layer of several formats has no figures of blocks
         return total
 
     @property
@@ -308,9 +308,10 @@ def measure_folders(
 ) -> list[Weight]:
     """All weights that the output stores otherwise than the source."""
     from_, to = Folder(source), Folder(output)
-    return [
-        measure(
-            f"{module}.weight", from_.source_of(module), to.image(module), rule, from_.gamma(module, gamma), exponents
+    weights = []
+    for module in to.quantized_from(from_):
+        values, image = from_.source_of(module), to.image(module)
+        weights.append(
+            measure(f"{module}.weight", values, image, rule, from_.gamma(module, image.columns, gamma), exponents)
         )
-        for module in to.quantized_from(from_)
-    ]
+    return weights

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Runs what proves `qstream verify`: figures against NumPy, and damaged checkpoints. Prints TAP. QSTREAM names another
+# binary, QSTREAM_TEST_SEED other places for the damage.
+set -uo pipefail
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$repo" || exit 1
+[ -x build/qstream ] || {
+    echo "Bail out! build/qstream is missing: run make"
+    exit 1
+}
+tests/models/venv.sh || {
+    echo "Bail out! the Python environment cannot be made"
+    exit 1
+}
+failed=0
+build/venv/bin/python tests/verify/figures.py || failed=1
+build/venv/bin/python tests/verify/corruption.py "$@" || failed=1
+exit $failed
