@@ -37,6 +37,8 @@ void figures_clear(struct figures *figures) {
     };
     for (int i = 0; i < KNOWN_RULES; i++)
         figures->off_rule[i] = nowhere;
+    for (int i = 0; i < TIE_RULES; i++)
+        figures->tie_off[i].first = nowhere;
 }
 
 static void place_merge(struct place *into, const struct place *from) {
@@ -73,6 +75,8 @@ void figures_merge(struct figures *into, const struct figures *from) {
     into->near_zero += from->near_zero;
     tally_merge(&into->negative_zero_kept, &from->negative_zero_kept);
     tally_merge(&into->negative_zero_dropped, &from->negative_zero_dropped);
+    for (int i = 0; i < TIE_RULES; i++)
+        tally_merge(&into->tie_off[i], &from->tie_off[i]);
     into->max_absolute = fmax(into->max_absolute, from->max_absolute);
     into->blocks += from->blocks;
     into->zero_blocks += from->zero_blocks;

@@ -46,6 +46,9 @@ enum known_rule { KNOWN_AMAX, KNOWN_QSTREAM, KNOWN_MSE, KNOWN_RULES, KNOWN_NONE 
 const char *known_rule_name(enum known_rule rule);  /* "amax", "qstream", "mse"; NULL for none */
 enum known_rule known_rule_parse(const char *name); /* KNOWN_NONE for any other word */
 
+/* Where a source value lies midway between two codes, both are nearest; a tool always takes the same of them. */
+enum tie_rule { TIE_EVEN, TIE_TOWARD_ZERO, TIE_AWAY, TIE_RULES };
+
 /* Counts with the place where the first was. */
 struct tally {
     uint64_t count;
@@ -61,6 +64,7 @@ struct figures {
     struct tally not_nearest;
     uint64_t near_zero; /* of not_nearest: in blocks that the qstream rule makes zeros, and that are */
     struct tally negative_zero_kept, negative_zero_dropped; /* sources of -0.0 stored with their sign, or without */
+    struct tally tie_off[TIE_RULES];                        /* codes at ties that are not as this rule takes them */
     double max_absolute;                                    /* largest |s - d| */
     uint64_t blocks;                    /* of 32 columns, MXFP4 only, without those that hold elements left out */
     uint64_t zero_blocks;               /* of these, those stored as zeros */

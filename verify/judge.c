@@ -17,8 +17,8 @@ static const double corrupt_ratio = 4, corrupt_error = 0.3;
 static const double corrupt_row_ratio = 16, corrupt_row_error = 0.4;
 /* FP8 rounds to 2^-4 at worst: a smaller error needs no explanation. Plain numbers lose at most BF16's 2^-9. */
 static const double fp8_rounding = 0.0625, plain_rounding = 0x1p-8;
-/* Signs of -0.0 against the rule that may be damage even where there are no others to compare with. */
-enum { FEW_SIGNS = 4 };
+/* Signs of -0.0, or ties, against all others that are so few that they are damage; and the share that ties may be. */
+enum { FEW_ODD = 4, ODD_SHARE = 16 };
 /* Share of the blocks of most weights that have a rule's scale when the rule made them. */
 static const double rule_share = 0.99;
 
@@ -247,7 +247,7 @@ static enum status signs_check(struct verification *verification, bool mxfp4, st
     bool keeps = verification->rule == KNOWN_MSE, known = mxfp4 && verification->rule != KNOWN_NONE;
     /* others may follow the rule's scales with signs of their own: then most are against it */
     if (known && verification->rule_from != FROM_MANIFEST)
-        known = (keeps ? dropped : kept) <= (keeps ? kept : dropped) + FEW_SIGNS;
+        known = (keeps ? dropped : kept) <= (keeps ? kept : dropped) + FEW_ODD;
     if (!known)
         keeps = kept >= dropped;
     if (!verification->nearest || (keeps ? dropped : kept) == 0 || (!known && (kept == 0 || dropped == 0)))
@@ -264,6 +264,40 @@ static enum status signs_check(struct verification *verification, bool mxfp4, st
                  odd->count);
         if (odd->count > 0)
             status = place_find(verification, comparison, VERIFY_ERROR, "not-nearest", &odd->first, what, error);
+    }
+    return status;
+}
+
+/* ---- ties ---- */
+
+/*
+ * A value midway between two codes may have either, but one tool takes always the same: mse and amax the even one,
+ * qstream the smaller. Those that are otherwise than the rule, or than nearly all, were changed.
+ */
+static enum status ties_check(struct verification *verification, struct error *error) {
+    uint64_t off[TIE_RULES] = {0}, most = 0;
+    for (size_t i = 0; i < verification->pairing.count; i++)
+        for (enum tie_rule rule = 0; rule < TIE_RULES && is_read(&verification->pairing.comparisons[i]); rule++)
+            off[rule] += verification->pairing.comparisons[i].figures->tie_off[rule].count;
+    enum tie_rule taken = TIE_EVEN;
+    for (enum tie_rule rule = 0; rule < TIE_RULES; rule++) {
+        taken = off[rule] < off[taken] ? rule : taken;
+        most = off[rule] > most ? off[rule] : most;
+    }
+    if (verification->rule_from == FROM_MANIFEST && verification->rule != KNOWN_NONE)
+        taken = verification->rule == KNOWN_QSTREAM ? TIE_TOWARD_ZERO : TIE_EVEN;
+    else if (off[taken] > most / ODD_SHARE + FEW_ODD)
+        return STATUS_OK; /* taken as it comes */
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < verification->pairing.count && status == STATUS_OK && verification->nearest; i++) {
+        const struct comparison *comparison = &verification->pairing.comparisons[i];
+        const struct tally *odd = is_read(comparison) ? &comparison->figures->tie_off[taken] : NULL;
+        char what[128];
+        if (!odd || odd->count == 0)
+            continue;
+        snprintf(what, sizeof what, "%" PRIu64 " values midway between two codes have not the one that all others have",
+                 odd->count);
+        status = place_find(verification, comparison, VERIFY_ERROR, "not-nearest", &odd->first, what, error);
     }
     return status;
 }
@@ -317,5 +351,5 @@ enum status verification_judge(struct verification *verification, struct error *
         status = signs_check(verification, true, error);
     if (status == STATUS_OK)
         status = signs_check(verification, false, error);
-    return status;
+    return status == STATUS_OK ? ties_check(verification, error) : status;
 }

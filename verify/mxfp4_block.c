@@ -2,6 +2,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 #include "common/formats.h"
 #include "verify/scale_rules.h"
@@ -35,12 +36,25 @@ static double nearest_error(double magnitude, double scale) {
     return least;
 }
 
+/* Whether a code lies at a tie and is another than the rule takes. `x` is the source's magnitude in units of the scale. */
+static bool is_tie_off(double x, double code, enum tie_rule rule) {
+    for (unsigned index = 0; index < 7; index++) {
+        double low = (double)e2m1_decode((uint8_t)index), high = (double)e2m1_decode((uint8_t)(index + 1));
+        if (x != (low + high) / 2 || (code != low && code != high))
+            continue;
+        double wanted = rule == TIE_TOWARD_ZERO ? low : rule == TIE_AWAY ? high : index % 2 ? high : low;
+        return code != wanted;
+    }
+    return false;
+}
+
 /* All that the kernel measures, in float64. */
 static void block_measure(const struct decoded *decoded, struct mxfp4_block *block) {
     double scale = ldexp(1, block->stored);
     block->sums = (struct sums){0};
     block->largest_error = 0;
     block->worse = block->saturated = block->flushed = 0;
+    memset(block->tie_off, 0, sizeof block->tie_off);
     for (int i = 0; i < RULE_BLOCK; i++) {
         double s = (double)decoded->source[i], d = (double)decoded->code[i] * scale, error = fabs(s - d);
         block->sums.source_square += s * s;
@@ -50,6 +64,8 @@ static void block_measure(const struct decoded *decoded, struct mxfp4_block *blo
         block->sums.error_absolute += error;
         block->largest_error = fmax(block->largest_error, error);
         block->worse += error > nearest_error(fabs(s), scale);
+        for (enum tie_rule rule = 0; rule < TIE_RULES; rule++)
+            block->tie_off[rule] += is_tie_off(fabs(s) / scale, fabs((double)decoded->code[i]), rule);
         block->saturated += fabs(s) > 6 * scale;
         block->flushed += s != 0 && d == 0;
     }
@@ -111,6 +127,26 @@ static unsigned codes_account(const struct mxfp4_row *row, size_t number, const 
         tally_add(tally_of(figures, trait), 1, row->row, column + i);
     }
     return not_nearest;
+}
+
+/* Places are looked for only where they may be the first. */
+static void ties_account(const struct mxfp4_row *row, size_t number, const struct mxfp4_block *block,
+                         struct figures *figures) {
+    const struct place place = {row->row, row->column + number * RULE_BLOCK};
+    for (enum tie_rule rule = 0; rule < TIE_RULES; rule++) {
+        struct tally *tally = &figures->tie_off[rule];
+        tally->count += block->tie_off[rule];
+        if (block->tie_off[rule] == 0 || !place_before(&place, &tally->first))
+            continue;
+        struct decoded decoded;
+        unsigned i = 0;
+        double scale = ldexp(1, block->stored);
+        block_decode(row, number, &decoded);
+        while (i < RULE_BLOCK - 1 &&
+               !is_tie_off(fabs((double)decoded.source[i]) / scale, fabs((double)decoded.code[i]), rule))
+            i++;
+        tally_add(tally, 0, place.row, place.column + i);
+    }
 }
 
 /* ---- scales ---- */
@@ -225,6 +261,7 @@ void mxfp4_block_account(const struct mxfp4_row *row, size_t number, struct mxfp
     figures->zero_blocks += block->zero;
     figures->at_optimum += is_at_optimum(row, number, block, best);
     unsigned not_nearest = codes_account(row, number, block, figures);
+    ties_account(row, number, block, figures);
     if (row->rules)
         rules_account(row, number, block, best, anchor, not_nearest, figures);
 }

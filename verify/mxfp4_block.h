@@ -14,6 +14,7 @@ struct mxfp4_block {
     double roomy_error, tight_error; /* least squared errors under 2^roomy and the exponent below it */
     bool zero;                       /* all codes are zeros */
     unsigned worse, signs, minus_zero, saturated, flushed; /* counts, see struct measured of the kernel */
+    unsigned tie_off[TIE_RULES];
     int stored, roomy;
     uint16_t largest; /* BF16 code of the largest magnitude */
 };

@@ -128,6 +128,10 @@ static void figures_assert_equal(const struct figures *a, const struct figures *
     assert_int_equal(a->at_optimum, b->at_optimum);
     assert_memory_equal(a->of_rule, b->of_rule, sizeof a->of_rule);
     assert_memory_equal(a->off_rule, b->off_rule, sizeof a->off_rule);
+    for (int i = 0; i < TIE_RULES; i++) {
+        assert_int_equal(a->tie_off[i].count, b->tie_off[i].count);
+        assert_int_equal(a->tie_off[i].first.column, b->tie_off[i].first.column);
+    }
     assert_memory_equal(&a->max_absolute, &b->max_absolute, sizeof a->max_absolute);
     assert_memory_equal(&a->worst_block_error, &b->worst_block_error, sizeof a->worst_block_error);
     assert_memory_equal(&a->worst_block, &b->worst_block, sizeof a->worst_block);
@@ -235,6 +239,8 @@ static void rules_are_recognized_and_none_takes_a_wrong_scale(void **state) {
         row_measure(&made, mxfp4_measure_for(cpu_best()), ALL_RULES, &outcome);
         assert_int_equal(outcome.figures.of_rule[of[rule]], BLOCKS);
         assert_int_equal(outcome.figures.not_nearest.count, rule == SCALE_RULE_QSTREAM ? outcome.figures.near_zero : 0);
+
+        assert_int_equal(outcome.figures.tie_off[rule == SCALE_RULE_QSTREAM ? TIE_TOWARD_ZERO : TIE_EVEN].count, 0);
 
         unsigned block = random_below(BLOCKS);
         bool zero = true;

@@ -50,7 +50,7 @@ def numbers_of(tensor: Tensor) -> NDArray[np.float32]:
     """The values of plain numbers and of scales; E8M0 scales are powers of two, 255 is NaN."""
     array = np.asarray(tensor.array())
     if tensor.dtype in ("U8", "F8_E8M0"):
-        return np.where(array == 255, np.float32(np.nan), np.ldexp(np.float32(1), array.astype(np.int32) - 127))
+        return np.ldexp(np.where(array == 255, np.float32(np.nan), np.float32(1)), np.minimum(array, 254).astype(int) - 127)
     if tensor.dtype == "BF16":
         return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return array.astype(np.float32)
@@ -90,7 +90,8 @@ class Folder:
         weight = self.tensors[f"{module}.weight"]
         scale = next((self.tensors[f"{module}.{name}"] for name in SCALE_NAMES if f"{module}.{name}" in self.tensors), None)
         if weight.dtype != "F8_E4M3" or scale is None:
-            return Image("plain", numbers_of(weight).astype(np.float64))
+            with np.errstate(invalid="ignore"):  # NaN of any kind
+                return Image("plain", numbers_of(weight).astype(np.float64))
         codes = np.asarray(weight.array())
         format_, scales = self._scales(weight, scale)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -103,10 +104,10 @@ class Folder:
         scales = numbers_of(scale)
         if scale.dtype in ("U8", "F8_E8M0"):
             return "mxfp8", np.repeat(scales, BLOCK, axis=1)
+        if scale.shape == (rows, 1) or (scale.shape == (rows,) and rows > 1):
+            return "fp8-channel", scales.reshape(rows, 1)
         if scales.size == 1:
             return "fp8-tensor", scales.reshape(1, 1)
-        if scales.size == rows and scale.shape in ((rows,), (rows, 1)):
-            return "fp8-channel", scales.reshape(rows, 1)
         of_rows, of_columns = self.block
         if scale.shape != (ceil(rows / of_rows), ceil(columns / of_columns)):
             raise ValueError(f"{scale.name} has the shape {scale.shape}, and {weight.name} {weight.shape}")
