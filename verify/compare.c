@@ -527,7 +527,7 @@ static enum status workers_make(struct comparing *comparing, unsigned *jobs, str
         *jobs = (unsigned)fitting;
     if (comparing->count < *jobs)
         *jobs = comparing->count ? (unsigned)comparing->count : 1;
-    comparing->workers = calloc(*jobs, sizeof *comparing->workers);
+    comparing->workers = calloc((size_t)*jobs + 1, sizeof *comparing->workers);
     if (!comparing->workers)
         return error_set_memory(error);
     for (unsigned i = 0; i < *jobs; i++)

@@ -30,7 +30,7 @@ struct threshold_rule {
     enum role role;          /* ROLES: any */
     struct pattern *pattern; /* of the module's name; NULL: any */
     bool optional;
-    char *text;              /* as the user wrote it, for messages */
+    char *text; /* as the user wrote it, for messages */
     struct limits limits;
     size_t matches; /* weights that it applied to */
 };

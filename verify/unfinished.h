@@ -13,7 +13,8 @@
 #include "common/status.h"
 
 struct unfinished {
-    char **files; /* names inside the folder of the shards that are complete, sorted; NAME.partial, or NAME if renamed */
+    char *
+        *files; /* names inside the folder of the shards that are complete, sorted; NAME.partial, or NAME if renamed */
     size_t count;
     size_t incomplete; /* shard files that are there and are not complete */
 };

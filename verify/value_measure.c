@@ -37,7 +37,7 @@ static bool is_rounded(enum dtype dtype, double s, float scale, uint8_t code) {
 
 /* The least error of any code. */
 static double least_error(enum dtype dtype, double s, double scale) {
-    double least = fabs(s), x = fabs(s);
+    double x = fabs(s), least = x;
     uint8_t low = 0, high = fp8_largest(dtype);
     while (low < high) { /* the largest code not above x */
         uint8_t middle = (uint8_t)((low + high + 1) / 2);

@@ -194,9 +194,9 @@ def try_kind(kind: Kind, layout: Layout, good: d.Folder, source: Path, work: Pat
             if not manifest:
                 (target / "qstream.json").unlink()
             counts["tried"] += 1
-            if found.unseen:  # only the digest of its shard tells
-                found = d.Damage(tuple(folder.shards), found.told)
-            missed = verdict(source, target, found, *options)
+            # of what cannot be seen only the digest of its shard tells
+            named = d.Damage(tuple(folder.shards), found.told) if found.unseen else found
+            missed = verdict(source, target, named, *options)
             if missed:
                 problems.append(f"{layout.name}, {mode}, seed {seed}, place {place}: {found.told}: {missed}")
             else:
