@@ -186,6 +186,20 @@ static enum status rest_tell(struct verification *verification, struct error *er
     return status;
 }
 
+enum status verification_compare(struct verification *verification, struct error *error) {
+    const struct pairing_input input = {.source = &verification->source,
+                                        .output = &verification->output,
+                                        .source_modules = &verification->source_modules,
+                                        .output_modules = &verification->output_modules,
+                                        .recipe = verification->wanted,
+                                        .gamma = verification->gamma,
+                                        .unfinished = verification->unfinished};
+    enum status status = pairing_make(&input, &verification->pairing, &verification->findings, error);
+    if (status == STATUS_OK)
+        status = values_compare(verification, error);
+    return status == STATUS_OK ? verification_judge(verification, error) : status;
+}
+
 enum status verification_run(const struct verify_options *options, struct verification *verification,
                              struct error *error) {
     *verification = (struct verification){.options = options};
@@ -204,19 +218,8 @@ enum status verification_run(const struct verify_options *options, struct verifi
         status = settings_find(verification, error);
     if (status == STATUS_OK)
         status = files_check(verification, error);
-    const struct pairing_input input = {.source = &verification->source,
-                                        .output = &verification->output,
-                                        .source_modules = &verification->source_modules,
-                                        .output_modules = &verification->output_modules,
-                                        .recipe = verification->wanted,
-                                        .gamma = verification->gamma,
-                                        .unfinished = verification->unfinished};
     if (status == STATUS_OK)
-        status = pairing_make(&input, &verification->pairing, &verification->findings, error);
-    if (status == STATUS_OK)
-        status = values_compare(verification, error);
-    if (status == STATUS_OK)
-        status = verification_judge(verification, error);
+        status = verification_compare(verification, error);
     if (status == STATUS_OK && options->thresholds && options->sample >= 1 && options->parts < 2 &&
         !verification->unfinished)
         status = thresholds_check_used(options->thresholds, error);

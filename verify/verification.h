@@ -54,7 +54,10 @@ enum status verification_run(const struct verify_options *options, struct verifi
 bool verification_passed(const struct verification *verification);
 void verification_close(struct verification *verification);
 
-/* What one weight came to, judged; see judge.c. Called by verification_run. */
+/* The part of it that compares tensors, once both checkpoints are open and the settings are known. */
+enum status verification_compare(struct verification *verification, struct error *error);
+
+/* What the weights came to, judged; the last step of verification_compare. */
 enum status verification_judge(struct verification *verification, struct error *error);
 
 /* Codes of a weight that are not nearest, those left out that its rule makes so. */

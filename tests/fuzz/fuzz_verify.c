@@ -35,7 +35,7 @@ static void findings_check(struct verify_findings *findings) {
                 findings->items[i].severity < VERIFY_SEVERITIES);
     for (int s = 0; s < VERIFY_SEVERITIES; s++)
         counted += findings->by_severity[s];
-    REQUIRE(counted == findings->count);
+    REQUIRE(counted >= findings->count && (counted == findings->count || counted > VERIFY_FINDINGS_KEPT));
     verify_findings_free(findings);
 }
 

@@ -66,6 +66,16 @@ def verified(folder, source):
     return audited(folder, b"\1", None) + b"".join(b"@@file " + name.encode() + b"\n" + text + b"\n" for name, text in files.items())
 
 
+def paired(folder, source):
+    """A source and what became of it, in sections: shards a-* and b-*."""
+    sections = [b"\x05@@config\n", (folder / "config.json").read_bytes(), b"\n@@file source.json\n",
+                (source / "config.json").read_bytes(), b"\n"]
+    for letter, where in (("a", source), ("b", folder)):
+        for shard in sorted(where.glob("*.safetensors")):
+            sections += [f"@@shard {letter}-{shard.name}\n".encode(), header(shard), b"\n"]
+    return b"".join(sections)
+
+
 def foreign_formats():
     """Names and shapes of other tools: one module of each."""
     def entries(*tensors):
@@ -121,6 +131,7 @@ def checkpoints(scratch):
             subprocess.run([ROOT / "build/qstream", "quantize", folder, quantized, "--recipe", recipe, "--quiet"], check=True)
             write("audit", f"{name}-quantized", audited(quantized, b"\x01", None))
             write("verify", name, verified(quantized, folder))
+            write("pair", name, paired(quantized, folder))
         if name in ("fp8-tensor", "ct-channel", "bf16-gamma"):
             write("json_text", name, config)
 

@@ -43,7 +43,11 @@ TINY_SHARE = 1e-9
 SHARES = {"saturated", "flushed", "at_optimum", "excess", "scale_of_rule"}
 RULES = {"mse": (), "amax": (), "qstream": (), "qstream/layernorm": ("--gamma", "layernorm"),
          "qstream/original": ("--gamma", "original")}  # fmt: skip
-RECIPES = {"mistral3": "mistral-medium-3.5-mxfp4", "llama": "llama-mxfp4", "qwen3_moe": "qwen3-moe-mxfp4"}
+RECIPES = {
+    "mistral3": REPO / "configs" / "mistral-medium-3.5-mxfp4.json",
+    "llama": REPO / "configs" / "llama-mxfp4.json",
+    "qwen3_moe": REPO / "configs" / "qwen3-moe-mxfp4.json",
+}
 SMALL: dict[str, Any] = {"hidden": 128, "mlp": 160, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 64, "vocab": 96,
                          "shards": 2}  # fmt: skip
 HARD: dict[str, Any] = {"zeros": True, "outliers": True}
@@ -173,7 +177,7 @@ def passes(answer: Answer, what: str) -> list[str]:
     return [f"{what}: exit {answer.status}: {'; '.join(errors[:3])}"] if answer.status != 0 else []
 
 
-def honest(source: Path, work: Path, recipe: str | Path, rule: str, exponents: range = EXPONENTS) -> list[str]:
+def honest(source: Path, work: Path, recipe: Path, rule: str, exponents: range = EXPONENTS) -> list[str]:
     """Our own output passes with its manifest, without it, and without it as rounded to nearest; its figures are right. A
     norm that errors were weighed with cannot be told from the scales: it is given."""
     name, _, gamma = rule.partition("/")
@@ -219,14 +223,14 @@ def hard_cases(work: Path) -> Iterator[Case]:
         name = f"hard-{layout}-{spec.get('dtype', 'codes' if layout != 'bf16' else 'bf16')}"
         source = hard_source(work / name, layout, SEED, kinds, **spec)
         for rule in ("mse", "amax", "qstream", "qstream/original"):
-            yield f"{name}, {rule}", partial(honest, source, work, "llama-mxfp4", rule)
+            yield f"{name}, {rule}", partial(honest, source, work, RECIPES["llama"], rule)
 
 
 def long_rows(work: Path) -> list[str]:
     """Rows that are longer than what is read at once."""
     source = Source(work / "long", "bf16", SEED)
     source.layer(KINDS["heavy_tails"], [(2, 655360), (1, 32)], [(2, 655397)])
-    return honest(source.write(), work, "llama-mxfp4", "mse", range(-40, 20))
+    return honest(source.write(), work, RECIPES["llama"], "mse", range(-40, 20))
 
 
 def tensor_strategy(work: Path) -> list[str]:
@@ -242,8 +246,8 @@ def tensor_strategy(work: Path) -> list[str]:
 def models_cases(work: Path) -> Iterator[Case]:
     """The sample models whole; that the best scale lies near the largest value is proven by the small cases."""
     for name, recipe, rule in (
-        ("smollm2-fp8", "mistral-medium-3.5-mxfp4", "mse"),
-        ("smollm2-bf16", "llama-mxfp4", "amax"),
+        ("smollm2-fp8", RECIPES["mistral3"], "mse"),
+        ("smollm2-bf16", RECIPES["llama"], "amax"),
     ):
         yield f"{name}, {rule}", partial(honest, MODELS / name, work, recipe, rule, range(-16, 3))
 
@@ -441,9 +445,9 @@ def damaged(work: Path) -> tuple[Path, Path]:
 
 def same_cases(work: Path) -> Iterator[Case]:
     source, output = MODELS / "smollm2-fp8", work / "smollm2"
-    quantize(source, output, "mistral-medium-3.5-mxfp4", "amax")
+    quantize(source, output, RECIPES["mistral3"], "amax")
     hard = hard_source(work / "same-hard", "bf16", SEED, list(KINDS))
-    quantize(hard, work / "same-hard-output", "llama-mxfp4", "qstream")
+    quantize(hard, work / "same-hard-output", RECIPES["llama"], "qstream")
     yield "a sample is reproducible and says what it is", partial(samples, source, output)
     yield "the sample model is the same for all threads, levels and memory", partial(same_answers, source, output)
     yield "hard weights are the same for all threads, levels and memory", partial(

@@ -57,7 +57,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([QSTREAM, *map(str, arguments)], capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
-def quantize(source: Path, output: Path, recipe: str | Path, rule: str = "mse", *options: str | Path) -> None:
+def quantize(source: Path, output: Path, recipe: Path, rule: str = "mse", *options: str | Path) -> None:
     done = run("quantize", source, output, "--recipe", recipe, "--rule", rule, "--quiet", *options)
     if done.returncode != 0:
         raise RuntimeError(f"qstream quantize: exit {done.returncode}: {done.stderr.strip()}")
