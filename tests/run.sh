@@ -93,7 +93,7 @@ suite cli bats --formatter tap tests/cli
 suite audit tests/audit/run_audit.sh
 suite audit-asan env QSTREAM=build/asan/qstream tests/audit/run_audit.sh
 suite verify tests/verify/run_verify.sh
-suite verify-asan env QSTREAM=build/asan/qstream tests/verify/run_verify.sh --places 1
+suite verify-asan env QSTREAM=build/asan/qstream build/venv/bin/python tests/verify/corruption.py --places 1
 suite browser tests/browser/run_browser.sh
 if [ "$(uname -m)" = x86_64 ]; then
     one build-arm64 make -j"$jobs" BUILD=build/arm64 CC=aarch64-linux-gnu-gcc all unit

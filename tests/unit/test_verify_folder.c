@@ -328,7 +328,7 @@ static void given_more_files_than_threads_then_each_gets_its_own_digest(void **s
         bytes[i] = (char)(i * 31 >> 3);
     for (int i = 0; i < FILES; i++) {
         snprintf(names[i], sizeof names[i], "file%02d.txt", i);
-        snprintf(file, sizeof file, "output/%s", names[i]);
+        snprintf(file, sizeof file, "output/file%02d.txt", i);
         fixture_bytes(f->fixture, file, bytes + i, i % 20 == 0 ? (3 << 20) - 100 : (size_t)i * 1000);
         list[i] = names[i];
     }
