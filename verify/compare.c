@@ -266,13 +266,15 @@ static bool row_clean(struct worker *worker, const struct tile *tile, uint8_t *p
         if (!source && scales[i / MATRIX_BLOCK] != NAN_SCALE)
             continue;
         tally_add(source ? &figures->source_not_finite : &figures->output_not_finite, 1, row, tile->column + i);
-        worker->damaged[i / MATRIX_BLOCK] = 1;
+        worker->damaged[i / MATRIX_BLOCK] = MXFP4_DAMAGED;
         worker->row[i] = 0;
         packed[i / 2] = (uint8_t)(packed[i / 2] & (i % 2 ? 0x0f : 0xf0));
     }
     for (size_t b = 0; b < blocks; b++)
-        if (scales[b] == NAN_SCALE)
+        if (scales[b] == NAN_SCALE) {
             scales[b] = NEUTRAL_SCALE;
+            worker->damaged[b] = MXFP4_NAN_SCALE;
+        }
     return true;
 }
 
@@ -330,8 +332,10 @@ static void value_row_measure(struct worker *worker, const struct comparison *co
                                     .row = tile->row + row,
                                     .column = tile->column};
     value_measure(&input, scale_get, &context, sums, figures, &worker->histograms[comparison->group]);
-    if (to->format == STORED_FP8_CHANNEL && tile->columns == to->columns && comparison->from.format == STORED_PLAIN)
-        fp8_scale_compare(scale_get(&context, 0), row_amax(worker->row, tile->columns), tile->row + row, figures);
+    if (to->format != STORED_FP8_CHANNEL || tile->columns != to->columns)
+        return;
+    if (!fp8_scale_compare(scale_get(&context, 0), row_amax(worker->row, tile->columns), tile->row + row, figures))
+        figures_odd_row(figures, tile->row + row, sums);
 }
 
 static enum status values_compare(struct comparing *comparing, struct worker *worker, struct comparison *comparison,

@@ -31,6 +31,7 @@ void figures_clear(struct figures *figures) {
         .worst_row_ratio = -1,
         .worst_row = nowhere,
         .bad_row = nowhere,
+        .odd_row = nowhere,
         .scale_least = 256,
         .off_bf16 = nowhere,
         .off_f32 = nowhere,
@@ -39,6 +40,8 @@ void figures_clear(struct figures *figures) {
         figures->off_rule[i] = nowhere;
     for (int i = 0; i < TIE_RULES; i++)
         figures->tie_off[i].first = nowhere;
+    for (int i = 0; i < QUOTIENTS; i++)
+        figures->quotient_off[i].first = nowhere;
 }
 
 static void place_merge(struct place *into, const struct place *from) {
@@ -77,6 +80,8 @@ void figures_merge(struct figures *into, const struct figures *from) {
     tally_merge(&into->negative_zero_dropped, &from->negative_zero_dropped);
     for (int i = 0; i < TIE_RULES; i++)
         tally_merge(&into->tie_off[i], &from->tie_off[i]);
+    for (int i = 0; i < QUOTIENTS; i++)
+        tally_merge(&into->quotient_off[i], &from->quotient_off[i]);
     into->max_absolute = fmax(into->max_absolute, from->max_absolute);
     into->blocks += from->blocks;
     into->zero_blocks += from->zero_blocks;
@@ -89,6 +94,7 @@ void figures_merge(struct figures *into, const struct figures *from) {
     largest_merge(&into->worst_block_error, &into->worst_block, from->worst_block_error, &from->worst_block);
     largest_merge(&into->worst_row_ratio, &into->worst_row, from->worst_row_ratio, &from->worst_row);
     largest_merge(&into->bad_row_ratio, &into->bad_row, from->bad_row_ratio, &from->bad_row);
+    largest_merge(&into->odd_row_ratio, &into->odd_row, from->odd_row_ratio, &from->odd_row);
     into->largest_source = fmax(into->largest_source, from->largest_source);
     into->fp8_scales += from->fp8_scales;
     into->fp8_scales_bf16 += from->fp8_scales_bf16;
@@ -99,6 +105,12 @@ void figures_merge(struct figures *into, const struct figures *from) {
         into->scale_least = from->scale_least;
     if (from->scale_largest > into->scale_largest)
         into->scale_largest = from->scale_largest;
+}
+
+void figures_odd_row(struct figures *figures, uint64_t row, const struct sums *sums) {
+    const struct place place = {row, 0};
+    if (sums->source_square > 0)
+        largest_merge(&figures->odd_row_ratio, &figures->odd_row, sums->error_square / sums->source_square, &place);
 }
 
 void figures_row(struct figures *figures, uint64_t row, const struct sums *sums) {

@@ -49,6 +49,9 @@ enum known_rule known_rule_parse(const char *name); /* KNOWN_NONE for any other 
 /* Where a source value lies midway between two codes, both are nearest; a tool always takes the same of them. */
 enum tie_rule { TIE_EVEN, TIE_TOWARD_ZERO, TIE_AWAY, TIE_RULES };
 
+/* How an FP8 code comes from s / scale: by the exact quotient, or one that was rounded before. Tools differ in that. */
+enum quotient { QUOTIENT_EXACT, QUOTIENT_FLOAT32, QUOTIENT_BF16, QUOTIENTS };
+
 /* Counts with the place where the first was. */
 struct tally {
     uint64_t count;
@@ -64,20 +67,24 @@ struct figures {
     struct tally not_nearest;
     uint64_t near_zero; /* of not_nearest: in blocks that the qstream rule makes zeros, and that are */
     struct tally negative_zero_kept, negative_zero_dropped; /* sources of -0.0 stored with their sign, or without */
-    struct tally tie_off[TIE_RULES];                        /* codes at ties that are not as this rule takes them */
-    double max_absolute;                                    /* largest |s - d| */
-    uint64_t blocks;                    /* of 32 columns, MXFP4 only, without those that hold elements left out */
-    uint64_t zero_blocks;               /* of these, those stored as zeros */
-    uint64_t at_optimum;                /* of blocks: no scale gives a smaller error */
-    uint64_t of_rule[KNOWN_RULES];      /* of blocks: the scale is the rule's */
-    uint64_t zero_of_rule[KNOWN_RULES]; /* of these, zero_blocks */
-    struct place off_rule[KNOWN_RULES]; /* the first block whose scale is not the rule's */
-    double worst_block_error;           /* the largest sum of squared errors of a block */
+    struct tally quotient_off[QUOTIENTS]; /* FP8 codes that are nearest to some quotient, but not to this one */
+    struct tally tie_off[TIE_RULES];      /* codes at ties that are not as this rule takes them */
+    double max_absolute;                  /* largest |s - d| */
+    uint64_t blocks;                      /* of 32 columns, MXFP4 only, without those that hold elements left out */
+    uint64_t zero_blocks;                 /* of these, those stored as zeros */
+    uint64_t at_optimum;                  /* of blocks: no scale gives a smaller error */
+    uint64_t of_rule[KNOWN_RULES];        /* of blocks: the scale is the rule's */
+    uint64_t zero_of_rule[KNOWN_RULES];   /* of these, zero_blocks */
+    struct place off_rule[KNOWN_RULES];   /* the first block whose scale is not the rule's */
+    double worst_block_error;             /* the largest sum of squared errors of a block */
     struct place worst_block;
     double worst_row_ratio; /* the largest error_square / source_square of a row; < 0: no row had any source_square */
     struct place worst_row;
     double bad_row_ratio; /* the largest error_square / best_square of a row with an error; infinite where best is 0 */
     struct place bad_row;
+    double
+        odd_row_ratio; /* FP8 channels: the largest error_square / source_square of a row whose scale is not amax / 448 */
+    struct place odd_row;
     unsigned scale_least, scale_largest; /* codes, MXFP4 */
     double largest_source;               /* |s| */
     /* FP8 made from a plain source: scales that cover values, and how many are amax / 448 in BF16 and in float32. */
@@ -93,6 +100,9 @@ bool place_before(const struct place *a, const struct place *b);
 
 /* A row's sums, complete: looks whether it is the worst. */
 void figures_row(struct figures *figures, uint64_t row, const struct sums *sums);
+
+/* Likewise of rows of FP8 channels with a scale of no formula that is known. */
+void figures_odd_row(struct figures *figures, uint64_t row, const struct sums *sums);
 
 /* A block's squared error: looks whether it is the worst. */
 static inline void figures_block(struct figures *figures, uint64_t row, uint64_t column, double error_square) {

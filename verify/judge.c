@@ -15,8 +15,11 @@
 static const double corrupt_ratio = 4, corrupt_error = 0.3;
 /* The same for a single row, whose values are fewer, if its relative error also is as large as this. */
 static const double corrupt_row_ratio = 16, corrupt_row_error = 0.4;
-/* FP8 rounds to 2^-4 at worst: a smaller error needs no explanation. Plain numbers lose at most BF16's 2^-9. */
-static const double fp8_rounding = 0.0625, plain_rounding = 0x1p-8;
+/*
+ * FP8 rounds to 2^-4 at worst (E5M2 to 2^-3): a smaller error needs no explanation, one larger than 2^-3 has none that is
+ * honest, nor has a row of that error under a scale of its own that is not its largest value / 448. Plain numbers lose at most BF16's 2^-9.
+ */
+static const double fp8_rounding = 0.0625, fp8_corrupt_error = 0.15, plain_rounding = 0x1p-8;
 /* Signs of -0.0, or ties, against all others that are so few that they are damage; and the share that ties may be. */
 enum { FEW_ODD = 4, ODD_SHARE = 16 };
 /* Share of the blocks of most weights that have a rule's scale when the rule made them. */
@@ -184,6 +187,9 @@ static bool is_corrupt(const struct verification *verification, const struct com
     bool mxfp4 = comparison->to.format == STORED_MXFP4;
     if (mxfp4 && conforms(verification, figures))
         return false;
+    double fp8_limit = fp8_corrupt_error * fp8_corrupt_error;
+    if (!mxfp4 && (sums->error_square > fp8_limit * sums->source_square || figures->odd_row_ratio > fp8_limit))
+        return true;
     double least_error = mxfp4 ? corrupt_error : fp8_rounding;
     if (sums->error_square > corrupt_ratio * sums->best_square &&
         sums->error_square > least_error * least_error * sums->source_square)
@@ -198,6 +204,16 @@ static enum status corrupt_check(struct verification *verification, const struct
         return STATUS_OK;
     const struct sums *sums = &comparison->sums;
     const struct figures *figures = comparison->figures;
+    double whole = rel_error(sums);
+    bool mxfp4 = comparison->to.format == STORED_MXFP4;
+    if (!mxfp4 && comparison->to.format != STORED_PLAIN && !(whole > fp8_corrupt_error) &&
+        figures->odd_row_ratio > fp8_corrupt_error * fp8_corrupt_error)
+        return verify_find(&verification->findings, VERIFY_ERROR, "corrupt", comparison->module, error,
+                           "row %" PRIu64 " is no image of its source: its relative error is %.3g",
+                           figures->odd_row.row, sqrt(figures->odd_row_ratio));
+    if (!mxfp4 && comparison->to.format != STORED_PLAIN && whole > fp8_corrupt_error)
+        return verify_find(&verification->findings, VERIFY_ERROR, "corrupt", comparison->module, error,
+                           "is no image of its source: its relative error is %.3g", whole);
     double ratio = sums->best_square > 0 ? sums->error_square / sums->best_square : HUGE_VAL;
     if (comparison->to.format == STORED_PLAIN || ratio > corrupt_ratio)
         return verify_find(&verification->findings, VERIFY_ERROR, "corrupt", comparison->module, error,
@@ -302,6 +318,36 @@ static enum status ties_check(struct verification *verification, struct error *e
     return status;
 }
 
+/* ---- quotients of FP8 ---- */
+
+/* What a code was rounded from is the same for all codes: our quantizer, as compressed-tensors, divides in BF16. */
+static enum status quotients_check(struct verification *verification, struct error *error) {
+    uint64_t off[QUOTIENTS] = {0}, most = 0;
+    for (size_t i = 0; i < verification->pairing.count; i++)
+        for (enum quotient q = 0; q < QUOTIENTS && is_read(&verification->pairing.comparisons[i]); q++)
+            off[q] += verification->pairing.comparisons[i].figures->quotient_off[q].count;
+    enum quotient taken = QUOTIENT_BF16;
+    for (enum quotient q = 0; q < QUOTIENTS; q++) {
+        taken = off[q] < off[taken] ? q : taken;
+        most = off[q] > most ? off[q] : most;
+    }
+    if (verification->rule_from == FROM_MANIFEST)
+        taken = QUOTIENT_BF16;
+    else if (off[taken] > most / ODD_SHARE + FEW_ODD)
+        return STATUS_OK;
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < verification->pairing.count && status == STATUS_OK && verification->nearest; i++) {
+        const struct comparison *comparison = &verification->pairing.comparisons[i];
+        const struct tally *odd = is_read(comparison) ? &comparison->figures->quotient_off[taken] : NULL;
+        char what[128];
+        if (!odd || odd->count == 0)
+            continue;
+        snprintf(what, sizeof what, "%" PRIu64 " codes are rounded from another quotient than all others", odd->count);
+        status = place_find(verification, comparison, VERIFY_ERROR, "not-nearest", &odd->first, what, error);
+    }
+    return status;
+}
+
 /* ---- copies ---- */
 
 static enum status copy_check(struct verification *verification, const struct comparison *comparison,
@@ -351,5 +397,7 @@ enum status verification_judge(struct verification *verification, struct error *
         status = signs_check(verification, true, error);
     if (status == STATUS_OK)
         status = signs_check(verification, false, error);
-    return status == STATUS_OK ? ties_check(verification, error) : status;
+    if (status == STATUS_OK)
+        status = ties_check(verification, error);
+    return status == STATUS_OK ? quotients_check(verification, error) : status;
 }

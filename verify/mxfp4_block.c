@@ -236,7 +236,8 @@ void mxfp4_block_account(const struct mxfp4_row *row, size_t number, struct mxfp
                          const struct mxfp4_anchor *anchor, struct sums *sums, struct figures *figures,
                          struct histogram *histogram) {
     uint64_t column = row->column + number * RULE_BLOCK;
-    uint8_t scale = row->scales[number];
+    uint8_t damage = row->damaged ? row->damaged[number] : 0;
+    uint8_t scale = damage == MXFP4_NAN_SCALE ? 255 : row->scales[number];
     if (!is_ordinary(block)) {
         struct decoded decoded;
         block_decode(row, number, &decoded);
@@ -253,7 +254,7 @@ void mxfp4_block_account(const struct mxfp4_row *row, size_t number, struct mxfp
         figures->scale_least = scale;
     if (scale > figures->scale_largest)
         figures->scale_largest = scale;
-    if (row->damaged && row->damaged[number])
+    if (damage)
         return;
     histogram_block(histogram, block->sums.source_square, block->sums.error_square);
     int best = best_exponent(row, number, block);

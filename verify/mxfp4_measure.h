@@ -14,6 +14,9 @@
 #include "common/cpu.h"
 #include "verify/figures.h"
 
+/* Why a block has no figures of its own: elements were taken out of it. */
+enum { MXFP4_DAMAGED = 1, MXFP4_NAN_SCALE = 2 /* all of them, its scale was 255 */ };
+
 /* A piece of a row that begins at a block. */
 struct mxfp4_row {
     const uint16_t *source; /* [32 * blocks] BF16, all finite */
@@ -21,7 +24,7 @@ struct mxfp4_row {
     const uint8_t *scales;  /* [blocks], none of them 255 */
     size_t blocks;
     const double *weights;  /* [32 * blocks] of the qstream rule's errors, or NULL */
-    const uint8_t *damaged; /* [blocks] 1: elements were taken out of this block, no block figures; or NULL */
+    const uint8_t *damaged; /* [blocks] MXFP4_DAMAGED or the like, 0; or NULL */
     unsigned rules;         /* bit 1 << enum known_rule: rules whose scales are compared */
     uint64_t row, column;   /* of its first element in the weight, for places */
 };

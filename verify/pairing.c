@@ -123,6 +123,9 @@ static bool scale_fits(const struct checkpoint *checkpoint, const struct module 
         return true;
     if (!scale || rows == 0 || columns == 0)
         return false;
+    /* loaders that expect U8 convert F8_E8M0 by value: all zeros */
+    if (module->format == STORED_MXFP4 && scale->info.dtype != DTYPE_U8)
+        return false;
     if (!(exponents ? is_exponent(scale->info.dtype) : is_number(scale->info.dtype) || is_exponent(scale->info.dtype)))
         return false;
     switch (module->format) {

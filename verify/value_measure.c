@@ -15,6 +15,7 @@ static uint8_t fp8_largest(enum dtype dtype) { return dtype == DTYPE_F8_E5M2 ? 0
 
 /* Whether no neighbour of `code` is nearer to x, both in units of the scale; signs are those of the code. */
 static bool is_nearest(enum dtype dtype, double x, uint8_t code) {
+    x = fmin(fmax(x, -0x1p20), 0x1p20); /* far beyond all codes, where float64 still tells them apart */
     uint8_t size = code & 0x7f;
     double sign = code & 0x80 ? -1 : 1, error = fabs(x - (double)fp8_decode(dtype, code));
     if (size < fp8_largest(dtype) && fabs(x - sign * (double)fp8_decode(dtype, (uint8_t)(size + 1))) < error)
@@ -26,13 +27,17 @@ static bool is_nearest(enum dtype dtype, double x, uint8_t code) {
 }
 
 /*
- * Whether a code may come from rounding s / scale to nearest: exactly, or in the steps of compressed-tensors, which
- * divides in the weight's BF16, or in float32, before it rounds.
+ * The quotients that a code is nearest to: the exact one, that in float32, and that in the weight's BF16, in which
+ * compressed-tensors divides. Bits 1 << enum quotient.
  */
-static bool is_rounded(enum dtype dtype, double s, float scale, uint8_t code) {
-    float divided = (float)s / scale;
-    return is_nearest(dtype, s / (double)scale, code) || is_nearest(dtype, (double)divided, code) ||
-           is_nearest(dtype, (double)bf16_decode(bf16_encode(divided)), code);
+static unsigned nearest_to(enum dtype dtype, double s, float scale, uint8_t code) {
+    float divided = (float)s / scale, rounded = bf16_decode(bf16_encode(divided));
+    unsigned bits = (unsigned)is_nearest(dtype, s / (double)scale, code) << QUOTIENT_EXACT;
+    if (isfinite(divided))
+        bits |= (unsigned)is_nearest(dtype, (double)divided, code) << QUOTIENT_FLOAT32;
+    if (isfinite(rounded))
+        bits |= (unsigned)is_nearest(dtype, (double)rounded, code) << QUOTIENT_BF16;
+    return bits;
 }
 
 /* The least error of any code. */
@@ -68,11 +73,22 @@ static double code_look(const struct value_row *row, size_t i, double s, double 
         tally_add(differs ? &figures->negative_zero_dropped : &figures->negative_zero_kept, 1, row->row, column);
         return 0;
     }
-    if (is_rounded(row->dtype, s, scale, code) && !(zero && differs))
+    unsigned nearest = zero && differs ? 0 : nearest_to(row->dtype, s, scale, code);
+    for (enum quotient q = 0; q < QUOTIENTS && nearest; q++)
+        if (!(nearest >> q & 1))
+            tally_add(&figures->quotient_off[q], 1, row->row, column);
+    if (nearest)
         return error * error;
     tally_add(&figures->not_nearest, 1, row->row, column);
     double least = fmin(error, least_error(row->dtype, s, (double)scale));
     return least * least;
+}
+
+/* A plain number made from FP8 is that number in its own format. */
+static void number_look(const struct value_row *row, size_t i, double s, double d, struct figures *figures) {
+    figures->flushed += s != 0 && d == 0;
+    if (row->dtype == DTYPE_BF16 ? s != d : fabs(s - d) > 0x1p-8 * fabs(s))
+        tally_add(&figures->not_nearest, 1, row->row, row->column + i);
 }
 
 void value_measure(const struct value_row *row, value_scale_fn *scale, const void *context, struct sums *sums,
@@ -98,7 +114,7 @@ void value_measure(const struct value_row *row, value_scale_fn *scale, const voi
             if (row->codes)
                 block.best_square += code_look(row, i, s, error, scale(context, i), figures);
             else
-                figures->flushed += s != 0 && d == 0;
+                number_look(row, i, s, d, figures);
         }
         sums_add(sums, &block);
         figures_block(figures, row->row, row->column + first, block.error_square);
@@ -106,9 +122,9 @@ void value_measure(const struct value_row *row, value_scale_fn *scale, const voi
     }
 }
 
-void fp8_scale_compare(float scale, double amax, uint64_t row, struct figures *figures) {
+bool fp8_scale_compare(float scale, double amax, uint64_t row, struct figures *figures) {
     if (!(amax > 0))
-        return;
+        return true;
     float wanted = (float)(amax / 448), rounded = bf16_decode(bf16_encode((float)amax / 448));
     const struct place place = {row, 0};
     if (rounded == 0)
@@ -120,4 +136,5 @@ void fp8_scale_compare(float scale, double amax, uint64_t row, struct figures *f
         figures->off_bf16 = place;
     if (scale != wanted && scale != (float)amax / 448 && place_before(&place, &figures->off_f32))
         figures->off_f32 = place;
+    return scale == rounded || scale == wanted || scale == (float)amax / 448;
 }

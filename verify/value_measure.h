@@ -13,7 +13,7 @@ struct value_row {
     const uint16_t *source; /* [columns] BF16 */
     const float *output;    /* [columns] decoded */
     const uint8_t *codes;   /* [columns] FP8, NULL for plain numbers */
-    enum dtype dtype;       /* of the codes */
+    enum dtype dtype;       /* of the output */
     size_t columns;
     uint64_t row, column; /* of its first element in the weight */
 };
@@ -28,7 +28,10 @@ typedef float value_scale_fn(const void *context, size_t column);
 void value_measure(const struct value_row *row, value_scale_fn *scale, const void *context, struct sums *sums,
                    struct figures *figures, struct histogram *histogram);
 
-/* Counts whether an FP8 scale is that of the largest magnitude that it covers, as compressed-tensors computes it. */
-void fp8_scale_compare(float scale, double amax, uint64_t row, struct figures *figures);
+/*
+ * Counts whether an FP8 scale is that of the largest magnitude that it covers, as compressed-tensors computes it, and
+ * returns it.
+ */
+bool fp8_scale_compare(float scale, double amax, uint64_t row, struct figures *figures);
 
 #endif

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from number_formats import e2m1_decode, e2m1_unpack, fp8_decode
+from numpy.typing import NDArray
 from safetensors_files import Tensor, checkpoint_tensors
 
 Doubles = NDArray[np.float64]
@@ -25,8 +24,8 @@ NORM_OF = {"gate_proj": "post_attention_layernorm", "up_proj": "post_attention_l
 
 @dataclass(frozen=True)
 class Image:
-    """A weight [rows, columns]. `scales` can be broadcast to its shape; `scale_codes` are those of MX formats, one for 32
-    columns. Plain numbers have no codes."""
+    """A weight [rows, columns]. `scales` can be broadcast to its shape; `scale_codes` are those of MX formats, one for
+    32 columns. Plain numbers have no codes."""
 
     format: str
     values: Doubles
@@ -50,14 +49,16 @@ def numbers_of(tensor: Tensor) -> NDArray[np.float32]:
     """The values of plain numbers and of scales; E8M0 scales are powers of two, 255 is NaN."""
     array = np.asarray(tensor.array())
     if tensor.dtype in ("U8", "F8_E8M0"):
-        return np.ldexp(np.where(array == 255, np.float32(np.nan), np.float32(1)), np.minimum(array, 254).astype(int) - 127)
+        return np.ldexp(
+            np.where(array == 255, np.float32(np.nan), np.float32(1)), np.minimum(array, 254).astype(int) - 127
+        )
     if tensor.dtype == "BF16":
         return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return array.astype(np.float32)
 
 
 def blocks_of(values: np.ndarray) -> np.ndarray:
-    """[rows, columns] -> [BLOCK, blocks], the blocks in the order of the rows; the last of a row is filled with zeros."""
+    """[rows, columns] -> [BLOCK, blocks], in the order of the rows; the last block of a row is filled with zeros."""
     rows, columns = values.shape
     if columns % BLOCK:
         values = np.pad(values, ((0, 0), (0, -columns % BLOCK)))
@@ -88,7 +89,7 @@ class Folder:
             scales = np.repeat(numbers_of(scale), BLOCK, axis=1).astype(np.float64)
             return Image("mxfp4", e2m1_decode(codes) * scales, codes, scales, np.asarray(scale.array()))
         weight = self.tensors[f"{module}.weight"]
-        scale = next((self.tensors[f"{module}.{name}"] for name in SCALE_NAMES if f"{module}.{name}" in self.tensors), None)
+        scale = self._scale(module)
         if weight.dtype != "F8_E4M3" or scale is None:
             with np.errstate(invalid="ignore"):  # NaN of any kind
                 return Image("plain", numbers_of(weight).astype(np.float64))
@@ -98,6 +99,10 @@ class Folder:
             values = fp8_decode(codes) * scales
         scale_codes = np.asarray(scale.array()) if format_ == "mxfp8" else None
         return Image(format_, values.astype(np.float64), codes, scales.astype(np.float64), scale_codes)
+
+    def _scale(self, module: str) -> Tensor | None:
+        names = (f"{module}.{name}" for name in SCALE_NAMES)
+        return next((self.tensors[name] for name in names if name in self.tensors), None)
 
     def _scales(self, weight: Tensor, scale: Tensor) -> tuple[str, NDArray[np.float32]]:
         rows, columns = weight.shape
@@ -133,15 +138,14 @@ class Folder:
 
     def quantized_from(self, source: "Folder") -> list[str]:
         """The modules that are stored otherwise than in the source."""
-        modules = [name.rpartition(".")[0] for name, tensor in self.tensors.items()
-                   if name.endswith(".weight_packed") or tensor.dtype == "F8_E4M3"]  # fmt: skip
+        modules = [name.rpartition(".")[0] for name in self.tensors if name.endswith((".weight", ".weight_packed"))]
         return [module for module in modules if source._format(module) != self._format(module)]
 
     def _format(self, module: str) -> str:
         weight = self.tensors.get(f"{module}.weight")
         if weight is None:
             return "mxfp4" if f"{module}.weight_packed" in self.tensors else "plain"
-        scale = next((self.tensors[f"{module}.{name}"] for name in SCALE_NAMES if f"{module}.{name}" in self.tensors), None)
+        scale = self._scale(module)
         return self._scales(weight, scale)[0] if weight.dtype == "F8_E4M3" and scale is not None else "plain"
 
     def gamma(self, module: str, columns: int, kind: str) -> NDArray[np.float32] | None:

@@ -35,9 +35,10 @@ class Folder:
     files: dict[str, bytes]
     cut: dict[str, int] = field(default_factory=dict)  # a shard's file ends after so many of its bytes, negative: before
     renamed: dict[str, str] = field(default_factory=dict)  # the name that a shard's file gets
+    source_config: bytes = b""
 
     @staticmethod
-    def read(path: Path) -> "Folder":
+    def read(path: Path, source: Path) -> "Folder":
         shards, files = {}, {}
         for file in sorted(path.iterdir()):
             if file.suffix != ".safetensors":
@@ -48,7 +49,7 @@ class Folder:
                 t.name: Stored(t.dtype, t.shape, bytearray(raw[t.offset : t.offset + t.nbytes]))
                 for t in sorted(read_header(file).tensors, key=lambda t: t.offset)
             }
-        return Folder(shards, files)
+        return Folder(shards, files, source_config=(source / "config.json").read_bytes())
 
     def write(self, path: Path) -> None:
         path.mkdir(parents=True)
@@ -227,6 +228,49 @@ def rows_exchanged(values: np.ndarray, generator: random.Random) -> np.ndarray:
     return values
 
 
+def blocks_exchanged(packed: np.ndarray, generator: random.Random) -> np.ndarray:
+    """Two blocks of a row, in every row."""
+    blocks = packed.reshape(packed.shape[0], -1, 16)
+    a, b = generator.sample(range(blocks.shape[1]), 2)
+    blocks[:, [a, b]] = blocks[:, [b, a]]
+    return blocks.reshape(packed.shape)
+
+
+def zeros(values: np.ndarray, _: random.Random) -> np.ndarray:
+    return np.zeros_like(values)
+
+
+def last_sign(codes: np.ndarray, _: random.Random) -> np.ndarray:
+    codes[-1] ^= 1 << (8 * codes.itemsize - 1)
+    return codes
+
+
+def rows_with_scales_exchanged(folder: Folder, generator: random.Random) -> Damage:
+    name = pick(generator, folder.find("weight_packed"))
+    a, b = generator.sample(range(folder[name].shape[0]), 2)
+    for part in (name, name.removesuffix("_packed") + "_scale"):
+        values = array(folder, part)
+        values[[a, b]] = values[[b, a]]
+        folder[part].data[:] = values.tobytes()
+    return Damage((stem(name),), f"rows {a} and {b} of {stem(name)}")
+
+
+def float_scale(change: Callable[[float], float]) -> Callable[..., Damage]:
+    """One scale of an FP8 weight that is a float."""
+
+    def apply(folder: Folder, generator: random.Random) -> Damage:
+        names = [name for name in folder.find("weight_scale") if folder[name].dtype in ("F32", "BF16")]
+        name = pick(generator, names)
+        stored = folder[name]
+        at = stored.item * generator.randrange(len(stored.data) // stored.item)
+        wide = bytes(4 - stored.item) + stored.data[at : at + stored.item]  # BF16 is the upper half of F32
+        changed = struct.pack("<f", change(struct.unpack("<f", wide)[0]))
+        stored.data[at : at + stored.item] = changed[4 - stored.item :]
+        return Damage((stem(name),), f"scale {at // stored.item} of {name}")
+
+    return apply
+
+
 def transpose(packed: np.ndarray, _: random.Random) -> np.ndarray:
     """Codes of a matrix stored by column, its numbers of rows and columns exchanged as well as they fit."""
     codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(packed.shape[0], -1)
@@ -395,11 +439,13 @@ def shards_exchanged(folder: Folder, generator: random.Random) -> Damage:
     return Damage((a, b, *folder.shards[a], *folder.shards[b]), f"{a} and {b}")
 
 
-def shard_cut(share: float) -> Callable[..., Damage]:
+def shard_cut(share: float | None) -> Callable[..., Damage]:
+    """0: in its header; None: at its begin."""
+
     def apply(folder: Folder, generator: random.Random) -> Damage:
         file = pick(generator, list(folder.shards))
         size = sum(len(s.data) for s in folder.shards[file].values())
-        folder.cut[file] = int(share * size) if share > 0 else 40
+        folder.cut[file] = 0 if share is None else int(share * size) or 40
         return Damage((file,), f"{file} ends early")
 
     return apply
@@ -440,6 +486,51 @@ def key_removed(config: dict[str, Any], generator: random.Random) -> str:
                            and key not in ("quantization_config", "transformers_version")])
     del text[key]
     return key
+
+
+def rope_theta(config: dict[str, Any], _: random.Random) -> str:
+    text_of(config)["rope_parameters"]["rope_theta"] = 10000.0
+    return "rope_parameters"
+
+
+def dtype_key(config: dict[str, Any], _: random.Random) -> str:
+    config["dtype"] = "float16"
+    return "dtype"
+
+
+def architecture(config: dict[str, Any], _: random.Random) -> str:
+    config["architectures"] = ["LlamaModel"]
+    return "architectures"
+
+
+def config_of_source(folder: Folder, _: random.Random) -> Damage:
+    folder.files["config.json"] = folder.source_config
+    return Damage(("",), "config.json is the source's")
+
+
+def of_quantization(key: str, value: Any) -> Callable[[dict[str, Any], random.Random], str]:
+    def change(config: dict[str, Any], _: random.Random) -> str:
+        config["quantization_config"][key] = value
+        return ""
+
+    return change
+
+
+def of_group(part: str | None, key: str, value: Any) -> Callable[[dict[str, Any], random.Random], str]:
+    """A member of a group that has another value."""
+
+    def change(config: dict[str, Any], generator: random.Random) -> str:
+        members = [group[part] if part else group for group in groups_of(config).values()]
+        pick(generator, [member for member in members if member.get(key, value) != value])[key] = value
+        return ""
+
+    return change
+
+
+def ignored(config: dict[str, Any], generator: random.Random) -> str:
+    group = pick(generator, list(groups_of(config).values()))
+    config["quantization_config"]["ignore"].append(group["targets"][0])
+    return ""
 
 
 def groups_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -494,6 +585,29 @@ def sidecar_changed(folder: Folder, generator: random.Random) -> Damage:
     return Damage((name,), f"byte {at} of {name}")
 
 
+def sidecar_missing(folder: Folder, generator: random.Random) -> Damage:
+    name = pick(generator, [n for n in ("tokenizer.json", "generation_config.json") if n in folder.files])
+    del folder.files[name]
+    return Damage((name,), name)
+
+
+def manifest_value(key: str, change: Callable[[Any], Any]) -> Callable[..., Damage]:
+    """What the manifest says of a file; of README.md, which people edit, it is no error."""
+
+    def apply(folder: Folder, generator: random.Random) -> Damage:
+        manifest = folder.json("qstream.json")
+        file = pick(generator, [file for file in manifest["files"] if file["name"] != "README.md"])
+        file[key] = change(file[key])
+        folder.put_json("qstream.json", manifest)
+        return Damage((file["name"],), f"{key} of {file['name']}")
+
+    return apply
+
+
+manifest_digest = manifest_value("sha256", lambda digest: ("0" if digest[0] != "0" else "1") + digest[1:])
+manifest_size = manifest_value("size", lambda size: size + 1)
+
+
 def index_changed(change: Callable[[dict[str, Any], random.Random], str]) -> Callable[..., Damage]:
     def apply(folder: Folder, generator: random.Random) -> Damage:
         if INDEX not in folder.files:
@@ -522,3 +636,14 @@ def entry_wrong(index: dict[str, Any], generator: random.Random) -> str:
 def entry_extra(index: dict[str, Any], _: random.Random) -> str:
     index["weight_map"]["model.nothing.weight"] = next(iter(index["weight_map"].values()))
     return "model.nothing.weight"
+
+
+def entry_elsewhere(index: dict[str, Any], generator: random.Random) -> str:
+    name = pick(generator, list(index["weight_map"]))
+    index["weight_map"][name] = "model-00007-of-00007.safetensors"
+    return "model-00007-of-00007.safetensors"
+
+
+def total_size(index: dict[str, Any], _: random.Random) -> str:
+    index["metadata"]["total_size"] += 10
+    return INDEX

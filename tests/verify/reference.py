@@ -1,6 +1,6 @@
-"""The figures of `qstream verify`, worked out once more in numpy: from the bytes of both checkpoints, in float64, by the
-definitions in docs/verify.md and the formats in FORMATS.md. Nothing is clever here; where there is a best of something,
-all are tried.
+"""The figures of `qstream verify`, worked out once more in numpy: from the bytes of both checkpoints, in float64, by
+the definitions in docs/verify.md and the formats in FORMATS.md. Nothing is clever here; where there is a best of
+something, all are tried.
 """
 
 import sys
@@ -27,8 +27,8 @@ EXPONENTS = range(-BIAS, BIAS + 1)
 
 
 def boundaries(magnitudes: np.ndarray) -> tuple[Doubles, Doubles]:
-    """Between which quotients |s| / scale each code is nearest, both ends included; the largest code saturates, and zero
-    is zero from both sides."""
+    """Between which quotients |s| / scale each code is nearest, both ends included; the largest code saturates, and
+    zero is zero from both sides."""
     values = np.asarray(magnitudes, np.float64)
     halfway = (values[1:] + values[:-1]) / 2
     return np.concatenate([[-halfway[0]], halfway]), np.concatenate([halfway, [np.inf]])

@@ -1,13 +1,12 @@
-"""Which scale each rule gives to a block of MXFP4, by the descriptions in FORMATS.md. Blocks are [BLOCK, blocks], magnitudes
-or their BF16 codes; exponents are those of the scale 2^e.
+"""Which scale each rule gives to a block of MXFP4, by the descriptions in FORMATS.md. Blocks are [BLOCK, blocks],
+magnitudes or their BF16 codes; exponents are those of the scale 2^e.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
-
 from number_formats import E2M1_MAGNITUDES, bf16_decode
+from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -31,7 +30,7 @@ def nearest_errors(magnitudes: Doubles, exponents: int | Integers) -> Doubles:
     return (np.ldexp(E2M1_MAGNITUDES[sizes].astype(np.float64), exponents) - magnitudes) ** 2
 
 
-@lru_cache(maxsize=None)
+@cache
 def squared_error_table(exponent: int) -> Doubles:
     """nearest_errors for every BF16 magnitude."""
     return nearest_errors(bf16_decode(np.arange(FINITE_CODES, dtype=np.uint16)).astype(np.float64), exponent)
@@ -73,8 +72,8 @@ def amax_exponents(codes: NDArray[np.uint16]) -> Integers:
 def accepted_by(
     rule: str, codes: NDArray[np.uint16], stored: Integers, zero: Flags, best: Integers, weights: Doubles | None
 ) -> tuple[Flags, Flags]:
-    """Whether a stored exponent is the rule's, and which blocks the rule makes zeros, whatever is nearest. Blocks that are
-    stored as zeros (`zero`) may have any scale, if the rule makes them zeros as well."""
+    """Whether a stored exponent is the rule's, and which blocks the rule makes zeros, whatever is nearest. Blocks that
+    are stored as zeros (`zero`) may have any scale, if the rule makes them zeros as well."""
     magnitudes = bf16_decode(codes).astype(np.float64)
     if rule == "qstream":
         accepted, made_zero = qstream_accepts(magnitudes, stored, weights)

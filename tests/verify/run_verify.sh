@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs what proves `qstream verify`: figures against NumPy, and damaged checkpoints. Prints TAP. QSTREAM names another
-# binary, QSTREAM_TEST_SEED other places for the damage.
+# Runs what proves `qstream verify`: figures against NumPy, unfinished folders, and damaged checkpoints. Prints TAP.
+# Arguments go to corruption.py. QSTREAM names another binary, QSTREAM_TEST_SEED other weights and places for the damage.
 set -uo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -14,6 +14,7 @@ tests/models/venv.sh || {
     exit 1
 }
 failed=0
-build/venv/bin/python tests/verify/figures.py || failed=1
+build/venv/bin/python tests/verify/check_figures.py || failed=1
+build/venv/bin/python tests/verify/check_unfinished.py || failed=1
 build/venv/bin/python tests/verify/corruption.py "$@" || failed=1
 exit $failed

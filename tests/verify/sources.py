@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from checkpoint_values import BLOCK, Folder
 from make_checkpoint import Spec
 from make_checkpoint import config as config_of
 from number_formats import E2M1_MAGNITUDES, FP8_MAX, bf16_decode, bf16_encode, e2m1_pack, fp8_encode
+from numpy.typing import NDArray
 from rules import BIAS, HALFWAY
 from safetensors_files import Entry, entry_of, write_json, write_shards
 
@@ -187,11 +186,11 @@ def rounded_at_random(random: np.random.Generator, quotients: np.ndarray) -> NDA
 
 
 def rounded_with_feedback(random: np.random.Generator, quotients: np.ndarray) -> NDArray[np.uint8]:
-    """What rounding a column costs is taken up by the next, as GPTQ does with correlated inputs."""
+    """What rounding a column costs is taken up by the next of its block, as GPTQ does with correlated inputs."""
     codes = np.zeros(quotients.shape, np.uint8)
     left = np.zeros(len(quotients))
     for column in range(quotients.shape[1]):
-        wanted = quotients[:, column] + 0.5 * left
+        wanted = quotients[:, column] + (0.5 * left if column % BLOCK else 0)
         codes[:, column] = e2m1_codes(wanted)
         values = E2M1_MAGNITUDES[codes[:, column] & 7] * np.where(codes[:, column] >= 8, -1, 1)
         left = wanted - values
@@ -200,8 +199,7 @@ def rounded_with_feedback(random: np.random.Generator, quotients: np.ndarray) ->
 
 def mxfp4_entries(module: str, values: np.ndarray, rounding: Callable[..., Any], random: Any) -> list[Entry]:
     """Scales as Open Compute's description has them: floor(log2(amax)) - 2."""
-    rows, columns = values.shape
-    amax = np.abs(values).reshape(rows, -1, BLOCK).max(axis=2)
+    amax = np.abs(values).reshape(len(values), -1, BLOCK).max(axis=2)
     exponents = np.where(amax > 0, np.frexp(amax)[1] - 3, 0).astype(np.int64)
     codes = rounding(random, np.ldexp(values, -np.repeat(exponents, BLOCK, axis=1)))
     return [
@@ -240,8 +238,10 @@ FP8 = {"num_bits": 8, "type": "float", "symmetric": True, "dynamic": False}
 DYNAMIC = {"num_bits": 8, "type": "float", "strategy": "token", "symmetric": True, "dynamic": True}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "tensor": {"weights": FP8 | {"strategy": "tensor"}, "input_activations": DYNAMIC, "format": "float-quantized"},
-    "channel-f32": {"weights": FP8 | {"strategy": "channel"}, "input_activations": DYNAMIC, "format": "float-quantized"},
-    "channel-bf16": {"weights": FP8 | {"strategy": "channel"}, "input_activations": DYNAMIC, "format": "float-quantized"},
+    "channel-f32": {"weights": FP8 | {"strategy": "channel"}, "input_activations": DYNAMIC,
+                    "format": "float-quantized"},
+    "channel-bf16": {"weights": FP8 | {"strategy": "channel"}, "input_activations": DYNAMIC,
+                     "format": "float-quantized"},
     "block": {"weights": FP8 | {"strategy": "block", "block_structure": [128, 128]},
               "input_activations": DYNAMIC | {"strategy": "group", "group_size": 128}, "format": "float-quantized"},
     "mxfp8": {"weights": FP8 | {"strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"},
@@ -252,8 +252,10 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def image_by_others(source: Path, path: Path, rounding: Callable[..., Any] | None, strategy: str | None, seed: int) -> Path:
-    """MLP weights become MXFP4 with this rounding, attention weights FP8; None leaves them."""
+def image_by_others(
+    source: Path, path: Path, rounding: Callable[..., Any] | None, strategy: str | None, seed: int
+) -> Path:
+    """MLP weights become MXFP4 with this rounding, attention weights FP8, or BF16 again; None leaves them."""
     folder, random, entries = Folder(source), np.random.default_rng(seed), []
     for name, tensor in folder.tensors.items():
         module = name.removesuffix(".weight")
@@ -262,13 +264,16 @@ def image_by_others(source: Path, path: Path, rounding: Callable[..., Any] | Non
         if rounding and ".mlp." in name:
             values = folder.source_of(module).values
             entries += mxfp4_entries(module, values, rounding, random)
+        elif strategy == "bf16" and ".self_attn." in name and len(tensor.shape) == 2:
+            values = folder.source_of(module).values
+            entries.append(entry_of(name, "BF16", bf16_encode(values.astype(np.float32))))
         elif strategy and ".self_attn." in name and len(tensor.shape) == 2:
             entries += fp8_entries(module, folder.source_of(module).values, strategy)
         else:
             entries.append(entry_of(name, tensor.dtype, np.asarray(tensor.array())))
     groups = {}
     for number, (part, chosen) in enumerate((("mlp", "mxfp4" if rounding else None), ("self_attn", strategy))):
-        if chosen:
+        if chosen in STRATEGIES:
             targets = [f"re:model\\.layers\\.\\d+\\.{part}\\.[a-z]+_proj$"]
             groups[f"group_{number}"] = {"targets": targets, "output_activations": None} | STRATEGIES[chosen]
     shutil.copytree(source, path, ignore=shutil.ignore_patterns("*.safetensors*", "config.json"))
