@@ -8,15 +8,22 @@ Q := $(if $(V),,@)
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
 # No contraction and no fast math: the same figures on every machine.
 QCFLAGS = -std=c17 -D_GNU_SOURCE -I. -ffp-contract=off -fno-strict-aliasing -pthread -MMD -MP $(WARNINGS) $(CFLAGS)
-LIBRARIES = -ljansson -lcrypto -lpcre2-8 -lz -lm -pthread
+# Matrix products of many rows: oneDNN where it has kernels of its own, OpenBLAS elsewhere.
+ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
+PRODUCTS = -ldnnl -lgomp
+else
+PRODUCTS = -lopenblas
+endif
+LIBRARIES = -ljansson -lcrypto -lpcre2-8 -lcurl $(PRODUCTS) -lz -lm -pthread
 
 COMMON = $(sort $(wildcard common/*.c))
 COMMANDS = $(sort qstream/main.c $(wildcard qstream/command_*.c))
 QUANTIZE = $(filter-out $(COMMANDS),$(sort $(wildcard qstream/*.c)))
 INSPECT = $(sort $(wildcard inspect/*.c))
 VERIFY = $(sort $(wildcard verify/*.c))
-PAGES = $(patsubst %.html,$(BUILD)/obj/%_html.o,$(sort $(wildcard */page.html)))
-OBJECTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMON) $(QUANTIZE) $(INSPECT) $(VERIFY)) $(PAGES)
+INFER = $(sort $(wildcard infer/*.c infer/*/*.c))
+PAGES = $(patsubst %.html,$(BUILD)/obj/%_html.o,$(sort $(wildcard */page.html infer/*/page.html)))
+OBJECTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMON) $(QUANTIZE) $(INSPECT) $(VERIFY) $(INFER)) $(PAGES)
 UNIT_TESTS = $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 SOURCES = $(shell git ls-files '*.[ch]' '*.inc' 2>/dev/null)
 
@@ -40,13 +47,13 @@ $(BUILD)/obj/%.o: %.c
 	$(Q)echo "  CC $<"
 	$(Q)$(CC) $(QCFLAGS) -c -o $@ $<
 
-# The pages of the reports lie in the program: FOLDER/page.html is the array FOLDER_page_html of its bytes.
+# The pages of the reports lie in the program: FOLDER/page.html is the array FOLDER_page_html of its bytes, each / an _.
 $(PAGES:.o=.c): $(BUILD)/obj/%/page_html.c: %/page.html Makefile
 	@mkdir -p $(@D)
 	$(Q)echo "  GEN $@"
-	$(Q){ echo 'extern const unsigned char $*_page_html[]; extern const unsigned long $*_page_html_size;'; \
-	echo 'const unsigned char $*_page_html[] = {'; od -A n -v -t u1 $< | sed 's/[0-9][0-9]*/&,/g'; echo '};'; \
-	echo 'const unsigned long $*_page_html_size = sizeof $*_page_html;'; } >$@.new
+	$(Q){ echo 'extern const unsigned char $(subst /,_,$*)_page_html[]; extern const unsigned long $(subst /,_,$*)_page_html_size;'; \
+	echo 'const unsigned char $(subst /,_,$*)_page_html[] = {'; od -A n -v -t u1 $< | sed 's/[0-9][0-9]*/&,/g'; echo '};'; \
+	echo 'const unsigned long $(subst /,_,$*)_page_html_size = sizeof $(subst /,_,$*)_page_html;'; } >$@.new
 	$(Q)mv $@.new $@
 
 $(PAGES): %.o: %.c

@@ -10,6 +10,9 @@
 int command_audit(int argc, char **argv);
 int command_quantize(int argc, char **argv);
 int command_inspect(int argc, char **argv);
+int command_generate(int argc, char **argv);
+int command_ppl(int argc, char **argv);
+int command_tokenize(int argc, char **argv);
 int command_verify(int argc, char **argv);
 
 /* Prints an error and returns its exit code. */

@@ -25,6 +25,9 @@ static const struct command commands[] = {
     {"inspect", command_inspect, "show what a checkpoint holds"},
     {"audit", command_audit, "tell what loaders will do with a checkpoint"},
     {"verify", command_verify, "compare a quantized checkpoint with its source"},
+    {"ppl", command_ppl, "measure perplexity"},
+    {"generate", command_generate, "continue a text"},
+    {"tokenize", command_tokenize, "turn text into token ids, and back"},
     {"version", command_version, "print the version and what this machine offers"},
     {"help", command_help, "print this text, or a command's"},
 };

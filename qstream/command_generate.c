@@ -1,0 +1,9 @@
+#include "common/status.h"
+#include "qstream/command.h"
+
+int command_generate(int argc, char **argv) {
+    (void)argc;
+    (void)argv;
+    struct error error;
+    return command_fail(error_set(&error, STATUS_USAGE, "not yet"), &error);
+}
