@@ -26,13 +26,14 @@ enum activations { ACTIVATIONS_FLOAT, ACTIVATIONS_FP8_STATIC, ACTIVATIONS_FP8_TO
 struct weight {
     enum weight_format format;
     uint32_t rows, columns;
-    const void *codes;        /* rows * columns elements; MXFP4: rows * columns / 2 bytes. Any alignment of bytes */
-    const uint8_t *exponents; /* MXFP8, MXFP4: [rows, columns / 32] */
-    const float *scales;      /* FP8: [ceil(rows / scale_rows), ceil(columns / scale_columns)] */
+    const void *codes;                  /* rows * columns elements; MXFP4: rows * columns / 2 bytes. Any alignment */
+    const uint8_t *exponents;           /* MXFP8, MXFP4: [rows, columns / 32] */
+    const float *scales;                /* FP8: [ceil(rows / scale_rows), ceil(columns / scale_columns)] */
     uint32_t scale_rows, scale_columns; /* what a scale covers: all, one row, a block */
     enum activations activations;
     float input_scale; /* FP8_STATIC */
     uint32_t group;    /* FP8_GROUP */
+    const float *bias; /* [rows], or NULL; whoever takes the product adds it */
 };
 
 /* Bytes of `codes` of one row. */

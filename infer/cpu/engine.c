@@ -1,0 +1,112 @@
+#include "infer/cpu/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum status engine_open(const struct engine_options *options, struct engine *engine, struct error *error) {
+    *engine = (struct engine){.rows = row_kernels_of(options->cpu)};
+    const bool has_bf16 = products_have_bf16(options->cpu);
+    engine->bf16 = options->bf16 && has_bf16;
+    engine->round = options->bf16 && !has_bf16;
+    engine->element = engine->bf16 ? sizeof(uint16_t) : sizeof(float);
+    enum status status = products_open(options->cpu, engine->bf16, &engine->products, error);
+    if (status == STATUS_OK)
+        status = workers_start(options->jobs, &engine->workers, error);
+    if (status != STATUS_OK)
+        return status;
+    return engine_space(engine, options->packed_size, options->scratch_size, error);
+}
+
+enum status engine_space(struct engine *engine, size_t packed_size, size_t scratch_size, struct error *error) {
+    engine->packed_size = (packed_size + 63) / 64 * 64;
+    engine->scratch_size = (scratch_size + 63) / 64 * 64;
+    if (engine->packed_size > 0)
+        engine->packed = aligned_alloc(64, engine->packed_size);
+    if (engine->scratch_size > 0)
+        engine->scratch = aligned_alloc(64, engine->scratch_size * workers_count(engine->workers));
+    if ((engine->packed_size > 0 && !engine->packed) || (engine->scratch_size > 0 && !engine->scratch))
+        return error_set_memory(error);
+    return STATUS_OK;
+}
+
+void engine_close(struct engine *engine) {
+    workers_stop(engine->workers);
+    products_close(engine->products);
+    free(engine->packed);
+    free(engine->scratch);
+    *engine = (struct engine){0};
+}
+
+unsigned char *engine_scratch(const struct engine *engine, unsigned thread) {
+    return engine->scratch + engine->scratch_size * thread;
+}
+
+void engine_fail(struct engine *engine, const struct error *error) {
+    if (!atomic_exchange(&engine->failed, true))
+        engine->error = *error;
+}
+
+enum status engine_status(struct engine *engine, struct error *error) {
+    if (!atomic_load(&engine->failed))
+        return STATUS_OK;
+    *error = engine->error;
+    atomic_store(&engine->failed, false);
+    return STATUS_IO; /* memory or oneDNN: nothing else fails in a task */
+}
+
+void act_from_floats(const struct engine *engine, const float *x, uint32_t n, void *act) {
+    if (engine->bf16)
+        engine->rows->to_bf16(x, n, act);
+    else if (engine->round)
+        engine->rows->round_bf16(x, n, act);
+    else if (act != x)
+        memcpy(act, x, n * sizeof *x);
+}
+
+const float *act_to_floats(const struct engine *engine, const void *act, uint32_t n, float *space) {
+    if (!engine->bf16)
+        return act;
+    engine->rows->from_bf16(act, n, space);
+    return space;
+}
+
+/* ---- operands ---- */
+
+static const float fp8_largest = 448;
+
+bool operands_equal(const struct weight *a, const struct weight *b) {
+    return a->activations == b->activations &&
+           (a->activations != ACTIVATIONS_FP8_STATIC || a->input_scale == b->input_scale) &&
+           (a->activations != ACTIVATIONS_FP8_GROUP || a->group == b->group);
+}
+
+void operand_begin(const struct weight *weight, struct operand_rows *operand) {
+    operand->scale = weight->activations == ACTIVATIONS_FP8_STATIC ? weight->input_scale : 1;
+    operand->per_token = weight->activations == ACTIVATIONS_FP8_TOKEN;
+}
+
+/* The scale that brings the largest value to 448. */
+static float scale_of(const struct engine *engine, const float *values, uint32_t n) {
+    const float largest = engine->rows->largest(values, n);
+    return largest == 0 ? 1 : largest / fp8_largest;
+}
+
+void operand_row_fill(const struct engine *engine, const struct weight *weight, float *values, size_t token,
+                      struct operand_rows *operand) {
+    const uint32_t columns = weight->columns;
+    void *act = operand->act + token * columns * engine->element;
+    if (weight->activations == ACTIVATIONS_FP8_STATIC) {
+        engine->rows->to_fp8(values, weight->input_scale, columns, values);
+    } else if (weight->activations == ACTIVATIONS_FP8_TOKEN) {
+        operand->token_scales[token] = scale_of(engine, values, columns);
+        engine->rows->to_fp8(values, operand->token_scales[token], columns, values);
+    } else if (weight->activations == ACTIVATIONS_FP8_GROUP) {
+        for (uint32_t at = 0; at < columns; at += weight->group) {
+            const uint32_t n = columns - at < weight->group ? columns - at : weight->group;
+            const float scale = scale_of(engine, values + at, n);
+            engine->rows->to_fp8(values + at, scale, n, values + at);
+            engine->rows->multiply(values + at, scale, n);
+        }
+    }
+    act_from_floats(engine, values, columns, act);
+}

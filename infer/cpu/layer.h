@@ -1,0 +1,61 @@
+/*
+ * A layer of the model over a group of windows.
+ */
+#ifndef QSTREAM_INFER_CPU_LAYER_H
+#define QSTREAM_INFER_CPU_LAYER_H
+
+#include "infer/cpu/engine.h"
+#include "infer/model.h"
+
+/* How keys and values are kept: as act, or rounded first. */
+enum kv_rounding { KV_AS_ACT, KV_BF16, KV_FP8 };
+
+/* Rotary embedding of the positions of a window. */
+struct rope_table {
+    float *cosines, *sines; /* [positions, head_dim / 2] */
+    float *query_factors;   /* [positions]: the scale of queries with 1 / sqrt(head_dim) */
+};
+enum status rope_table_make(const struct model *model, uint32_t positions, struct rope_table *table,
+                            struct error *error);
+void rope_table_free(struct rope_table *table);
+
+/* Windows that are computed together, their tokens one after another. */
+struct group {
+    const struct attention_window *windows;
+    uint32_t window_count;
+    uint32_t tokens;
+    struct token_block *blocks;
+    uint32_t block_count;
+};
+/* Blocks never reach over a window's end, so that results do not depend on how windows are grouped. */
+enum status group_make(const struct attention_window *windows, uint32_t window_count, struct group *group,
+                       struct error *error);
+void group_free(struct group *group);
+
+/* Space for the activations of a group. */
+struct layer_space {
+    unsigned char *bytes;
+    size_t size;
+};
+/* What layer_run needs for `tokens` tokens in `windows` windows, each at most `longest`; 0 after an error. */
+size_t layer_space_size(struct engine *engine, const struct model *model, uint32_t tokens, uint32_t windows,
+                        uint32_t longest, struct error *error);
+/* Packed and scratch bytes of the engine for a model's layers. */
+enum status layer_engine_size(struct engine *engine, const struct model *model, size_t *packed, size_t *scratch,
+                              struct error *error);
+
+struct layer_run {
+    const struct model *model;
+    const struct layer *layer;
+    uint32_t layer_number; /* for messages */
+    const struct rope_table *rope;
+    enum kv_rounding kv_rounding;
+    const struct group *group;
+    float *hidden; /* [tokens, hidden], in and out */
+    const struct layer_space *space;
+};
+
+/* STATUS_BAD_INPUT when the layer's result is not finite. */
+enum status layer_run(struct engine *engine, const struct layer_run *run, struct error *error);
+
+#endif

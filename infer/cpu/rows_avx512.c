@@ -1,0 +1,4 @@
+#if defined __x86_64__
+#define ROW_KERNELS row_kernels_avx512
+#include "infer/cpu/rows_kernel.inc"
+#endif

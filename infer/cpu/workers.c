@@ -1,0 +1,128 @@
+#include "infer/cpu/workers.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+#include "common/thread_team.h"
+#include "infer/cpu/product.h"
+
+/* Looks for new work so often before a thread goes to sleep: some tens of microseconds. */
+enum { SPINS = 20000 };
+
+struct workers {
+    struct thread_team team;
+    unsigned count; /* with the caller's */
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    unsigned sleeping;
+    bool stop;
+    /* the loop that runs */
+    atomic_uint round; /* changes with each loop */
+    atomic_size_t next;
+    atomic_uint busy; /* threads that are not done with this round */
+    size_t tasks;
+    task_function *function;
+    void *context;
+};
+
+static void pause_briefly(void) {
+#if defined __x86_64__
+    __builtin_ia32_pause();
+#elif defined __aarch64__
+    __asm__ volatile("yield");
+#endif
+}
+
+static void tasks_run(struct workers *workers, unsigned thread) {
+    size_t task;
+    while ((task = atomic_fetch_add_explicit(&workers->next, 1, memory_order_relaxed)) < workers->tasks)
+        workers->function(workers->context, task, thread);
+}
+
+/* Waits until the round is another than `seen`. */
+static void round_wait(struct workers *workers, unsigned seen) {
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(&workers->round, memory_order_acquire) != seen)
+            return;
+        pause_briefly();
+    }
+    pthread_mutex_lock(&workers->lock);
+    workers->sleeping++;
+    while (atomic_load_explicit(&workers->round, memory_order_acquire) == seen)
+        pthread_cond_wait(&workers->wake, &workers->lock);
+    workers->sleeping--;
+    pthread_mutex_unlock(&workers->lock);
+}
+
+static void worker(void *context, unsigned number) {
+    struct workers *workers = context;
+    unsigned seen = 0;
+    product_thread_begin();
+    for (;;) {
+        round_wait(workers, seen);
+        seen++;
+        if (workers->stop)
+            break;
+        tasks_run(workers, number + 1);
+        atomic_fetch_sub_explicit(&workers->busy, 1, memory_order_release);
+    }
+    product_thread_end();
+}
+
+static void round_begin(struct workers *workers) {
+    atomic_store_explicit(&workers->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&workers->busy, workers->count - 1, memory_order_relaxed);
+    pthread_mutex_lock(&workers->lock);
+    atomic_fetch_add_explicit(&workers->round, 1, memory_order_release);
+    if (workers->sleeping > 0)
+        pthread_cond_broadcast(&workers->wake);
+    pthread_mutex_unlock(&workers->lock);
+}
+
+void workers_run(struct workers *workers, size_t count, task_function *function, void *context) {
+    workers->tasks = count;
+    workers->function = function;
+    workers->context = context;
+    if (workers->count > 1 && count > 1) {
+        round_begin(workers);
+        tasks_run(workers, 0);
+        while (atomic_load_explicit(&workers->busy, memory_order_acquire) > 0)
+            pause_briefly();
+        return;
+    }
+    for (size_t task = 0; task < count; task++)
+        function(context, task, 0);
+}
+
+enum status workers_start(unsigned count, struct workers **out, struct error *error) {
+    struct workers *workers = calloc(1, sizeof *workers);
+    *out = workers;
+    if (!workers)
+        return error_set_memory(error);
+    pthread_mutex_init(&workers->lock, NULL);
+    pthread_cond_init(&workers->wake, NULL);
+    product_thread_begin();
+    workers->count = 1;
+    if (count <= 1)
+        return STATUS_OK;
+    enum status status = thread_team_start(&workers->team, count - 1, worker, workers, error);
+    workers->count += workers->team.count;
+    return status;
+}
+
+void workers_stop(struct workers *workers) {
+    if (!workers)
+        return;
+    if (workers->team.count > 0) {
+        workers->stop = true;
+        round_begin(workers);
+        thread_team_join(&workers->team);
+    }
+    pthread_cond_destroy(&workers->wake);
+    pthread_mutex_destroy(&workers->lock);
+    free(workers);
+}
+
+unsigned workers_count(const struct workers *workers) { return workers->count; }

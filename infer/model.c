@@ -1,0 +1,293 @@
+#include "infer/model.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "infer/model_config.h"
+
+static const char *const prefixes[] = {"model.language_model.", "language_model.model.", "model.", ""};
+static const char *const heads[] = {"lm_head", "language_model.lm_head", "model.lm_head",
+                                    "model.language_model.lm_head"};
+enum { PREFIXES = sizeof prefixes / sizeof *prefixes, HEADS = sizeof heads / sizeof *heads, MX_BLOCK = 32 };
+
+const char *layer_weight_name(enum layer_weight weight) {
+    static const char *const names[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+    return names[weight];
+}
+
+/* Parts of a layer in memory begin at multiples of this. */
+static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* ---- finding weights ---- */
+
+static const struct module *module_find(const struct model *model, const char *name) {
+    static const char *const endings[] = {".weight", ".weight_packed"};
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        const struct tensor *tensor = checkpoint_find_joined(&model->checkpoint, name, strlen(name), endings[i]);
+        if (tensor)
+            return &model->modules.items[model->modules.of_tensor[tensor - model->checkpoint.tensors]];
+    }
+    return NULL;
+}
+
+static enum status plain_format(const char *path, const struct tensor *tensor, enum weight_format *format,
+                                struct error *error) {
+    switch (tensor->info.dtype) {
+    case DTYPE_F32:
+        *format = WEIGHT_F32;
+        return STATUS_OK;
+    case DTYPE_F16:
+        *format = WEIGHT_F16;
+        return STATUS_OK;
+    case DTYPE_BF16:
+        *format = WEIGHT_BF16;
+        return STATUS_OK;
+    default:
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s': tensor '%s' is %s, which cannot be run; BF16, F16, F32, FP8, "
+                         "MXFP8 and MXFP4 can",
+                         path, tensor->info.name, dtype_name(tensor->info.dtype));
+    }
+}
+
+/* One element for all, or one for each row or block. */
+static enum status scales_place(const struct model *model, const struct module *module, struct weight_place *place,
+                                struct error *error) {
+    struct weight *weight = &place->weight;
+    place->scales = module_scale(&model->checkpoint, module);
+    if (!place->scales)
+        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' is FP8 without a scale", model->checkpoint.path,
+                         place->codes->info.name);
+    weight->scale_rows = weight->rows;
+    weight->scale_columns = weight->columns;
+    if (module->format == STORED_FP8_CHANNEL) {
+        weight->scale_rows = 1;
+    } else if (module->format == STORED_FP8_BLOCK) {
+        weight->scale_rows = module->block_rows;
+        weight->scale_columns = module->block_columns;
+    }
+    const enum dtype dtype = place->scales->info.dtype;
+    if (dtype != DTYPE_F32 && dtype != DTYPE_BF16 && dtype != DTYPE_F16)
+        return error_set(error, STATUS_BAD_INPUT, "'%s': the scale '%s' is %s; F32, BF16 and F16 can be read",
+                         model->checkpoint.path, place->scales->info.name, dtype_name(dtype));
+    return STATUS_OK;
+}
+
+static uint64_t scale_count(const struct weight *weight) {
+    return ((uint64_t)weight->rows + weight->scale_rows - 1) / weight->scale_rows *
+           (((uint64_t)weight->columns + weight->scale_columns - 1) / weight->scale_columns);
+}
+
+static enum status format_place(const struct model *model, const struct module *module, struct weight_place *place,
+                                struct error *error) {
+    struct weight *weight = &place->weight;
+    switch (module->format) {
+    case STORED_PLAIN:
+        return plain_format(model->checkpoint.path, place->codes, &weight->format, error);
+    case STORED_FP8_TENSOR:
+    case STORED_FP8_CHANNEL:
+    case STORED_FP8_BLOCK:
+        weight->format = WEIGHT_FP8;
+        return scales_place(model, module, place, error);
+    case STORED_MXFP8:
+    case STORED_MXFP4:
+        weight->format = module->format == STORED_MXFP8 ? WEIGHT_MXFP8 : WEIGHT_MXFP4;
+        place->scales = module_scale(&model->checkpoint, module);
+        return STATUS_OK;
+    default:
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s': the weight '%.*s' is stored as %s, which cannot be run; BF16, F16, F32, FP8, MXFP8 and "
+                         "MXFP4 can",
+                         model->checkpoint.path, (int)module->name_length, module->name,
+                         stored_format_name(module->format));
+    }
+}
+
+/* The weight of module `name`, [rows, columns]. */
+static enum status weight_find(const struct model *model, const char *name, uint32_t rows, uint32_t columns,
+                               struct weight_place *place, struct error *error) {
+    const struct checkpoint *checkpoint = &model->checkpoint;
+    const struct module *module = module_find(model, name);
+    if (!module)
+        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s.weight' is missing", checkpoint->path, name);
+    *place = (struct weight_place){.codes = module_weight(checkpoint, module)};
+    if (module->experts != 1 || place->codes->info.rank != 2 || module->rows != rows || module->columns != columns) {
+        char shape[SHAPE_TEXT_MAX];
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s': tensor '%s' is %s, which is not a weight of [%u, %u] as config.json has it",
+                         checkpoint->path, place->codes->info.name,
+                         shape_text(place->codes->info.shape, place->codes->info.rank, shape), rows, columns);
+    }
+    struct weight *weight = &place->weight;
+    weight->rows = rows;
+    weight->columns = columns;
+    enum status status = format_place(model, module, place, error);
+    if (status != STATUS_OK)
+        return status;
+    place->input_scale = module_part(checkpoint, module, PART_INPUT_SCALE);
+    place->bias = module_part(checkpoint, module, PART_BIAS);
+    if (place->bias && (place->bias->info.rank != 1 || place->bias->info.shape[0] != rows))
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s': tensor '%s' does not have the %u elements of its weight's rows", checkpoint->path,
+                         place->bias->info.name, rows);
+    place->bytes = aligned(place->codes->info.size) + (place->bias ? aligned((uint64_t)rows * sizeof(float)) : 0);
+    if (weight->format == WEIGHT_MXFP8 || weight->format == WEIGHT_MXFP4)
+        place->bytes += aligned((uint64_t)rows * (columns / MX_BLOCK));
+    else if (weight->format == WEIGHT_FP8)
+        place->bytes += aligned(scale_count(weight) * sizeof(float));
+    return STATUS_OK;
+}
+
+static enum status norm_find(const struct model *model, const char *name, const struct tensor **norm,
+                             struct error *error) {
+    *norm = checkpoint_find_joined(&model->checkpoint, name, strlen(name), ".weight");
+    if (!*norm)
+        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s.weight' is missing", model->checkpoint.path, name);
+    enum weight_format ignored;
+    if ((*norm)->info.rank != 1 || (*norm)->info.shape[0] != model->hidden)
+        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' does not have the %u elements of hidden_size",
+                         model->checkpoint.path, (*norm)->info.name, model->hidden);
+    return plain_format(model->checkpoint.path, *norm, &ignored, error);
+}
+
+/* ---- layers ---- */
+
+static enum status layer_find(const struct model *model, const char *prefix, uint32_t index,
+                              struct activation_schemes *schemes, struct layer_place *layer, struct error *error) {
+    const uint32_t query = model->heads * model->head_dim, key = model->kv_heads * model->head_dim;
+    const uint32_t shapes[LAYER_WEIGHTS][2] = {{query, model->hidden},
+                                               {key, model->hidden},
+                                               {key, model->hidden},
+                                               {model->hidden, query},
+                                               {model->intermediate, model->hidden},
+                                               {model->intermediate, model->hidden},
+                                               {model->hidden, model->intermediate}};
+    char name[256];
+    for (enum layer_weight i = 0; i < LAYER_WEIGHTS; i++) {
+        struct weight_place *place = &layer->weights[i];
+        snprintf(name, sizeof name, "%slayers.%u.%s.%s", prefix, index, i < WEIGHT_GATE ? "self_attn" : "mlp",
+                 layer_weight_name(i));
+        enum status status = weight_find(model, name, shapes[i][0], shapes[i][1], place, error);
+        if (status == STATUS_OK && !model->options.activations_float)
+            status = activation_scheme_of(schemes, name, place, error);
+        if (status != STATUS_OK)
+            return status;
+        layer->bytes += place->bytes;
+    }
+    const struct tensor **const norms[] = {&layer->attention_norm, &layer->mlp_norm};
+    static const char *const norm_names[] = {"input_layernorm", "post_attention_layernorm"};
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(name, sizeof name, "%slayers.%u.%s", prefix, index, norm_names[i]);
+        enum status status = norm_find(model, name, norms[i], error);
+        if (status != STATUS_OK)
+            return status;
+        layer->bytes += aligned((uint64_t)model->hidden * sizeof(float));
+    }
+    return STATUS_OK;
+}
+
+static enum status layers_find(struct model *model, const char *prefix, struct error *error) {
+    struct activation_schemes *schemes = NULL;
+    enum status status = activation_schemes_read(&model->checkpoint, &schemes, error);
+    /* a layer has tensors: more layers than tensors are a mistake that must not cost memory */
+    if (status == STATUS_OK && model->layer_count > model->checkpoint.tensor_count)
+        status = error_set(error, STATUS_BAD_INPUT,
+                           "'%s/config.json': num_hidden_layers %u, but the checkpoint has only "
+                           "%zu tensors",
+                           model->checkpoint.path, model->layer_count, model->checkpoint.tensor_count);
+    if (status == STATUS_OK) {
+        model->layers = calloc(model->layer_count, sizeof *model->layers);
+        if (!model->layers)
+            status = error_set_memory(error);
+    }
+    for (uint32_t i = 0; status == STATUS_OK && i < model->layer_count; i++)
+        status = layer_find(model, prefix, i, schemes, &model->layers[i], error);
+    activation_schemes_free(schemes);
+    return status;
+}
+
+static const char *activations_text(const struct model *model) {
+    static const char *const texts[] = {"float", "static fp8", "dynamic fp8", "static and dynamic fp8"};
+    unsigned seen = 0;
+    for (uint32_t i = 0; i < model->layer_count; i++)
+        for (enum layer_weight j = 0; j < LAYER_WEIGHTS; j++)
+            switch (model->layers[i].weights[j].weight.activations) {
+            case ACTIVATIONS_FLOAT:
+                break;
+            case ACTIVATIONS_FP8_STATIC:
+                seen |= 1;
+                break;
+            default:
+                seen |= 2;
+            }
+    return texts[seen];
+}
+
+static enum status weights_find(struct model *model, bool tied, struct error *error) {
+    char name[64];
+    const char *prefix = NULL;
+    for (size_t i = 0; i < PREFIXES && !prefix; i++) {
+        snprintf(name, sizeof name, "%sembed_tokens", prefixes[i]);
+        if (module_find(model, name))
+            prefix = prefixes[i];
+    }
+    if (!prefix)
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s': no tensor is the embedding of a text model (PREFIX."
+                         "embed_tokens.weight, PREFIX model, model.language_model or language_model.model)",
+                         model->checkpoint.path);
+    enum status status = weight_find(model, name, model->vocabulary, model->hidden, &model->embedding, error);
+    if (status != STATUS_OK)
+        return status;
+    const char *head = NULL;
+    for (size_t i = 0; i < HEADS && !head; i++)
+        if (module_find(model, heads[i]))
+            head = heads[i];
+    if (head)
+        status = weight_find(model, head, model->vocabulary, model->hidden, &model->head, error);
+    else if (tied)
+        model->head = model->embedding;
+    else
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s': tensor 'lm_head.weight' is missing, and config.json does not "
+                         "tie the head to the embedding (tie_word_embeddings)",
+                         model->checkpoint.path);
+    if (status == STATUS_OK) {
+        snprintf(name, sizeof name, "%snorm", prefix);
+        status = norm_find(model, name, &model->norm, error);
+    }
+    if (status == STATUS_OK)
+        status = layers_find(model, prefix, error);
+    model->activations = status == STATUS_OK ? activations_text(model) : "";
+    return status;
+}
+
+enum status model_open(const char *folder, const struct model_options *options, struct model *model,
+                       struct error *error) {
+    *model = (struct model){.options = *options};
+    bool tied = false;
+    enum status status = checkpoint_open(folder, &model->checkpoint, error);
+    if (status == STATUS_OK)
+        status = modules_collect(&model->checkpoint, &model->modules, error);
+    if (status == STATUS_OK)
+        status = model_config_read(model, &tied, error);
+    if (status == STATUS_OK)
+        status = weights_find(model, tied, error);
+    return status;
+}
+
+void model_close(struct model *model) {
+    free(model->layers);
+    modules_free(&model->modules);
+    checkpoint_close(&model->checkpoint);
+    *model = (struct model){0};
+}
+
+uint64_t model_bytes(const struct model *model) {
+    uint64_t bytes = model->head.codes->info.size;
+    for (uint32_t i = 0; i < model->layer_count; i++)
+        bytes += model->layers[i].bytes;
+    return bytes;
+}

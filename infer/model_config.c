@@ -1,0 +1,258 @@
+#include "infer/model_config.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/json_text.h"
+
+/* Larger sizes than any model has; products of two fit 64 bits. */
+static const double size_max = 1 << 24;
+
+/* The object a member is looked for in, and the file's name for messages. */
+struct config {
+    const struct checkpoint *checkpoint;
+    struct json_span top, text; /* text_config, or the whole */
+};
+
+/*
+ * The value of a member as a jansson tree, NULL when it is missing or null. Member by member, since other parts of
+ * the file may hold what jansson does not take (NaN, integers beyond 64 bits).
+ */
+static json_t *config_value(const struct config *config, struct json_span object, const char *key) {
+    struct json_member member;
+    const char *json = config->checkpoint->config;
+    if (!json_text_member(json, object, key, &member))
+        return NULL;
+    json_t *value = json_loadb(json + member.value.begin, member.value.end - member.value.begin,
+                               JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, NULL);
+    if (json_is_null(value))
+        value = NULL; /* a constant: nothing to release */
+    return value;
+}
+
+static enum status refuse(const struct config *config, struct error *error, const char *key, const char *wanted) {
+    return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': %s is not %s", config->checkpoint->path, key, wanted);
+}
+
+/* A positive whole number. `fallback` 0: it has to be there. */
+static enum status size_read(const struct config *config, const char *key, uint32_t fallback, uint32_t *size,
+                             struct error *error) {
+    json_t *value = config_value(config, config->text, key);
+    const double number = value ? json_number_value(value) : fallback;
+    const bool given = value != NULL;
+    const bool fine = (!given || json_is_number(value)) && number >= 1 && number <= size_max && floor(number) == number;
+    json_decref(value);
+    if (!fine)
+        return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': %s is %s", config->checkpoint->path, key,
+                         given ? "not a size: a whole number from 1 to 16777216" : "missing");
+    *size = (uint32_t)number;
+    return STATUS_OK;
+}
+
+static bool flag_read(const struct config *config, struct json_span object, const char *key, bool fallback) {
+    json_t *value = config_value(config, object, key);
+    const bool flag = value ? json_is_true(value) : fallback;
+    json_decref(value);
+    return flag;
+}
+
+/* ---- rope ---- */
+
+static enum status number_read(const struct config *config, const json_t *rope, const char *key, double fallback,
+                               double *number, struct error *error) {
+    const json_t *value = json_object_get(rope, key);
+    if (!value || json_is_null(value)) {
+        *number = fallback;
+        if (isnan(fallback))
+            return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': the rope parameters have no %s",
+                             config->checkpoint->path, key);
+        return STATUS_OK;
+    }
+    *number = json_number_value(value);
+    if (!json_is_number(value) || !isfinite(*number))
+        return refuse(config, error, key, "a number");
+    return STATUS_OK;
+}
+
+static enum status positive(const struct config *config, double number, const char *key, struct error *error) {
+    return number > 0 ? STATUS_OK : refuse(config, error, key, "positive");
+}
+
+/* The parameters of a rope type, from `values` (rope_parameters of transformers 5, rope_scaling before). */
+static enum status rope_read_values(const struct config *config, const json_t *values, const struct model *model,
+                                    double theta, struct rope *rope, struct error *error) {
+    const char *name = json_string_value(json_object_get(values, "rope_type"));
+    name = name ? name : json_string_value(json_object_get(values, "type"));
+    rope->type = name ? rope_type_parse(name) : ROPE_DEFAULT;
+    if (rope->type == ROPE_TYPES)
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s/config.json': the rope type '%s' is not supported; default, linear, llama3 and yarn are",
+                         config->checkpoint->path, name);
+    const double context = model->context ? (double)model->context : (double)NAN;
+    const bool scaled = rope->type != ROPE_DEFAULT, llama3 = rope->type == ROPE_LLAMA3, yarn = rope->type == ROPE_YARN;
+    double partial;
+    struct {
+        const char *key;
+        double fallback;
+        double *number;
+        bool positive;
+    } const wanted[] = {
+        {"rope_theta", theta, &rope->theta, true},
+        {"partial_rotary_factor", 1, &partial, true},
+        {"original_max_position_embeddings",
+         llama3 || yarn ? context
+         : context > 0  ? context
+                        : 1,
+         &rope->original_positions, true},
+        {"factor",
+         !scaled ? 1
+         : yarn  ? context / rope->original_positions
+                 : NAN,
+         &rope->factor, true},
+        {"low_freq_factor", llama3 ? NAN : 1, &rope->low_frequency, true},
+        {"high_freq_factor", llama3 ? NAN : 4, &rope->high_frequency, true},
+        {"beta_fast", 32, &rope->beta_fast, true},
+        {"beta_slow", 1, &rope->beta_slow, true},
+        {"mscale", 0, &rope->mscale, false},
+        {"mscale_all_dim", 0, &rope->mscale_all, false},
+        {"attention_factor", 0, &rope->attention_factor, false},
+        {"llama_4_scaling_beta", 0, &rope->query_beta, false},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        double fallback = wanted[i].fallback;
+        if (yarn && strcmp(wanted[i].key, "factor") == 0) /* known only now */
+            fallback = context / rope->original_positions;
+        enum status status = number_read(config, values, wanted[i].key, fallback, wanted[i].number, error);
+        if (status == STATUS_OK && wanted[i].positive)
+            status = positive(config, *wanted[i].number, wanted[i].key, error);
+        if (status != STATUS_OK)
+            return status;
+    }
+    rope->truncate = !json_is_false(json_object_get(values, "truncate"));
+    if (partial != 1)
+        return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': partial_rotary_factor %g is not supported",
+                         config->checkpoint->path, partial);
+    if (yarn && rope->theta == 1)
+        return refuse(config, error, "rope_theta", "above 1");
+    if (llama3 && rope->low_frequency == rope->high_frequency)
+        return refuse(config, error, "high_freq_factor", "different from low_freq_factor");
+    return STATUS_OK;
+}
+
+static enum status rope_read(const struct config *config, struct model *model, bool ministral3, struct error *error) {
+    json_t *values = config_value(config, config->text, "rope_parameters");
+    values = values ? values : config_value(config, config->text, "rope_scaling");
+    json_t *theta = config_value(config, config->text, "rope_theta");
+    enum status status = STATUS_OK;
+    if (values && !json_is_object(values))
+        status = refuse(config, error, "rope_parameters", "an object");
+    else if (theta && !json_is_number(theta))
+        status = refuse(config, error, "rope_theta", "a number");
+    else if (!values && ministral3)
+        status = error_set(error, STATUS_BAD_INPUT, "'%s/config.json': rope_parameters is missing",
+                           config->checkpoint->path);
+    if (status == STATUS_OK) {
+        static const double default_theta = 10000; /* of transformers' configs */
+        status = rope_read_values(config, values, model, theta ? json_number_value(theta) : default_theta, &model->rope,
+                                  error);
+    }
+    if (!ministral3)
+        model->rope.query_beta = 0; /* only ministral3's attention looks at it */
+    json_decref(values);
+    json_decref(theta);
+    return status;
+}
+
+/* ---- sizes ---- */
+
+static const char *text_value(const struct config *config, struct json_span object, const char *key, char *out,
+                              size_t size) {
+    json_t *value = config_value(config, object, key);
+    snprintf(out, size, "%s", json_is_string(value) ? json_string_value(value) : "");
+    json_decref(value);
+    return out;
+}
+
+static enum status architecture_check(const struct config *config, bool *ministral3, struct error *error) {
+    static const char *const known[] = {"llama", "mistral", "ministral3"};
+    char outer[64], type[64], activation[64];
+    text_value(config, config->top, "model_type", outer, sizeof outer);
+    text_value(config, config->text, "model_type", type, sizeof type);
+    bool fine = false;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        fine = fine || strcmp(type, known[i]) == 0;
+    if (config->text.begin != config->top.begin)
+        fine = fine && strcmp(outer, "mistral3") == 0;
+    if (!fine)
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s/config.json': model_type '%s' (of the text model: '%s') cannot be run; llama, mistral, "
+                         "ministral3, and mistral3 with one of these can",
+                         config->checkpoint->path, outer, type);
+    *ministral3 = strcmp(type, "ministral3") == 0;
+    text_value(config, config->text, "hidden_act", activation, sizeof activation);
+    if (*activation && strcmp(activation, "silu") != 0 && strcmp(activation, "swish") != 0)
+        return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': hidden_act '%s' is not supported; silu is",
+                         config->checkpoint->path, activation);
+    return STATUS_OK;
+}
+
+static enum status sizes_read(const struct config *config, struct model *model, struct error *error) {
+    enum status status = size_read(config, "vocab_size", 0, &model->vocabulary, error);
+    if (status == STATUS_OK)
+        status = size_read(config, "hidden_size", 0, &model->hidden, error);
+    if (status == STATUS_OK)
+        status = size_read(config, "intermediate_size", 0, &model->intermediate, error);
+    if (status == STATUS_OK)
+        status = size_read(config, "num_hidden_layers", 0, &model->layer_count, error);
+    if (status == STATUS_OK)
+        status = size_read(config, "num_attention_heads", 0, &model->heads, error);
+    if (status == STATUS_OK)
+        status = size_read(config, "num_key_value_heads", model->heads, &model->kv_heads, error);
+    if (status == STATUS_OK && model->heads % model->kv_heads != 0)
+        status = error_set(error, STATUS_BAD_INPUT,
+                           "'%s/config.json': num_attention_heads %u is not a multiple of num_key_value_heads %u",
+                           config->checkpoint->path, model->heads, model->kv_heads);
+    if (status == STATUS_OK)
+        status = size_read(config, "head_dim", model->hidden / model->heads, &model->head_dim, error);
+    if (status == STATUS_OK && (model->head_dim % 2 != 0 || model->head_dim > 1024))
+        status = error_set(error, STATUS_BAD_INPUT, "'%s/config.json': head_dim %u is not an even number up to 1024",
+                           config->checkpoint->path, model->head_dim);
+    uint32_t none = (uint32_t)size_max; /* missing */
+    if (status == STATUS_OK)
+        status = size_read(config, "max_position_embeddings", none, &model->context, error);
+    if (status == STATUS_OK)
+        status = size_read(config, "sliding_window", none, &model->sliding_window, error);
+    model->context = model->context == none ? 0 : model->context;
+    model->sliding_window = model->sliding_window == none ? 0 : model->sliding_window;
+    return status;
+}
+
+enum status model_config_read(struct model *model, bool *tied, struct error *error) {
+    struct config config = {.checkpoint = &model->checkpoint};
+    config.top = json_text_object(model->checkpoint.config, model->checkpoint.config_length);
+    config.text = config.top;
+    struct json_member member;
+    if (json_text_member(model->checkpoint.config, config.top, "text_config", &member) &&
+        model->checkpoint.config[member.value.begin] == '{')
+        config.text = member.value;
+    bool ministral3 = false;
+    enum status status = architecture_check(&config, &ministral3, error);
+    if (status == STATUS_OK)
+        status = sizes_read(&config, model, error);
+    if (status == STATUS_OK)
+        status = rope_read(&config, model, ministral3, error);
+    if (status != STATUS_OK)
+        return status;
+    json_t *epsilon = config_value(&config, config.text, "rms_norm_eps");
+    model->norm_epsilon = epsilon ? (float)json_number_value(epsilon) : 1e-6f; /* transformers' default */
+    const bool fine = !epsilon || (json_is_number(epsilon) && model->norm_epsilon >= 0 && model->norm_epsilon < 1);
+    json_decref(epsilon);
+    if (!fine)
+        return refuse(&config, error, "rms_norm_eps", "a number from 0 to 1");
+    *tied = flag_read(&config, config.text, "tie_word_embeddings", false) ||
+            flag_read(&config, config.top, "tie_word_embeddings", false);
+    return STATUS_OK;
+}
