@@ -39,6 +39,7 @@ ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 AVX2 = -mavx2 -mfma -mbmi2 -mf16c
 $(BUILD)/obj/%_avx2.o: QCFLAGS += -O3 $(AVX2)
 $(BUILD)/obj/%_avx512.o: QCFLAGS += -O3 $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi
+$(BUILD)/obj/infer/cpu/rows_avx512.o: QCFLAGS += -mprefer-vector-width=512
 endif
 $(BUILD)/obj/%_portable.o $(BUILD)/obj/%_neon.o $(BUILD)/obj/qstream/convert.o $(BUILD)/obj/inspect/scan_values.o $(addprefix $(BUILD)/obj/verify/,matrix.o value_measure.o compare.o mxfp4_block.o figures.o): QCFLAGS += -O3
 

@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/ppl_pass.h"
+#include "infer/ppl_setup.h"
+
 enum status ppl_windows(const struct ppl_protocol *protocol, size_t count, struct ppl_window **windows,
                         size_t *window_count, struct error *error) {
     const uint32_t window = protocol->window, stride = protocol->stride;
@@ -106,4 +109,32 @@ void ppl_result_free(struct ppl_result *result) {
     free(result->tokens);
     free(result->layers);
     *result = (struct ppl_result){0};
+}
+
+/* ---- the engine ---- */
+
+enum status ppl_plan(const struct ppl_options *options, const int32_t *ids, size_t count, struct ppl_result *result,
+                     struct error *error) {
+    struct ppl_setup setup;
+    *result = (struct ppl_result){0};
+    const enum status status = ppl_setup_open(options, ids, count, &setup, error);
+    if (status == STATUS_OK)
+        ppl_setup_result(&setup, result);
+    ppl_setup_close(&setup);
+    return status;
+}
+
+enum status ppl_run(const struct ppl_options *options, const int32_t *ids, size_t count, struct ppl_result *result,
+                    struct error *error) {
+    struct ppl_setup setup;
+    *result = (struct ppl_result){0};
+    enum status status = ppl_setup_open(options, ids, count, &setup, error);
+    if (status == STATUS_OK)
+        status = ppl_pass_run(&setup, ids, result, error);
+    if (status == STATUS_OK) {
+        ppl_setup_result(&setup, result);
+        status = ppl_summarize(result, error);
+    }
+    ppl_setup_close(&setup);
+    return status;
 }

@@ -92,7 +92,7 @@ struct tile {
     uint32_t block_number;
     uint32_t row, rows;
     float *y[2];   /* [block->count, stride], scales and bias applied; the receiver may change them */
-    size_t stride; /* rows, rounded up */
+    size_t stride; /* from one token to the next */
     unsigned thread;
     float *space; /* [rows] for the receiver */
 };

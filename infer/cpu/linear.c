@@ -91,9 +91,10 @@ static void tile_compute(const struct round *round, uint32_t block_number, uint3
     struct engine *engine = round->engine;
     const struct linear *linear = round->linear;
     const struct token_block *block = &linear->blocks[block_number];
-    struct tile tile = {.block = block, .block_number = block_number, .thread = thread, .stride = round->unit};
+    struct tile tile = {.block = block, .block_number = block_number, .thread = thread};
     tile.row = (round->first + unit) * round->unit;
     tile.rows = minimum(round->unit, linear->weights[0]->rows - tile.row);
+    tile.stride = tile.rows; /* with rows further apart oneDNN takes its reference implementation for 64 rows */
     float *scratch = (float *)engine_scratch(engine, thread);
     tile.space = scratch;
     for (unsigned i = 0; i < round->weights; i++) {

@@ -1,0 +1,311 @@
+#include "infer/ppl_setup.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "infer/cpu/head.h"
+#include "infer/cpu/layer.h"
+
+enum {
+    PROGRAM_BYTES = 48 << 20, /* the program, its libraries, generated kernels, stacks */
+    TENSOR_BYTES = 640,       /* what is kept of a tensor's header */
+    SLICE_MIN = 4 << 20,      /* bytes of a slice of the head, if layers are smaller */
+    PACKED_WANTED = 64 << 20, /* packed weights: fewer rounds */
+    GROUP_MOST = 8            /* windows that are computed together: each packing serves them all */
+};
+
+static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
+static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* ---- models ---- */
+
+static enum status same_model(const struct ppl_setup *setup, struct error *error) {
+    const struct model *a = &setup->models[0], *b = &setup->models[1];
+    const struct {
+        const char *name;
+        uint32_t a, b;
+    } sizes[] = {{"vocab_size", a->vocabulary, b->vocabulary},
+                 {"hidden_size", a->hidden, b->hidden},
+                 {"num_hidden_layers", a->layer_count, b->layer_count}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (sizes[i].a != sizes[i].b)
+            return error_set(error, STATUS_BAD_INPUT, "'%s': the baseline is another model: %s is %u, in '%s' it is %u",
+                             setup->options->baseline, sizes[i].name, sizes[i].b, setup->options->model, sizes[i].a);
+    return STATUS_OK;
+}
+
+static enum status models_open(struct ppl_setup *setup, struct error *error) {
+    const struct ppl_options *options = setup->options;
+    const struct model_options model_options = {.activations_float = options->activations_float,
+                                                .fused_scales = options->fused_scales};
+    const char *const folders[2] = {options->model, options->baseline};
+    setup->sides = options->baseline ? 2 : 1;
+    for (unsigned side = 0; side < setup->sides; side++) {
+        const enum status status = model_open(folders[side], &model_options, &setup->models[side], error);
+        if (status != STATUS_OK)
+            return status;
+    }
+    return setup->sides == 2 ? same_model(setup, error) : STATUS_OK;
+}
+
+static enum status ids_check(const struct ppl_setup *setup, const int32_t *ids, size_t count, struct error *error) {
+    const uint32_t vocabulary = setup->models[0].vocabulary;
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= vocabulary)
+            return error_set(error, STATUS_BAD_INPUT,
+                             "'%s': token %d (number %zu of the text) is not in the model's vocabulary of %u: the "
+                             "tokens are of another model's tokenizer",
+                             setup->options->model, ids[i], i, vocabulary);
+    return STATUS_OK;
+}
+
+static enum status window_check(struct ppl_setup *setup, struct error *error) {
+    for (size_t i = 0; i < setup->window_count; i++) {
+        setup->longest = (uint32_t)larger(setup->longest, setup->windows[i].tokens);
+        setup->scored += setup->windows[i].scored;
+        setup->budget.tokens += setup->windows[i].tokens;
+    }
+    for (unsigned side = 0; side < setup->sides; side++) {
+        const struct model *model = &setup->models[side];
+        if (model->sliding_window > 0 && setup->longest > model->sliding_window)
+            return error_set(error, STATUS_USAGE,
+                             "'%s': its attention sees %u tokens (sliding_window), which is not supported for windows "
+                             "of %u; choose --window %u or less",
+                             model->checkpoint.path, model->sliding_window, setup->longest, model->sliding_window);
+    }
+    return STATUS_OK;
+}
+
+/* ---- steps ---- */
+
+uint32_t ppl_setup_slice_rows(const struct ppl_setup *setup, size_t slice) {
+    const uint32_t rest = setup->models[0].vocabulary - (uint32_t)slice * setup->head_rows;
+    return rest < setup->head_rows ? rest : setup->head_rows;
+}
+
+static uint64_t slice_bytes(const struct ppl_setup *setup, uint32_t rows) {
+    uint64_t bytes = 0;
+    for (unsigned side = 0; side < setup->sides; side++)
+        bytes += aligned(weight_rows_bytes(&setup->models[side].head, rows));
+    return bytes;
+}
+
+/* Slices begin at multiples of tiles and of blocks that a scale covers; a slice is about as large as a layer. */
+static void slices_choose(struct ppl_setup *setup, uint64_t wanted) {
+    const uint32_t vocabulary = setup->models[0].vocabulary;
+    uint64_t multiple = ROW_UNIT;
+    for (unsigned side = 0; side < setup->sides; side++) {
+        const struct weight *head = &setup->models[side].head.weight;
+        if (head->format == WEIGHT_FP8 && head->scale_rows < head->rows && multiple % head->scale_rows != 0)
+            multiple *= head->scale_rows;
+    }
+    uint64_t rows = multiple;
+    while (rows < vocabulary &&
+           slice_bytes(setup, (uint32_t)(rows + multiple < vocabulary ? rows + multiple : vocabulary)) <= wanted)
+        rows += multiple;
+    setup->head_rows = rows < vocabulary ? (uint32_t)rows : vocabulary;
+}
+
+static enum status steps_lay(struct ppl_setup *setup, struct error *error) {
+    uint64_t most = SLICE_MIN;
+    const uint32_t layers = setup->models[0].layer_count;
+    setup->layer_steps = (size_t)layers * setup->sides;
+    for (size_t step = 0; step < setup->layer_steps; step++)
+        most = larger(most, setup->models[step % setup->sides].layers[step / setup->sides].bytes);
+    slices_choose(setup, most);
+    const size_t slices = (setup->models[0].vocabulary + (size_t)setup->head_rows - 1) / setup->head_rows;
+    setup->steps = setup->layer_steps + slices;
+    setup->step_sizes = malloc(setup->steps * sizeof *setup->step_sizes);
+    if (!setup->step_sizes)
+        return error_set_memory(error);
+    for (size_t step = 0; step < setup->steps; step++) {
+        setup->step_sizes[step] = step < setup->layer_steps
+                                      ? setup->models[step % setup->sides].layers[step / setup->sides].bytes
+                                      : slice_bytes(setup, ppl_setup_slice_rows(setup, step - setup->layer_steps));
+        setup->budget.read += setup->step_sizes[step];
+    }
+    return STATUS_OK;
+}
+
+struct prefetch_options ppl_setup_prefetch(const struct ppl_setup *setup) {
+    return (struct prefetch_options){
+        .steps = setup->steps, .sizes = setup->step_sizes, .buffers = setup->buffers, .keep = setup->options->resident};
+}
+
+/* ---- memory ---- */
+
+/* Packed (at least) and scratch space that any step wants. */
+static enum status engine_sizes(struct ppl_setup *setup, size_t *packed, size_t *scratch, struct error *error) {
+    *packed = *scratch = 0;
+    for (unsigned side = 0; side < setup->sides; side++) {
+        size_t sizes[2][2];
+        enum status status = layer_engine_size(&setup->engine, &setup->models[side], &sizes[0][0], &sizes[0][1], error);
+        if (status == STATUS_OK)
+            status = head_engine_size(&setup->engine, &setup->models[side].head.weight, setup->sides, &sizes[1][0],
+                                      &sizes[1][1], error);
+        if (status != STATUS_OK)
+            return status;
+        for (size_t i = 0; i < 2; i++) {
+            *packed = larger(*packed, sizes[i][0]);
+            *scratch = larger(*scratch, sizes[i][1]);
+        }
+    }
+    return STATUS_OK;
+}
+
+/* What does not depend on how the windows are grouped. */
+static uint64_t fixed_bytes(const struct ppl_setup *setup, size_t count) {
+    uint64_t bytes = PROGRAM_BYTES + count * sizeof(int32_t) +
+                     setup->scored * (sizeof(struct ppl_token) + sizeof(struct head_token)) + setup->window_count * 256;
+    for (unsigned side = 0; side < setup->sides; side++) {
+        const struct model *model = &setup->models[side];
+        bytes += model->checkpoint.tensor_count * TENSOR_BYTES +
+                 (uint64_t)setup->longest * (model->head_dim + 1) * sizeof(float) + (uint64_t)model->hidden * 64;
+    }
+    return bytes;
+}
+
+static void groups_choose(struct ppl_setup *setup, uint32_t windows) {
+    setup->groups = (setup->window_count + windows - 1) / windows;
+    setup->group_windows = (uint32_t)((setup->window_count + setup->groups - 1) / setup->groups);
+    setup->groups = (setup->window_count + setup->group_windows - 1) / setup->group_windows;
+}
+
+/* Bytes of the space for activations of a group, and of its hidden states. */
+static enum status group_sizes(struct ppl_setup *setup, struct error *error) {
+    setup->space = 0;
+    setup->slot_bytes = 0;
+    for (size_t group = 0; group < setup->groups; group++) {
+        const size_t first = group * setup->group_windows;
+        uint32_t tokens = 0, scored = 0, windows = 0;
+        for (; windows < setup->group_windows && first + windows < setup->window_count; windows++) {
+            tokens += setup->windows[first + windows].tokens;
+            scored += setup->windows[first + windows].scored;
+        }
+        for (unsigned side = 0; side < setup->sides && group < 2; side++) { /* the first is the largest or like it */
+            const size_t size =
+                layer_space_size(&setup->engine, &setup->models[side], setup->group_windows * setup->longest,
+                                 setup->group_windows, setup->longest, error);
+            if (size == 0)
+                return STATUS_IO;
+            setup->space = larger(setup->space, size);
+        }
+        const uint64_t hidden = setup->models[0].hidden;
+        setup->space = larger(setup->space, setup->sides * aligned((uint64_t)scored * hidden * setup->engine.element));
+        setup->slot_bytes = larger(setup->slot_bytes, aligned((uint64_t)tokens * hidden * sizeof(float)));
+    }
+    return STATUS_OK;
+}
+
+struct shape {
+    uint32_t windows; /* of a group */
+    unsigned buffers;
+    size_t packed;
+    bool spill;
+};
+
+/* Fills the budget for a shape. */
+static enum status shape_try(struct ppl_setup *setup, const struct shape *shape, uint64_t fixed, struct error *error) {
+    struct ppl_budget *budget = &setup->budget;
+    groups_choose(setup, shape->windows);
+    enum status status = group_sizes(setup, error);
+    if (status != STATUS_OK)
+        return status;
+    setup->buffers = shape->buffers;
+    setup->packed = shape->packed;
+    const struct prefetch_options prefetch = ppl_setup_prefetch(setup);
+    const size_t slots = setup->groups * setup->sides;
+    budget->group = setup->group_windows;
+    budget->groups = (uint32_t)setup->groups;
+    budget->weights = prefetch_bytes(&prefetch);
+    budget->work = fixed + setup->packed + setup->scratch * setup->options->jobs + setup->space;
+    budget->hidden = slots * setup->slot_bytes;
+    setup->slots_in_memory = slots;
+    if (shape->spill) { /* those in the file pass through buffers */
+        budget->work += setup->sides * setup->slot_bytes;
+        const uint64_t others = budget->weights + budget->work;
+        const uint64_t rest = setup->options->memory > others ? setup->options->memory - others : 0;
+        setup->slots_in_memory = rest / setup->slot_bytes < slots ? (size_t)(rest / setup->slot_bytes) : slots;
+    }
+    budget->hidden_memory = setup->slots_in_memory * setup->slot_bytes;
+    budget->total = budget->weights + budget->work + budget->hidden_memory;
+    return STATUS_OK;
+}
+
+/* The first shape that fits, from the quickest to the smallest. */
+static enum status memory_divide(struct ppl_setup *setup, size_t count, struct error *error) {
+    size_t packed;
+    enum status status = engine_sizes(setup, &packed, &setup->scratch, error);
+    const uint64_t fixed = fixed_bytes(setup, count);
+    uint32_t most = GROUP_MOST;
+    while (most > 1 && most / 2 >= setup->window_count)
+        most /= 2;
+    struct shape shape;
+    for (int spill = 0; status == STATUS_OK && spill < 2; spill++)
+        for (shape.buffers = 2; shape.buffers > 0; shape.buffers--)
+            for (int small = 0; small < 2; small++)
+                for (shape.windows = most; shape.windows > 0; shape.windows /= 2) {
+                    shape.spill = spill;
+                    shape.packed = small ? packed : larger(packed, PACKED_WANTED);
+                    status = shape_try(setup, &shape, fixed, error);
+                    if (status != STATUS_OK || setup->budget.total <= setup->options->memory)
+                        return status;
+                }
+    if (status != STATUS_OK)
+        return status;
+    return error_set(
+        error, STATUS_USAGE,
+        "--memory %.2f GB is too small: this run needs %.2f GB (weights %.2f, hidden states %.2f, the rest "
+        "%.2f)%s",
+        (double)setup->options->memory / 1e9, (double)setup->budget.total / 1e9, (double)setup->budget.weights / 1e9,
+        (double)setup->budget.hidden_memory / 1e9, (double)setup->budget.work / 1e9,
+        setup->options->resident ? "; less without --resident" : "; less with a shorter --window");
+}
+
+/* ---- */
+
+enum status ppl_setup_open(const struct ppl_options *options, const int32_t *ids, size_t count, struct ppl_setup *setup,
+                           struct error *error) {
+    *setup = (struct ppl_setup){.options = options};
+    enum status status = ppl_windows(&options->protocol, count, &setup->windows, &setup->window_count, error);
+    if (status == STATUS_OK)
+        status = models_open(setup, error);
+    if (status == STATUS_OK)
+        status = ids_check(setup, ids, count, error);
+    if (status == STATUS_OK)
+        status = window_check(setup, error);
+    if (status == STATUS_OK) {
+        const struct engine_options engine = {
+            .jobs = options->jobs,
+            .cpu = options->cpu,
+            .bf16 = options->compute == COMPUTE_BF16 ||
+                    (options->compute == COMPUTE_AUTO && products_have_bf16(options->cpu))};
+        status = engine_open(&engine, &setup->engine, error);
+    }
+    if (status == STATUS_OK)
+        status = steps_lay(setup, error);
+    if (status == STATUS_OK)
+        status = memory_divide(setup, count, error);
+    return status;
+}
+
+void ppl_setup_close(struct ppl_setup *setup) {
+    engine_close(&setup->engine);
+    for (unsigned side = 0; side < setup->sides; side++)
+        model_close(&setup->models[side]);
+    free(setup->windows);
+    free(setup->step_sizes);
+    *setup = (struct ppl_setup){0};
+}
+
+void ppl_setup_result(struct ppl_setup *setup, struct ppl_result *result) {
+    result->windows = setup->windows;
+    result->window_count = setup->window_count;
+    setup->windows = NULL;
+    result->tokens_run = setup->budget.tokens;
+    result->tokens_scored = setup->scored;
+    result->budget = setup->budget;
+    result->compute = setup->engine.bf16 || setup->engine.round ? COMPUTE_BF16 : COMPUTE_F32;
+    result->has_baseline = setup->sides == 2;
+}
