@@ -85,7 +85,7 @@ enum status ppl_summarize(struct ppl_result *result, struct error *error) {
         squares += difference * difference;
     }
     result->standard_error = count > 1 ? sqrt(squares / (scored - 1) / scored) : 0;
-    if (!result->has_baseline)
+    if (!result->has_baseline || count == 0)
         return STATUS_OK;
     result->baseline_nll = baseline / scored;
     result->baseline_ppl = exp(result->baseline_nll);

@@ -310,14 +310,17 @@ static enum status layers_run(struct pass *pass, struct error *error) {
     for (unsigned side = 0; status == STATUS_OK && side < setup->sides; side++)
         for (size_t group = 0; status == STATUS_OK && group < setup->groups; group++)
             status = group_advance(pass, side, -1, group, error);
-    for (size_t step = 0; status == STATUS_OK && step < setup->layer_steps; step++) {
-        status = prefetch_next(pass->prefetch, error);
-        for (size_t group = 0; status == STATUS_OK && group < setup->groups; group++) {
-            status = group_advance(pass, (unsigned)(step % setup->sides), (int64_t)(step / setup->sides), group, error);
+    size_t step = 0;
+    for (uint32_t layer = 0; layer < setup->models[0].layer_count; layer++)
+        for (unsigned side = 0; side < setup->sides; side++, step++) {
             if (status == STATUS_OK)
-                status = step_advance(pass, step, group, setup->groups, error);
+                status = prefetch_next(pass->prefetch, error);
+            for (size_t group = 0; status == STATUS_OK && group < setup->groups; group++) {
+                status = group_advance(pass, side, layer, group, error);
+                if (status == STATUS_OK)
+                    status = step_advance(pass, step, group, setup->groups, error);
+            }
         }
-    }
     return status;
 }
 

@@ -39,14 +39,14 @@ static enum status models_open(struct ppl_setup *setup, struct error *error) {
     const struct ppl_options *options = setup->options;
     const struct model_options model_options = {.activations_float = options->activations_float,
                                                 .fused_scales = options->fused_scales};
-    const char *const folders[2] = {options->model, options->baseline};
     setup->sides = options->baseline ? 2 : 1;
-    for (unsigned side = 0; side < setup->sides; side++) {
-        const enum status status = model_open(folders[side], &model_options, &setup->models[side], error);
-        if (status != STATUS_OK)
-            return status;
+    enum status status = model_open(options->model, &model_options, &setup->models[0], error);
+    if (status == STATUS_OK && options->baseline) {
+        status = model_open(options->baseline, &model_options, &setup->models[1], error);
+        if (status == STATUS_OK)
+            status = same_model(setup, error);
     }
-    return setup->sides == 2 ? same_model(setup, error) : STATUS_OK;
+    return status;
 }
 
 static enum status ids_check(const struct ppl_setup *setup, const int32_t *ids, size_t count, struct error *error) {

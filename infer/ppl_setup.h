@@ -11,7 +11,7 @@
 
 struct ppl_setup {
     const struct ppl_options *options;
-    unsigned sides; /* 2 with a baseline: sides[1] */
+    unsigned sides; /* 1, or 2 with a baseline, which is models[1] */
     struct model models[2];
     struct engine engine; /* without space yet */
     struct ppl_window *windows;

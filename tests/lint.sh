@@ -12,15 +12,15 @@ clang-format --dry-run --Werror $sources || failed=1
 
 # shellcheck disable=SC2086
 cppcheck --quiet --std=c11 --language=c --error-exitcode=1 --inline-suppr -I. \
-    --enable=warning,performance,portability --suppress=missingIncludeSystem \
-    -D_GNU_SOURCE -D__x86_64__ common/*.c qstream/*.c inspect/*.c verify/*.c || failed=1
+    --enable=warning,performance,portability --suppress=missingIncludeSystem --suppress=invalidPointerCast \
+    -D_GNU_SOURCE -D__x86_64__ common/*.c qstream/*.c inspect/*.c verify/*.c infer/*.c infer/*/*.c || failed=1
 
 checks=-*,bugprone-*,clang-analyzer-*,cert-err*,-bugprone-easily-swappable-parameters,-bugprone-narrowing-conversions
 checks=$checks,-bugprone-implicit-widening-of-multiplication-result,-bugprone-reserved-identifier
 checks=$checks,-bugprone-assignment-in-if-condition,-clang-analyzer-security.insecureAPI.*,-bugprone-suspicious-include
 checks=$checks,-cert-err33-c
 # shellcheck disable=SC2016
-echo "$units" | grep -e ^common/ -e ^qstream/ -e ^inspect/ -e ^verify/ | xargs -P "$(nproc)" -n 1 sh -c '
+echo "$units" | grep -e ^common/ -e ^qstream/ -e ^inspect/ -e ^verify/ -e ^infer/ | xargs -P "$(nproc)" -n 1 sh -c '
     flags="-std=c17 -D_GNU_SOURCE -I."
     case $2 in
     *_avx2.c) flags="$flags -mavx2 -mfma -mbmi2 -mf16c" ;;

@@ -15,9 +15,9 @@ enum kernel_kind { KERNEL_LAYOUT, KERNEL_PACK, KERNEL_PRODUCT };
 
 /* What a kernel is made for; compared as bytes, so without padding. */
 struct kernel_key {
-    uint32_t kind;
-    uint32_t m, n, k; /* KERNEL_PACK: n, k of the part; of w in m (n) and add (k) */
-    uint32_t add, transposed;
+    uint64_t kind;
+    uint64_t m, n, k; /* KERNEL_PACK: n, k of the part; of w in m (n) and add (k) */
+    uint64_t add, transposed;
     uint64_t x_stride, y_stride; /* KERNEL_PACK: x_stride that of the rows */
 };
 
@@ -78,7 +78,7 @@ enum status products_open(enum cpu_level level, bool bf16, struct products **out
     products->type = bf16 ? dnnl_bf16 : dnnl_f32;
     products->element = bf16 ? 2 : 4;
     products->capacity = TABLE_START;
-    products->kernels = calloc(products->capacity, sizeof *products->kernels);
+    products->kernels = calloc(products->capacity, sizeof(struct kernel *));
     if (!products->kernels)
         return error_set_memory(error);
     const dnnl_status_t status = dnnl_engine_create(&products->engine, dnnl_cpu, 0);
@@ -104,10 +104,11 @@ void products_close(struct products *products) {
 /* ---- kernels ---- */
 
 static size_t key_hash(const struct kernel_key *key) {
-    const unsigned char *bytes = (const unsigned char *)key;
-    uint64_t hash = 14695981039346656037u; /* FNV-1a */
-    for (size_t i = 0; i < sizeof *key; i++)
-        hash = (hash ^ bytes[i]) * 1099511628211u;
+    const uint64_t words[] = {key->kind, key->m,          key->n,        key->k,
+                              key->add,  key->transposed, key->x_stride, key->y_stride};
+    uint64_t hash = 14695981039346656037u; /* FNV-1a, by words */
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        hash = (hash ^ words[i]) * 1099511628211u;
     return (size_t)(hash ^ hash >> 32);
 }
 
@@ -120,7 +121,7 @@ static struct kernel **kernel_place(struct kernel **kernels, size_t capacity, co
 }
 
 static bool table_grow(struct products *products) {
-    struct kernel **kernels = calloc(products->capacity * 2, sizeof *kernels);
+    struct kernel **kernels = calloc(products->capacity * 2, sizeof(struct kernel *));
     if (!kernels)
         return false;
     for (size_t i = 0; i < products->capacity; i++)
@@ -132,9 +133,10 @@ static bool table_grow(struct products *products) {
     return true;
 }
 
-static dnnl_status_t matrix_describe(dnnl_memory_desc_t *matrix, uint32_t rows, uint32_t columns, dnnl_data_type_t type,
+static dnnl_status_t matrix_describe(dnnl_memory_desc_t *matrix, uint64_t rows, uint64_t columns, dnnl_data_type_t type,
                                      size_t row_stride, size_t column_stride) {
-    const dnnl_dims_t sizes = {rows, columns}, strides = {(dnnl_dim_t)row_stride, (dnnl_dim_t)column_stride};
+    const dnnl_dims_t sizes = {(dnnl_dim_t)rows, (dnnl_dim_t)columns},
+                      strides = {(dnnl_dim_t)row_stride, (dnnl_dim_t)column_stride};
     return dnnl_memory_desc_init_by_strides(matrix, 2, sizes, type, strides);
 }
 
@@ -145,7 +147,7 @@ static dnnl_status_t product_make(struct products *products, const struct kernel
     dnnl_status_t status = matrix_describe(&kernel->x, key->m, key->k, products->type, key->x_stride, 1);
     if (status == dnnl_success)
         status = matrix_describe(&kernel->y, key->m, key->n, dnnl_f32, key->y_stride, 1);
-    const dnnl_dims_t sizes = {key->k, key->n};
+    const dnnl_dims_t sizes = {(dnnl_dim_t)key->k, (dnnl_dim_t)key->n};
     if (status == dnnl_success && !layout) {
         status = dnnl_memory_desc_init_by_tag(&any, 2, sizes, products->type, dnnl_format_tag_any);
         layout = &any;
@@ -183,7 +185,7 @@ static dnnl_status_t product_make(struct products *products, const struct kernel
 
 static dnnl_status_t pack_make(struct products *products, const struct kernel_key *key,
                                const dnnl_memory_desc_t *layout, struct kernel *kernel) {
-    const dnnl_dims_t sizes = {key->k, key->n}, start = {0, 0};
+    const dnnl_dims_t sizes = {(dnnl_dim_t)key->k, (dnnl_dim_t)key->n}, start = {0, 0};
     dnnl_status_t status = matrix_describe(&kernel->x, key->k, key->n, products->type,
                                            key->transposed ? key->x_stride : 1, key->transposed ? 1 : key->x_stride);
     if (status == dnnl_success)
