@@ -8,13 +8,11 @@ Q := $(if $(V),,@)
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
 # No contraction and no fast math: the same figures on every machine.
 QCFLAGS = -std=c17 -D_GNU_SOURCE -I. -ffp-contract=off -fno-strict-aliasing -pthread -MMD -MP $(WARNINGS) $(CFLAGS)
-# Matrix products of many rows: oneDNN where it has kernels of its own, OpenBLAS elsewhere.
-ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
-PRODUCTS = -ldnnl -lgomp
-else
+# Matrix products of many rows: oneDNN, loaded when it is needed, where it has kernels of its own; OpenBLAS elsewhere.
+ifeq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 PRODUCTS = -lopenblas
 endif
-LIBRARIES = -ljansson -lcrypto -lpcre2-8 -lcurl $(PRODUCTS) -lz -lm -pthread
+LIBRARIES = -ljansson -lcrypto -lpcre2-8 -lcurl $(PRODUCTS) -lz -lm -ldl -pthread
 
 COMMON = $(sort $(wildcard common/*.c))
 COMMANDS = $(sort qstream/main.c $(wildcard qstream/command_*.c))

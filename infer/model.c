@@ -275,6 +275,7 @@ enum status model_open(const char *folder, const struct model_options *options, 
         status = model_config_read(model, &tied, error);
     if (status == STATUS_OK)
         status = weights_find(model, tied, error);
+    model->rope.frequencies_bf16 = options->rope_bf16;
     return status;
 }
 

@@ -37,6 +37,7 @@ struct layer {
 struct model_options {
     bool activations_float; /* as if the checkpoint did not quantize activations */
     bool fused_scales;      /* q, k, v and gate, up share the largest scales */
+    bool rope_bf16;         /* rotary frequencies rounded to bfloat16 */
 };
 
 struct model {

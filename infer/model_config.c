@@ -11,6 +11,8 @@
 /* Larger sizes than any model has; products of two fit 64 bits. */
 static const double size_max = 1 << 24;
 
+enum { HEADS_SHARED_MAX = 256, HEAD_DIM_MAX = 1024 };
+
 /* The object a member is looked for in, and the file's name for messages. */
 struct config {
     const struct checkpoint *checkpoint;
@@ -211,13 +213,17 @@ static enum status sizes_read(const struct config *config, struct model *model, 
         status = size_read(config, "num_attention_heads", 0, &model->heads, error);
     if (status == STATUS_OK)
         status = size_read(config, "num_key_value_heads", model->heads, &model->kv_heads, error);
+    if (status == STATUS_OK && model->heads / model->kv_heads > HEADS_SHARED_MAX)
+        status = error_set(error, STATUS_BAD_INPUT,
+                           "'%s/config.json': more than %d heads to a key-value head (%u to %u) are not supported",
+                           config->checkpoint->path, HEADS_SHARED_MAX, model->heads, model->kv_heads);
     if (status == STATUS_OK && model->heads % model->kv_heads != 0)
         status = error_set(error, STATUS_BAD_INPUT,
                            "'%s/config.json': num_attention_heads %u is not a multiple of num_key_value_heads %u",
                            config->checkpoint->path, model->heads, model->kv_heads);
     if (status == STATUS_OK)
         status = size_read(config, "head_dim", model->hidden / model->heads, &model->head_dim, error);
-    if (status == STATUS_OK && (model->head_dim % 2 != 0 || model->head_dim > 1024))
+    if (status == STATUS_OK && (model->head_dim % 2 != 0 || model->head_dim > HEAD_DIM_MAX))
         status = error_set(error, STATUS_BAD_INPUT, "'%s/config.json': head_dim %u is not an even number up to 1024",
                            config->checkpoint->path, model->head_dim);
     uint32_t none = (uint32_t)size_max; /* missing */

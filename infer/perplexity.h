@@ -69,6 +69,7 @@ struct ppl_options {
     enum kv_cache kv_cache;
     bool activations_float; /* --activations float; else as served */
     bool fused_scales;      /* q, k, v and gate, up share the largest input_scale and weight_scale, as vLLM's do */
+    bool rope_bf16;         /* rotary frequencies rounded to bfloat16, as in a model that was cast as a whole */
     bool resident;          /* all weights are read first and kept */
     uint64_t memory;        /* of the whole run, bytes */
     unsigned jobs;

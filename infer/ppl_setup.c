@@ -11,7 +11,8 @@ enum {
     TENSOR_BYTES = 640,       /* what is kept of a tensor's header */
     SLICE_MIN = 4 << 20,      /* bytes of a slice of the head, if layers are smaller */
     PACKED_WANTED = 64 << 20, /* packed weights: fewer rounds */
-    GROUP_MOST = 8            /* windows that are computed together: each packing serves them all */
+    GROUP_MOST = 8,           /* windows that are computed together: each packing serves them all */
+    LONGEST_WINDOW = 1 << 22
 };
 
 static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
@@ -38,7 +39,8 @@ static enum status same_model(const struct ppl_setup *setup, struct error *error
 static enum status models_open(struct ppl_setup *setup, struct error *error) {
     const struct ppl_options *options = setup->options;
     const struct model_options model_options = {.activations_float = options->activations_float,
-                                                .fused_scales = options->fused_scales};
+                                                .fused_scales = options->fused_scales,
+                                                .rope_bf16 = options->rope_bf16};
     setup->sides = options->baseline ? 2 : 1;
     enum status status = model_open(options->model, &model_options, &setup->models[0], error);
     if (status == STATUS_OK && options->baseline) {
@@ -66,6 +68,9 @@ static enum status window_check(struct ppl_setup *setup, struct error *error) {
         setup->scored += setup->windows[i].scored;
         setup->budget.tokens += setup->windows[i].tokens;
     }
+    if (setup->longest > LONGEST_WINDOW)
+        return error_set(error, STATUS_USAGE, "--window %u: windows of more than %d tokens are not supported",
+                         setup->longest, LONGEST_WINDOW);
     for (unsigned side = 0; side < setup->sides; side++) {
         const struct model *model = &setup->models[side];
         if (model->sliding_window > 0 && setup->longest > model->sliding_window)

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/formats.h"
+
 static const double two_pi = 6.283185307179586;
 
 enum rope_type rope_type_parse(const char *name) {
@@ -59,6 +61,8 @@ float rope_frequencies(const struct rope *rope, uint32_t head_dim, float *freque
             frequency = share * frequency / rope->factor + (1 - share) * frequency;
         }
         frequencies[pair] = (float)frequency;
+        if (rope->frequencies_bf16)
+            frequencies[pair] = bf16_decode(bf16_encode(frequencies[pair]));
     }
     if (rope->type != ROPE_YARN)
         return 1;

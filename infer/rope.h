@@ -20,6 +20,7 @@ struct rope {
     double mscale, mscale_all, attention_factor; /* YaRN; 0: not given */
     bool truncate;                               /* YaRN */
     double query_beta;                           /* llama_4_scaling_beta; 0: none */
+    bool frequencies_bf16;                       /* rounded to bfloat16, as models cast as a whole hold them */
 };
 
 /* "default", "linear", "llama3", "yarn"; ROPE_TYPES when there is no such type. */

@@ -2,11 +2,11 @@
 
 #if defined __x86_64__
 
-#include <dnnl.h>
-#include <omp.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "infer/cpu/onednn.h"
 
 /* The number of rows of x for which the layout of packed weights is chosen. */
 enum { TYPICAL_ROWS = 256, TABLE_START = 64, SCRATCH_ON_STACK = 16384 };
@@ -38,11 +38,14 @@ struct products {
 
 static _Thread_local dnnl_stream_t thread_stream; /* streams are not for several threads */
 
-void product_thread_begin(void) { omp_set_num_threads(1); }
+void product_thread_begin(void) {
+    if (onednn.omp_set_num_threads)
+        onednn.omp_set_num_threads(1);
+}
 
 void product_thread_end(void) {
     if (thread_stream)
-        dnnl_stream_destroy(thread_stream);
+        onednn.stream_destroy(thread_stream);
     thread_stream = NULL;
 }
 
@@ -56,18 +59,25 @@ static enum status failed(struct error *error, const char *what, dnnl_status_t s
 static void isa_limit(enum cpu_level level) {
     /* fails once kernels were made: then the limit is what it was */
     if (level == CPU_AVX2)
-        dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
+        onednn.set_max_cpu_isa(dnnl_cpu_isa_avx2);
     else if (level == CPU_PORTABLE)
-        dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41);
+        onednn.set_max_cpu_isa(dnnl_cpu_isa_sse41);
 }
 
 bool products_have_bf16(enum cpu_level level) {
+    struct error error; /* products_open says it */
+    if (onednn_load(&error) != STATUS_OK)
+        return false;
     isa_limit(level);
-    const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+    const dnnl_cpu_isa_t isa = onednn.get_effective_cpu_isa();
     return level == CPU_AVX512 && (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 }
 
 enum status products_open(enum cpu_level level, bool bf16, struct products **out, struct error *error) {
+    *out = NULL;
+    const enum status loaded = onednn_load(error);
+    if (loaded != STATUS_OK)
+        return loaded;
     isa_limit(level);
     product_thread_begin();
     struct products *products = calloc(1, sizeof *products);
@@ -81,7 +91,7 @@ enum status products_open(enum cpu_level level, bool bf16, struct products **out
     products->kernels = calloc(products->capacity, sizeof(struct kernel *));
     if (!products->kernels)
         return error_set_memory(error);
-    const dnnl_status_t status = dnnl_engine_create(&products->engine, dnnl_cpu, 0);
+    const dnnl_status_t status = onednn.engine_create(&products->engine, dnnl_cpu, 0);
     return status == dnnl_success ? STATUS_OK : failed(error, "starting", status);
 }
 
@@ -90,13 +100,13 @@ void products_close(struct products *products) {
         return;
     for (size_t i = 0; products->kernels && i < products->capacity; i++)
         if (products->kernels[i]) {
-            dnnl_primitive_destroy(products->kernels[i]->primitive);
+            onednn.primitive_destroy(products->kernels[i]->primitive);
             free(products->kernels[i]);
         }
     free(products->kernels);
     product_thread_end();
     if (products->engine)
-        dnnl_engine_destroy(products->engine);
+        onednn.engine_destroy(products->engine);
     pthread_rwlock_destroy(&products->lock);
     free(products);
 }
@@ -137,7 +147,7 @@ static dnnl_status_t matrix_describe(dnnl_memory_desc_t *matrix, uint64_t rows, 
                                      size_t row_stride, size_t column_stride) {
     const dnnl_dims_t sizes = {(dnnl_dim_t)rows, (dnnl_dim_t)columns},
                       strides = {(dnnl_dim_t)row_stride, (dnnl_dim_t)column_stride};
-    return dnnl_memory_desc_init_by_strides(matrix, 2, sizes, type, strides);
+    return onednn.memory_desc_init_by_strides(matrix, 2, sizes, type, strides);
 }
 
 /* A product; the packed layout is chosen here when `layout` is NULL. */
@@ -149,37 +159,37 @@ static dnnl_status_t product_make(struct products *products, const struct kernel
         status = matrix_describe(&kernel->y, key->m, key->n, dnnl_f32, key->y_stride, 1);
     const dnnl_dims_t sizes = {(dnnl_dim_t)key->k, (dnnl_dim_t)key->n};
     if (status == dnnl_success && !layout) {
-        status = dnnl_memory_desc_init_by_tag(&any, 2, sizes, products->type, dnnl_format_tag_any);
+        status = onednn.memory_desc_init_by_tag(&any, 2, sizes, products->type, dnnl_format_tag_any);
         layout = &any;
     }
     dnnl_matmul_desc_t operation;
     if (status == dnnl_success)
-        status = dnnl_matmul_desc_init(&operation, &kernel->x, layout, NULL, &kernel->y);
+        status = onednn.matmul_desc_init(&operation, &kernel->x, layout, NULL, &kernel->y);
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_post_ops_t after = NULL;
     if (status == dnnl_success)
-        status = dnnl_primitive_attr_create(&attributes);
+        status = onednn.primitive_attr_create(&attributes);
     /* its own scratch space belongs to the thread that makes the kernel; others run it too */
     if (status == dnnl_success)
-        status = dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user);
+        status = onednn.primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user);
     if (status == dnnl_success && key->add) {
-        status = dnnl_post_ops_create(&after);
+        status = onednn.post_ops_create(&after);
         if (status == dnnl_success)
-            status = dnnl_post_ops_append_sum(after, 1);
+            status = onednn.post_ops_append_sum(after, 1);
         if (status == dnnl_success)
-            status = dnnl_primitive_attr_set_post_ops(attributes, after);
+            status = onednn.primitive_attr_set_post_ops(attributes, after);
     }
     dnnl_primitive_desc_t description = NULL;
     if (status == dnnl_success)
-        status = dnnl_primitive_desc_create(&description, &operation, attributes, products->engine, NULL);
+        status = onednn.primitive_desc_create(&description, &operation, attributes, products->engine, NULL);
     if (status == dnnl_success) {
-        kernel->packed = *dnnl_primitive_desc_query_md(description, dnnl_query_weights_md, 0);
-        kernel->scratch = *dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
-        status = dnnl_primitive_create(&kernel->primitive, description);
+        kernel->packed = *onednn.primitive_desc_query_md(description, dnnl_query_weights_md, 0);
+        kernel->scratch = *onednn.primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
+        status = onednn.primitive_create(&kernel->primitive, description);
     }
-    dnnl_primitive_desc_destroy(description);
-    dnnl_post_ops_destroy(after);
-    dnnl_primitive_attr_destroy(attributes);
+    onednn.primitive_desc_destroy(description);
+    onednn.post_ops_destroy(after);
+    onednn.primitive_attr_destroy(attributes);
     return status;
 }
 
@@ -189,14 +199,14 @@ static dnnl_status_t pack_make(struct products *products, const struct kernel_ke
     dnnl_status_t status = matrix_describe(&kernel->x, key->k, key->n, products->type,
                                            key->transposed ? key->x_stride : 1, key->transposed ? 1 : key->x_stride);
     if (status == dnnl_success)
-        status = dnnl_memory_desc_init_submemory(&kernel->packed, layout, sizes, start);
+        status = onednn.memory_desc_init_submemory(&kernel->packed, layout, sizes, start);
     dnnl_primitive_desc_t description = NULL;
     if (status == dnnl_success)
-        status = dnnl_reorder_primitive_desc_create(&description, &kernel->x, products->engine, &kernel->packed,
-                                                    products->engine, NULL);
+        status = onednn.reorder_primitive_desc_create(&description, &kernel->x, products->engine, &kernel->packed,
+                                                      products->engine, NULL);
     if (status == dnnl_success)
-        status = dnnl_primitive_create(&kernel->primitive, description);
-    dnnl_primitive_desc_destroy(description);
+        status = onednn.primitive_create(&kernel->primitive, description);
+    onednn.primitive_desc_destroy(description);
     return status;
 }
 
@@ -227,7 +237,7 @@ static const struct kernel *kernel_get(struct products *products, const struct k
     } else {
         failed(error, key->kind == KERNEL_PACK ? "making a reordering" : "making a matrix product", status);
         if (kernel)
-            dnnl_primitive_destroy(kernel->primitive);
+            onednn.primitive_destroy(kernel->primitive);
         free(kernel);
         kernel = NULL;
     }
@@ -257,23 +267,23 @@ static enum status execute(struct products *products, const struct kernel *kerne
                            int count, struct error *error) {
     dnnl_status_t status = dnnl_success;
     if (!thread_stream)
-        status = dnnl_stream_create(&thread_stream, products->engine, dnnl_stream_default_flags);
+        status = onednn.stream_create(&thread_stream, products->engine, dnnl_stream_default_flags);
     dnnl_exec_arg_t arguments[OPERANDS_MAX] = {{0, NULL}};
     for (int i = 0; status == dnnl_success && i < count; i++) {
         arguments[i].arg = operands[i].argument;
-        status = dnnl_memory_create(&arguments[i].memory, operands[i].layout, products->engine,
-                                    (void *)(uintptr_t)operands[i].bytes);
+        status = onednn.memory_create(&arguments[i].memory, operands[i].layout, products->engine,
+                                      (void *)(uintptr_t)operands[i].bytes);
     }
     if (status == dnnl_success)
-        status = dnnl_primitive_execute(kernel->primitive, thread_stream, count, arguments);
+        status = onednn.primitive_execute(kernel->primitive, thread_stream, count, arguments);
     for (int i = 0; i < count; i++)
-        dnnl_memory_destroy(arguments[i].memory);
+        onednn.memory_destroy(arguments[i].memory);
     return status == dnnl_success ? STATUS_OK : failed(error, "a kernel", status);
 }
 
 size_t product_packed_size(struct products *products, uint32_t n, uint32_t k, struct error *error) {
     const dnnl_memory_desc_t *layout = layout_get(products, n, k, error);
-    return layout ? (dnnl_memory_desc_get_size(layout) + 63) / 64 * 64 : 0;
+    return layout ? (onednn.memory_desc_get_size(layout) + 63) / 64 * 64 : 0;
 }
 
 enum status product_pack(struct products *products, const struct product_part *part, const void *rows, size_t stride,
@@ -283,7 +293,7 @@ enum status product_pack(struct products *products, const struct product_part *p
         return STATUS_IO;
     const dnnl_dims_t sizes = {part->k_part, part->n_part}, start = {part->k0, part->n0};
     dnnl_memory_desc_t place;
-    const dnnl_status_t status = dnnl_memory_desc_init_submemory(&place, layout, sizes, start);
+    const dnnl_status_t status = onednn.memory_desc_init_submemory(&place, layout, sizes, start);
     if (status != dnnl_success)
         return failed(error, "placing a part of a weight", status);
     const struct kernel_key key = {.kind = KERNEL_PACK,
@@ -319,7 +329,7 @@ enum status product_run(struct products *products, const struct product *product
         return STATUS_IO;
     /* some hundred bytes; more where oneDNN has no kernels of its own for the machine */
     _Alignas(64) char small[SCRATCH_ON_STACK];
-    const size_t size = dnnl_memory_desc_get_size(&kernel->scratch);
+    const size_t size = onednn.memory_desc_get_size(&kernel->scratch);
     void *scratch = size <= sizeof small ? small : aligned_alloc(64, (size + 63) / 64 * 64);
     if (!scratch)
         return error_set_memory(error);
