@@ -57,8 +57,8 @@ static void kv_task(void *context, size_t task, unsigned thread) {
 
 /* What a task keeps: rows are (token, query head of the group). */
 struct space {
-    float *scores;         /* [rows, KEYS] */
-    unsigned char *shares; /* act [rows, KEYS] */
+    float *scores;         /* [rows, keys of the block] */
+    unsigned char *shares; /* act [rows, keys of the block] */
     float *out;            /* [rows, head_dim] */
     float *most, *sums;    /* [rows] */
 };
@@ -88,8 +88,8 @@ static void block_soften(const struct pass *pass, const struct space *space, uin
     for (uint32_t row = 0; row < rows; row++) {
         const uint32_t position = token0 + row / pass->group;
         const uint32_t seen = position < key0 ? 0 : minimum(position - key0 + 1, keys);
-        float *scores = space->scores + (size_t)row * KEYS;
-        unsigned char *shares = space->shares + (size_t)row * KEYS * engine->element;
+        float *scores = space->scores + (size_t)row * keys;
+        unsigned char *shares = space->shares + (size_t)row * keys * engine->element;
         if (seen > 0) {
             const float most = engine->rows->maximum(scores, seen);
             if (most > space->most[row]) {
@@ -131,9 +131,8 @@ static void query_task(void *context, size_t task, unsigned thread) {
     for (uint32_t key0 = 0; key0 < token0 + tokens; key0 += KEYS) {
         const uint32_t keys = minimum(KEYS, window->tokens - key0);
         const unsigned char *packed = block_packed(pass, window_number, kv_head, key0 / KEYS);
-        const struct product scores = {.m = rows, .n = keys, .k = head_dim, .x_stride = head_dim, .y_stride = KEYS};
-        const struct product values = {
-            .m = rows, .n = head_dim, .k = keys, .x_stride = KEYS, .y_stride = head_dim, .add = key0 > 0};
+        const struct product scores = {.m = rows, .n = keys, .k = head_dim};
+        const struct product values = {.m = rows, .n = head_dim, .k = keys, .add = key0 > 0};
         struct error error;
         enum status status = product_run(engine->products, &scores, q, packed, space.scores, &error);
         if (status == STATUS_OK) {

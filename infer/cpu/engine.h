@@ -91,8 +91,7 @@ struct tile {
     const struct token_block *block;
     uint32_t block_number;
     uint32_t row, rows;
-    float *y[2];   /* [block->count, stride], scales and bias applied; the receiver may change them */
-    size_t stride; /* from one token to the next */
+    float *y[2]; /* [block->count, rows], scales and bias applied; the receiver may change them */
     unsigned thread;
     float *space; /* [rows] for the receiver */
 };

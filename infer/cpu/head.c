@@ -55,9 +55,9 @@ static void logits_receive(void *context, struct tile *tile) {
     const uint32_t first_row = run->first_row + tile->row;
     for (uint32_t i = 0; i < tile->block->count; i++) {
         struct head_token *token = &run->tokens[tile->block->first + i];
-        float *logits[2] = {tile->y[0] + i * tile->stride, NULL};
+        float *logits[2] = {tile->y[0] + (size_t)i * tile->rows, NULL};
         if (run->weights[1])
-            logits[1] = tile->y[1] + i * tile->stride;
+            logits[1] = tile->y[1] + (size_t)i * tile->rows;
         for (unsigned side = 0; side < 2 && logits[side]; side++) {
             if (token->target - first_row < tile->rows)
                 token->sides[side].target = logits[side][token->target - first_row];

@@ -213,7 +213,7 @@ static void heads_receive(void *context, struct tile *tile) {
     for (uint32_t i = 0; i < tile->block->count; i++) {
         const uint32_t position = tile->block->position + i;
         for (uint32_t at = 0; at < tile->rows; at += head_dim) {
-            float *values = tile->y[0] + i * tile->stride + at;
+            float *values = tile->y[0] + (size_t)i * tile->rows + at;
             if (pass->which != WEIGHT_V)
                 engine->rows->rotate(values, pass->run->rope->cosines + (size_t)position * half,
                                      pass->run->rope->sines + (size_t)position * half,
@@ -234,7 +234,7 @@ static void residual_receive(void *context, struct tile *tile) {
     const uint32_t hidden = pass->run->model->hidden;
     for (uint32_t i = 0; i < tile->block->count; i++)
         pass->engine->rows->add(pass->run->hidden + (size_t)(tile->block->first + i) * hidden + tile->row,
-                                tile->y[0] + i * tile->stride, tile->rows);
+                                tile->y[0] + (size_t)i * tile->rows, tile->rows);
 }
 
 static void gate_receive(void *context, struct tile *tile) {
@@ -242,8 +242,8 @@ static void gate_receive(void *context, struct tile *tile) {
     const struct engine *engine = pass->engine;
     const uint32_t intermediate = pass->run->model->intermediate;
     for (uint32_t i = 0; i < tile->block->count; i++) {
-        float *values = tile->y[0] + i * tile->stride;
-        engine->rows->swiglu(values, tile->y[1] + i * tile->stride, tile->rows, values);
+        float *values = tile->y[0] + (size_t)i * tile->rows;
+        engine->rows->swiglu(values, tile->y[1] + (size_t)i * tile->rows, tile->rows, values);
         const size_t place = (size_t)(tile->block->first + i) * intermediate + tile->row;
         act_from_floats(engine, values, tile->rows, pass->places.middle + place * engine->element);
     }

@@ -76,7 +76,7 @@ static void tile_scale(const struct engine *engine, const struct weight *weight,
         engine->rows->multiply(factors, scale, tile->rows);
     }
     for (uint32_t i = 0; i < tile->block->count; i++) {
-        float *row = y + i * tile->stride;
+        float *row = y + (size_t)i * tile->rows;
         const float token_scale = input->per_token ? input->token_scales[tile->block->first + i] : 1;
         if (by_row)
             engine->rows->multiply_by(row, factors, tile->rows);
@@ -94,17 +94,12 @@ static void tile_compute(const struct round *round, uint32_t block_number, uint3
     struct tile tile = {.block = block, .block_number = block_number, .thread = thread};
     tile.row = (round->first + unit) * round->unit;
     tile.rows = minimum(round->unit, linear->weights[0]->rows - tile.row);
-    tile.stride = tile.rows; /* with rows further apart oneDNN takes its reference implementation for 64 rows */
     float *scratch = (float *)engine_scratch(engine, thread);
     tile.space = scratch;
     for (unsigned i = 0; i < round->weights; i++) {
         const struct weight *weight = linear->weights[i];
         tile.y[i] = scratch + round->unit + (size_t)i * TOKEN_BLOCK * round->unit;
-        const struct product product = {.m = block->count,
-                                        .n = tile.rows,
-                                        .k = weight->columns,
-                                        .x_stride = weight->columns,
-                                        .y_stride = tile.stride};
+        const struct product product = {.m = block->count, .n = tile.rows, .k = weight->columns};
         const unsigned char *x = linear->inputs[i]->act + (size_t)block->first * weight->columns * engine->element;
         struct error error;
         if (product_run(engine->products, &product, x, unit_packed(round, unit, i), tile.y[i], &error) != STATUS_OK) {

@@ -58,7 +58,7 @@ enum status product_run(struct products *products, const struct product *product
     (void)products;
     (void)error;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)product->m, (int)product->n, (int)product->k, 1, x,
-                (int)product->x_stride, packed, (int)product->k, product->add ? 1 : 0, y, (int)product->y_stride);
+                (int)product->k, packed, (int)product->k, product->add ? 1 : 0, y, (int)product->n);
     return STATUS_OK;
 }
 

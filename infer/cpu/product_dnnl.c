@@ -18,7 +18,7 @@ struct kernel_key {
     uint64_t kind;
     uint64_t m, n, k; /* KERNEL_PACK: n, k of the part; of w in m (n) and add (k) */
     uint64_t add, transposed;
-    uint64_t x_stride, y_stride; /* KERNEL_PACK: x_stride that of the rows */
+    uint64_t stride; /* KERNEL_PACK: from one of the rows to the next */
 };
 
 struct kernel {
@@ -114,8 +114,7 @@ void products_close(struct products *products) {
 /* ---- kernels ---- */
 
 static size_t key_hash(const struct kernel_key *key) {
-    const uint64_t words[] = {key->kind, key->m,          key->n,        key->k,
-                              key->add,  key->transposed, key->x_stride, key->y_stride};
+    const uint64_t words[] = {key->kind, key->m, key->n, key->k, key->add, key->transposed, key->stride};
     uint64_t hash = 14695981039346656037u; /* FNV-1a, by words */
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         hash = (hash ^ words[i]) * 1099511628211u;
@@ -154,9 +153,9 @@ static dnnl_status_t matrix_describe(dnnl_memory_desc_t *matrix, uint64_t rows, 
 static dnnl_status_t product_make(struct products *products, const struct kernel_key *key,
                                   const dnnl_memory_desc_t *layout, struct kernel *kernel) {
     dnnl_memory_desc_t any;
-    dnnl_status_t status = matrix_describe(&kernel->x, key->m, key->k, products->type, key->x_stride, 1);
+    dnnl_status_t status = matrix_describe(&kernel->x, key->m, key->k, products->type, key->k, 1);
     if (status == dnnl_success)
-        status = matrix_describe(&kernel->y, key->m, key->n, dnnl_f32, key->y_stride, 1);
+        status = matrix_describe(&kernel->y, key->m, key->n, dnnl_f32, key->n, 1);
     const dnnl_dims_t sizes = {(dnnl_dim_t)key->k, (dnnl_dim_t)key->n};
     if (status == dnnl_success && !layout) {
         status = onednn.memory_desc_init_by_tag(&any, 2, sizes, products->type, dnnl_format_tag_any);
@@ -197,7 +196,7 @@ static dnnl_status_t pack_make(struct products *products, const struct kernel_ke
                                const dnnl_memory_desc_t *layout, struct kernel *kernel) {
     const dnnl_dims_t sizes = {(dnnl_dim_t)key->k, (dnnl_dim_t)key->n}, start = {0, 0};
     dnnl_status_t status = matrix_describe(&kernel->x, key->k, key->n, products->type,
-                                           key->transposed ? key->x_stride : 1, key->transposed ? 1 : key->x_stride);
+                                           key->transposed ? key->stride : 1, key->transposed ? 1 : key->stride);
     if (status == dnnl_success)
         status = onednn.memory_desc_init_submemory(&kernel->packed, layout, sizes, start);
     dnnl_primitive_desc_t description = NULL;
@@ -247,8 +246,7 @@ static const struct kernel *kernel_get(struct products *products, const struct k
 
 /* The layout of w [n, k]: what a product of a typical size wants. */
 static const dnnl_memory_desc_t *layout_get(struct products *products, uint32_t n, uint32_t k, struct error *error) {
-    const struct kernel_key key = {
-        .kind = KERNEL_LAYOUT, .m = TYPICAL_ROWS, .n = n, .k = k, .x_stride = k, .y_stride = n};
+    const struct kernel_key key = {.kind = KERNEL_LAYOUT, .m = TYPICAL_ROWS, .n = n, .k = k};
     const struct kernel *kernel = kernel_get(products, &key, NULL, error);
     return kernel ? &kernel->packed : NULL;
 }
@@ -302,7 +300,7 @@ enum status product_pack(struct products *products, const struct product_part *p
                                    .n = part->n_part,
                                    .k = part->k_part,
                                    .transposed = part->transposed,
-                                   .x_stride = stride};
+                                   .stride = stride};
     const struct kernel *kernel = kernel_get(products, &key, layout, error);
     if (!kernel)
         return STATUS_IO;
@@ -317,13 +315,8 @@ enum status product_run(struct products *products, const struct product *product
     const dnnl_memory_desc_t *layout = layout_get(products, product->n, product->k, error);
     if (!layout)
         return STATUS_IO;
-    const struct kernel_key key = {.kind = KERNEL_PRODUCT,
-                                   .m = product->m,
-                                   .n = product->n,
-                                   .k = product->k,
-                                   .add = product->add,
-                                   .x_stride = product->x_stride,
-                                   .y_stride = product->y_stride};
+    const struct kernel_key key = {
+        .kind = KERNEL_PRODUCT, .m = product->m, .n = product->n, .k = product->k, .add = product->add};
     const struct kernel *kernel = kernel_get(products, &key, layout, error);
     if (!kernel)
         return STATUS_IO;
