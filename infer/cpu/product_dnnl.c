@@ -9,7 +9,7 @@
 #include "infer/cpu/onednn.h"
 
 /* The number of rows of x for which the layout of packed weights is chosen. */
-enum { TYPICAL_ROWS = 256, TABLE_START = 64, SCRATCH_ON_STACK = 16384 };
+enum { TYPICAL_ROWS = 256, TABLE_START = 64 };
 
 enum kernel_kind { KERNEL_LAYOUT, KERNEL_PACK, KERNEL_PRODUCT };
 
@@ -37,6 +37,9 @@ struct products {
 };
 
 static _Thread_local dnnl_stream_t thread_stream; /* streams are not for several threads */
+/* What kernels want to write to: some hundred bytes, more with AMX or where oneDNN packs at run time. */
+static _Thread_local void *thread_scratch;
+static _Thread_local size_t thread_scratch_size;
 
 void product_thread_begin(void) {
     if (onednn.omp_set_num_threads)
@@ -47,6 +50,20 @@ void product_thread_end(void) {
     if (thread_stream)
         onednn.stream_destroy(thread_stream);
     thread_stream = NULL;
+    free(thread_scratch);
+    thread_scratch = NULL;
+    thread_scratch_size = 0;
+}
+
+static bool scratch_grow(size_t size) {
+    if (thread_scratch && size <= thread_scratch_size)
+        return true;
+    free(thread_scratch);
+    thread_scratch_size = size / 4096 * 4096 + 4096;
+    thread_scratch = aligned_alloc(64, thread_scratch_size);
+    if (!thread_scratch)
+        thread_scratch_size = 0;
+    return thread_scratch != NULL;
 }
 
 static enum status failed(struct error *error, const char *what, dnnl_status_t status) {
@@ -320,20 +337,13 @@ enum status product_run(struct products *products, const struct product *product
     const struct kernel *kernel = kernel_get(products, &key, layout, error);
     if (!kernel)
         return STATUS_IO;
-    /* some hundred bytes; more where oneDNN has no kernels of its own for the machine */
-    _Alignas(64) char small[SCRATCH_ON_STACK];
-    const size_t size = onednn.memory_desc_get_size(&kernel->scratch);
-    void *scratch = size <= sizeof small ? small : aligned_alloc(64, (size + 63) / 64 * 64);
-    if (!scratch)
+    if (!scratch_grow(onednn.memory_desc_get_size(&kernel->scratch)))
         return error_set_memory(error);
     const struct operand operands[] = {{DNNL_ARG_SRC, &kernel->x, x},
                                        {DNNL_ARG_DST, &kernel->y, y},
                                        {DNNL_ARG_WEIGHTS, &kernel->packed, packed},
-                                       {DNNL_ARG_SCRATCHPAD, &kernel->scratch, scratch}};
-    const enum status status = execute(products, kernel, operands, 4, error);
-    if (scratch != small)
-        free(scratch);
-    return status;
+                                       {DNNL_ARG_SCRATCHPAD, &kernel->scratch, thread_scratch}};
+    return execute(products, kernel, operands, 4, error);
 }
 
 #endif
