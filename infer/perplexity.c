@@ -19,6 +19,8 @@ enum status ppl_windows(const struct ppl_protocol *protocol, size_t count, struc
     if (count < 2)
         return error_set(error, STATUS_BAD_INPUT, "the text has %zu tokens; it takes 2 to score one", count);
     size_t possible = count <= window ? 1 : 1 + (count - window + stride - 1) / stride;
+    if (count - (possible - 1) * stride < 2) /* a last token alone has nothing before it */
+        possible--;
     size_t wanted = protocol->windows ? protocol->windows : possible;
     if (wanted > possible)
         return error_set(error, STATUS_BAD_INPUT,
@@ -27,9 +29,11 @@ enum status ppl_windows(const struct ppl_protocol *protocol, size_t count, struc
     struct ppl_window *list = calloc(wanted, sizeof *list);
     if (!list)
         return error_set_memory(error);
-    size_t scored_to = 1; /* the text's first token has nothing before it */
+    size_t scored_to = 0;
     for (size_t i = 0; i < wanted; i++) {
         size_t first = i * (size_t)stride, end = count - first < window ? count : first + window;
+        if (scored_to == first) /* where the stride is the window */
+            scored_to++;
         list[i] = (struct ppl_window){
             .first = first, .tokens = (uint32_t)(end - first), .scored = (uint32_t)(end - scored_to)};
         scored_to = end;

@@ -1,9 +1,9 @@
 /*
  * Sliding-window perplexity, of one checkpoint or of two side by side: what is asked, what comes out.
  *
- * Window k covers the tokens [k * stride, k * stride + window). The first window scores its tokens from the second on,
- * each later one only those that no window before it has scored (its last `stride` when it is whole). NLL in nats, the
- * mean over all scored tokens; PPL = exp(NLL).
+ * Window k covers the tokens [k * stride, k * stride + window). It scores the tokens that no window before it has scored
+ * (its last `stride` when it is whole), but never its own first one, which has nothing before it. NLL in nats, the mean
+ * over all scored tokens; PPL = exp(NLL).
  */
 #ifndef QSTREAM_INFER_PERPLEXITY_H
 #define QSTREAM_INFER_PERPLEXITY_H
