@@ -1,0 +1,17 @@
+/*
+ * From the regular expressions of tokenizers (Oniguruma's or Rust's dialect) to PCRE2's, where both mean the same.
+ */
+#ifndef QSTREAM_INFER_TOKENIZER_PATTERN_TRANSLATE_H
+#define QSTREAM_INFER_TOKENIZER_PATTERN_TRANSLATE_H
+
+#include "common/status.h"
+#include "common/text.h"
+
+/*
+ * Appends the pattern as PCRE2 (with PCRE2_UTF) has to read it. What the dialects read differently, and \s for one, is
+ * rewritten; what cannot be is STATUS_BAD_INPUT with its name. Behind all that can match in more than one way stands a
+ * callout (?C), where the matcher can be stopped.
+ */
+enum status pattern_translate(const char *regex, struct text *out, struct error *error);
+
+#endif
