@@ -1,6 +1,7 @@
 #include "infer/cpu/workers.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -8,8 +9,11 @@
 #include "common/thread_team.h"
 #include "infer/cpu/product.h"
 
-/* Looks for new work so often before a thread goes to sleep: some tens of microseconds. */
-enum { SPINS = 20000 };
+/*
+ * Looks for new work so often before a thread goes to sleep, some hundred microseconds; in between it lets others run,
+ * who may be those that it waits for.
+ */
+enum { SPINS = 5000, SPINS_ALONE = 50 };
 
 struct workers {
     struct thread_team team;
@@ -27,7 +31,11 @@ struct workers {
     void *context;
 };
 
-static void pause_briefly(void) {
+static void pause_briefly(int spin) {
+    if (spin % SPINS_ALONE == SPINS_ALONE - 1) {
+        sched_yield();
+        return;
+    }
 #if defined __x86_64__
     __builtin_ia32_pause();
 #elif defined __aarch64__
@@ -46,7 +54,7 @@ static void round_wait(struct workers *workers, unsigned seen) {
     for (int i = 0; i < SPINS; i++) {
         if (atomic_load_explicit(&workers->round, memory_order_acquire) != seen)
             return;
-        pause_briefly();
+        pause_briefly(i);
     }
     pthread_mutex_lock(&workers->lock);
     workers->sleeping++;
@@ -88,8 +96,8 @@ void workers_run(struct workers *workers, size_t count, task_function *function,
     if (workers->count > 1 && count > 1) {
         round_begin(workers);
         tasks_run(workers, 0);
-        while (atomic_load_explicit(&workers->busy, memory_order_acquire) > 0)
-            pause_briefly();
+        for (int i = 0; atomic_load_explicit(&workers->busy, memory_order_acquire) > 0; i = (i + 1) % SPINS_ALONE)
+            pause_briefly(i);
         return;
     }
     for (size_t task = 0; task < count; task++)

@@ -1,0 +1,2 @@
+#define COMBINE combine_portable
+#include "infer/cpu/combine_kernel.inc"
