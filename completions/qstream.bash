@@ -1,6 +1,6 @@
 # Completion of qstream for bash. Installed as share/bash-completion/completions/qstream, or sourced.
 
-# What comes with the program, 'recipes' or 'thresholds': from the folder beside it where there is one.
+# What comes with the program, 'recipes', 'thresholds' or 'expectations': from the folder beside it where there is one.
 _qstream_configs() {
     local program folder file found=
     program=$(type -P "${COMP_WORDS[0]}") && program=$(readlink -f "$program")
@@ -11,6 +11,7 @@ _qstream_configs() {
             file=${file##*/}
             case $file in
             *.thresholds.json) [[ $1 == thresholds ]] && printf '%s\n' "${file%.thresholds.json}" ;;
+            *.ppl.json) [[ $1 == expectations ]] && printf '%s\n' "${file%.ppl.json}" ;;
             *) [[ $1 == recipes ]] && printf '%s\n' "${file%.json}" ;;
             esac
         done
@@ -57,11 +58,14 @@ _qstream_folder() {
     local current=$1 previous=$2 options=$3
     [[ $current == = ]] && current=
     case $previous in
-    --html | --sarif | --junit)
+    --html | --sarif | --junit | --per-token | --text | --tokens | --prompt-file)
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         compopt -o filenames 2>/dev/null
         return ;;
-    --jobs | --show | --tensors | --memory | --sample | --part) return ;;
+    --jobs | --show | --tensors | --memory | --sample | --part | --window | --stride | --expect | --tolerance | --case | \
+        --server | --server-model | --in-flight | --timeout | --retries | --prompt | --max-tokens | --temperature | \
+        --top-p | --seed)
+        return ;;
     esac
     if [[ $current == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
@@ -110,11 +114,52 @@ _qstream_verify() {
         --part --hash --memory --jobs --cpu --json --html --quiet --help"
 }
 
+_qstream_ppl() {
+    local current=$1 previous=$2
+    if [[ $current == = ]]; then
+        current=
+    elif [[ $previous == = ]]; then
+        previous=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    case $previous in
+    --windows) mapfile -t COMPREPLY < <(compgen -W "all 5" -- "$current"); return ;;
+    --text-join) mapfile -t COMPREPLY < <(compgen -W "raw hf" -- "$current"); return ;;
+    --compute) mapfile -t COMPREPLY < <(compgen -W "auto bf16 f32" -- "$current"); return ;;
+    --activations) mapfile -t COMPREPLY < <(compgen -W "as-served float" -- "$current"); return ;;
+    --kv-cache) mapfile -t COMPREPLY < <(compgen -W "auto bf16 fp8" -- "$current"); return ;;
+    --rope-frequencies) mapfile -t COMPREPLY < <(compgen -W "f32 bf16" -- "$current"); return ;;
+    --cpu) mapfile -t COMPREPLY < <(compgen -W "portable neon avx2 avx512" -- "$current"); return ;;
+    --expect-file) _qstream_config expectations "$current"; return ;;
+    esac
+    _qstream_folder "$current" "$previous" "--text --tokens --window --stride --windows --bos --text-join --compute
+        --activations --fused-scales --kv-cache --rope-frequencies --baseline --memory --resident --spill-folder
+        --jobs --cpu --dry-run --expect --tolerance --expect-file --case --update --junit --json --html --per-token --server --server-model
+        --in-flight --timeout --retries --quiet --help"
+}
+
+_qstream_generate() {
+    local current=$1 previous=$2
+    if [[ $current == = ]]; then
+        current=
+    elif [[ $previous == = ]]; then
+        previous=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    case $previous in
+    --activations) mapfile -t COMPREPLY < <(compgen -W "as-served float" -- "$current"); return ;;
+    --kv-cache) mapfile -t COMPREPLY < <(compgen -W "auto bf16 fp8" -- "$current"); return ;;
+    --cpu) mapfile -t COMPREPLY < <(compgen -W "portable neon avx2 avx512" -- "$current"); return ;;
+    esac
+    _qstream_folder "$current" "$previous" "--prompt --prompt-file --tokens --bos --no-bos --max-tokens --ignore-eos
+        --temperature --top-p --seed --activations --fused-scales --kv-cache --memory --jobs --cpu --json --quiet --help"
+}
+
+_qstream_tokenize() { _qstream_folder "$1" "$2" "--text --decode --help"; }
+
 _qstream() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "quantize inspect audit verify version help --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "quantize inspect audit verify ppl generate tokenize version help --help --version" -- "$current")
         return
     fi
     previous=${COMP_WORDS[COMP_CWORD - 1]}
@@ -123,7 +168,10 @@ _qstream() {
     inspect) _qstream_inspect "$current" "$previous" ;;
     audit) _qstream_audit "$current" "$previous" ;;
     verify) _qstream_verify "$current" "$previous" ;;
-    help) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "quantize inspect audit verify version help" -- "$current") ;;
+    ppl) _qstream_ppl "$current" "$previous" ;;
+    generate) _qstream_generate "$current" "$previous" ;;
+    tokenize) _qstream_tokenize "$current" "$previous" ;;
+    help) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "quantize inspect audit verify ppl generate tokenize version help" -- "$current") ;;
     esac
     return 0
 }

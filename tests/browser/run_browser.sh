@@ -57,7 +57,16 @@ verification() {
 verification mistral 0
 verification qwen 1 --min-sqnr 90
 
+# perplexities of random weights on random tokens, against the source and alone
+"$python" -c 'import random; random.seed(1); print([random.randrange(256) for _ in range(300)])' >"$work/ids.json"
+"$qstream" ppl "$work/mistral-mxfp4" --baseline "$work/mistral" --tokens "$work/ids.json" --window 64 --stride 16 \
+    --expect 2 --html "$work/mistral-ppl.html" --quiet >/dev/null
+[ $? = 1 ] || bail "qstream ppl did not miss an impossible figure"
+"$qstream" ppl "$work/mistral" --tokens "$work/ids.json" --html "$work/mistral-ppl-plan.html" --dry-run >/dev/null ||
+    bail "qstream ppl --dry-run failed"
+
 failed=0
 "$python" tests/browser/check_page.py "${reports[@]}" || failed=1
 "$python" tests/browser/check_verify.py "${verifications[@]}" || failed=1
+"$python" tests/browser/check_ppl.py "$work/mistral-ppl.html" "$work/mistral-ppl-plan.html" || failed=1
 exit $failed

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs every fuzz target:  tests/fuzz/run.sh [SECONDS_PER_TARGET]   (default: 60)
+# Runs every fuzz target:  tests/fuzz/run.sh [SECONDS_PER_TARGET]   (default: 45)
 # Needs clang with libFuzzer (Debian: clang, libclang-rt-dev). Everything it makes lies in build/fuzz. A crash, a
 # property that does not hold, a leak, an input that takes 10 s, 1 GiB of memory or one allocation of 256 MiB
 # fails the run; the input is kept in build/fuzz/found.
@@ -10,8 +10,8 @@ root=$(cd "$here/../.." && pwd)
 build=${BUILD:-$root/build}/fuzz
 cd "$root"
 
-targets=(safetensors json_text recipe journal checkpoint audit verify pair)
-seconds=${1:-60}
+targets=(safetensors json_text recipe journal checkpoint audit verify pair server tokenizer)
+seconds=${1:-45}
 case $seconds in
 '' | 0 | *[!0-9]*)
     echo "usage: tests/fuzz/run.sh [SECONDS_PER_TARGET]" >&2
@@ -27,7 +27,8 @@ fi
 # shellcheck disable=SC2054 # the commas belong to the options
 flags=(-std=c17 -D_GNU_SOURCE -I. -O1 -g -fno-omit-frame-pointer -ffp-contract=off -fno-strict-aliasing -pthread
     -fsanitize=address,undefined -fno-sanitize-recover=undefined)
-libraries=(-ljansson -lcrypto -lpcre2-8 -lz -lm -pthread)
+libraries=(-ljansson -lcrypto -lpcre2-8 -lcurl -lz -lm -ldl -pthread)
+[ "$(uname -m)" = x86_64 ] || libraries+=(-lopenblas)
 
 # The library's objects are instrumented once; the files of an instruction set get its flags, as in the Makefile.
 compile() { # SOURCE OBJECT
@@ -42,14 +43,14 @@ compile() { # SOURCE OBJECT
 }
 
 mkdir -p "$build/obj" "$build/found" "$build/corpus"
-newest=$(find common qstream inspect verify tests/fuzz -name '*.[ch]' -newer "$build/stamp" -print -quit 2>/dev/null || echo all)
+newest=$(find common qstream inspect verify infer tests/fuzz -name '*.[ch]' -newer "$build/stamp" -print -quit 2>/dev/null || echo all)
 if [ -n "$newest" ] || [ ! -e "$build/stamp" ]; then
     echo "fuzz: building"
     objects=()
-    for source in common/*.c qstream/*.c inspect/*.c verify/*.c tests/fuzz/fuzz.c; do
+    for source in common/*.c qstream/*.c inspect/*.c verify/*.c infer/*.c infer/*/*.c tests/fuzz/fuzz.c; do
         case $source in
         qstream/main.c | qstream/command_*.c) continue ;; # programs, not library
-        inspect/page.c | verify/verify_page.c) continue ;; # need the pages that make builds in
+        inspect/page.c | verify/verify_page.c | infer/report/ppl_files.c) continue ;; # need the pages that make builds in
         esac
         object=$build/obj/${source//\//-}.o
         objects+=("$object")
