@@ -89,7 +89,7 @@ test-clients: all ## compare with vLLM's and transformers' own code (brings torc
 	tests/readers/run_readers.sh
 
 .PHONY: fuzz
-fuzz: ## fuzz the parsers: a minute each, or SECONDS=N
+fuzz: ## fuzz the parsers: 45 s each, or SECONDS=N
 	tests/fuzz/run.sh $(SECONDS)
 
 .PHONY: bench

@@ -47,6 +47,26 @@ suite() {
     count "$name" $?
 }
 
+# later NAME COMMAND...: as suite, beside those that follow; gather NAME waits for it and counts.
+later() {
+    local name=$1
+    shift
+    [ -z "$only" ] || [ "$only" = "$name" ] || return 0
+    {
+        local begin=$SECONDS status=0
+        "$@" >"$results/$name.tap" 2>"$results/$name.log" || status=$?
+        echo "$status $((SECONDS - begin))" >"$results/$name.end"
+    } &
+}
+gather() {
+    local status took
+    [ -z "$only" ] || [ "$only" = "$1" ] || return 0
+    wait
+    read -r status took <"$results/$1.end"
+    started=$((SECONDS - took))
+    count "$1" "$status"
+}
+
 # one NAME COMMAND...: the command is one test.
 one() {
     local name=$1
@@ -88,19 +108,25 @@ suite unit-asan units_asan
 one build-unit make -j"$jobs" unit
 suite unit units build/unit
 one sample-model sh -c 'tests/models/venv.sh && build/venv/bin/python tests/models/make_sample.py --out build/models --check tests/models/smollm2_tensors.json'
+later cli bats --formatter tap tests/cli
 suite clients tests/clients/run_clients.sh
-suite cli bats --formatter tap tests/cli
 suite audit tests/audit/run_audit.sh
 suite audit-asan env QSTREAM=build/asan/qstream tests/audit/run_audit.sh
 suite verify tests/verify/run_verify.sh
 suite verify-asan env QSTREAM=build/asan/qstream build/venv/bin/python tests/verify/corruption.py --places 1
+suite tokenizer tests/tokenizer/run_tokenizer.sh
+suite tokenizer-asan env BUILD=build/asan CFLAGS="$sanitize" tests/tokenizer/run_tokenizer.sh --only "sample model" --count 200
+suite infer tests/infer/run_infer.sh
+suite infer-asan env QSTREAM=build/asan/qstream tests/infer/run_infer.sh --quick
+suite server tests/server/run_server.sh
+gather cli
 suite browser tests/browser/run_browser.sh
 if [ "$(uname -m)" = x86_64 ]; then
     one build-arm64 make -j"$jobs" BUILD=build/arm64 CC=aarch64-linux-gnu-gcc all unit
     suite unit-arm64 units_arm64
     one arm64 tests/arm64.sh
 fi
-# a minute for each parser; without CI a short look
+# 45 s for each parser; without CI a short look
 one fuzz tests/fuzz/run.sh $([ "${CI:-}" = true ] || echo 3)
 
 echo

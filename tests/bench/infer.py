@@ -107,7 +107,7 @@ def main():
         for name, model in (("qstream bf16", BF16), ("qstream mxfp4", mxfp4)):
             result = json.loads(run([QSTREAM, "generate", model, "--prompt", "The history of the city", "--max-tokens",
                                      options.generate, "--ignore-eos", "--json", "--quiet"]))
-            generated.setdefault(name, []).append((result["tokens_per_second"], result["share_of_read_rate"]))
+            generated.setdefault(name, []).append((result["tokens_per_second"], result["bandwidth_share"]))
         for kind, command in peers.items():
             result = json.loads(run(command))
             ppl.setdefault(kind, []).append((result["tokens_per_second"], None, result["nll"]))

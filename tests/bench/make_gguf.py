@@ -44,7 +44,7 @@ def main():
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list([str(i) for i in range(config["vocab_size"])])
     writer.add_token_types([gguf.TokenType.NORMAL] * config["vocab_size"])
-    writer.add_token_merges([])
+    writer.add_token_merges(["0 1"])
     for name, bits in tensors_of(folder):
         parts = name.split(".")
         if name == "model.embed_tokens.weight":

@@ -24,6 +24,7 @@ QSTREAM = os.environ.get("QSTREAM", str(ROOT / "build/qstream"))
 GOLDEN = ROOT.parent / "shared/golden"
 WIKITEXT = ROOT.parent / "shared/data/wikitext-2-raw/wiki.test.raw"
 SAMPLE = ROOT / "build/models"
+RECIPE = str(ROOT / "configs/mistral-medium-3.5-mxfp4.json")
 TESTS = []
 F32, BF16 = 1e-4, 0.05  # by which a token's NLL may differ
 
@@ -137,7 +138,7 @@ def quantized(case):
     source = models.make(case.folder / "source", seed=case.seed, layout="fp8-tensor", arch="mistral3", layers=1)
     for rule in "mse", "amax", "qstream":
         target = case.folder / rule
-        subprocess.run([QSTREAM, "quantize", source, target, "--recipe", "mistral-medium-3.5-mxfp4", "--rule", rule,
+        subprocess.run([QSTREAM, "quantize", source, target, "--recipe", RECIPE, "--rule", rule,
                         "--quiet"], check=True)
         assert "weight_packed" in "".join(reference.Checkpoint(target).tensors)
         compare(case, target)
@@ -272,7 +273,7 @@ def bf16(case):
 def baseline(case):
     source = models.make(case.folder / "source", seed=case.seed, layout="fp8-tensor", arch="mistral3", layers=3)
     target = case.folder / "target"
-    subprocess.run([QSTREAM, "quantize", source, target, "--recipe", "mistral-medium-3.5-mxfp4", "--quiet"], check=True)
+    subprocess.run([QSTREAM, "quantize", source, target, "--recipe", RECIPE, "--quiet"], check=True)
     ids = case.ids(150)
     expected = reference.perplexity(reference.Checkpoint(target), ids, 80, 35, baseline=reference.Checkpoint(source))
     result, tokens = case.measure(target, "--baseline", source, "--window", 80, "--stride", 35, "--compute", "f32",
@@ -348,7 +349,7 @@ def golden_sample(case):
     golden = json.loads(path.read_text())["checkpoints"]
     for rule in "amax", "qstream":
         subprocess.run([QSTREAM, "quantize", SAMPLE / "smollm2-fp8", case.folder / rule, "--recipe",
-                        "mistral-medium-3.5-mxfp4", "--rule", rule, "--quiet"], check=True)
+                        RECIPE, "--rule", rule, "--quiet"], check=True)
     # NLL of static activations depends on the last bits of sums: of two orders of summing, windows differ by 0.015
     two = "two-group, scale rule "
     for key, model, activations, computes in (
