@@ -12,7 +12,7 @@ QCFLAGS = -std=c17 -D_GNU_SOURCE -I. -ffp-contract=off -fno-strict-aliasing -pth
 ifeq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 PRODUCTS = -lopenblas
 endif
-LIBRARIES = -ljansson -lcrypto -lpcre2-8 -lcurl $(PRODUCTS) -lz -lm -ldl -pthread
+LIBRARIES = -ljansson -lcrypto -lpcre2-8 $(PRODUCTS) -lz -lm -ldl -pthread
 
 COMMON = $(sort $(wildcard common/*.c))
 COMMANDS = $(sort qstream/main.c $(wildcard qstream/command_*.c))

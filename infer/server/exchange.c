@@ -1,6 +1,5 @@
 #include "infer/server/exchange.h"
 
-#include <curl/curl.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 #include <string.h>
 
 #include "common/interrupt.h"
+#include "common/libcurl.h"
 #include "common/progress.h"
 #include "common/version.h"
 
@@ -53,7 +53,7 @@ static void authority_choose(CURL *easy) {
     if (!file || !*file)
         file = getenv("SSL_CERT_FILE");
     if (file && *file)
-        curl_easy_setopt(easy, CURLOPT_CAINFO, file);
+        libcurl.easy_setopt(easy, CURLOPT_CAINFO, file);
 }
 
 static long milliseconds(double seconds) {
@@ -64,24 +64,24 @@ static long milliseconds(double seconds) {
 static enum status slot_open(struct exchange *exchange, struct slot *slot, struct error *error) {
     static const double connect_seconds = 30;
     const struct exchange_options *options = exchange->options;
-    CURL *easy = slot->easy = curl_easy_init();
-    if (!easy || curl_easy_setopt(easy, CURLOPT_URL, options->url) != CURLE_OK)
+    CURL *easy = slot->easy = libcurl.easy_init();
+    if (!easy || libcurl.easy_setopt(easy, CURLOPT_URL, options->url) != CURLE_OK)
         return error_set_memory(error);
     authority_choose(easy);
-    curl_easy_setopt(easy, CURLOPT_PRIVATE, slot);
-    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, answer_write);
-    curl_easy_setopt(easy, CURLOPT_WRITEDATA, slot);
-    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, slot->reason);
-    curl_easy_setopt(easy, CURLOPT_USERAGENT, "qstream/" QSTREAM_VERSION);
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, exchange->headers);
-    curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L); /* a server may compute for minutes without a byte */
+    libcurl.easy_setopt(easy, CURLOPT_PRIVATE, slot);
+    libcurl.easy_setopt(easy, CURLOPT_WRITEFUNCTION, answer_write);
+    libcurl.easy_setopt(easy, CURLOPT_WRITEDATA, slot);
+    libcurl.easy_setopt(easy, CURLOPT_ERRORBUFFER, slot->reason);
+    libcurl.easy_setopt(easy, CURLOPT_USERAGENT, "qstream/" QSTREAM_VERSION);
+    libcurl.easy_setopt(easy, CURLOPT_HTTPHEADER, exchange->headers);
+    libcurl.easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L); /* a server may compute for minutes without a byte */
     if (options->timeout_seconds > 0) {
-        curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, milliseconds(options->timeout_seconds));
-        curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
-                         milliseconds(fmin(options->timeout_seconds, connect_seconds)));
+        libcurl.easy_setopt(easy, CURLOPT_TIMEOUT_MS, milliseconds(options->timeout_seconds));
+        libcurl.easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
+                            milliseconds(fmin(options->timeout_seconds, connect_seconds)));
     }
     if (options->post)
-        curl_easy_setopt(easy, CURLOPT_POST, 1L);
+        libcurl.easy_setopt(easy, CURLOPT_POST, 1L);
     return STATUS_OK;
 }
 
@@ -90,10 +90,10 @@ static enum status slot_start(struct exchange *exchange, struct slot *slot, stru
     slot->too_large = false;
     slot->reason[0] = '\0';
     if (exchange->options->post) {
-        curl_easy_setopt(slot->easy, CURLOPT_POSTFIELDS, slot->body.bytes);
-        curl_easy_setopt(slot->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)slot->body.length);
+        libcurl.easy_setopt(slot->easy, CURLOPT_POSTFIELDS, slot->body.bytes);
+        libcurl.easy_setopt(slot->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)slot->body.length);
     }
-    if (curl_multi_add_handle(exchange->multi, slot->easy) != CURLM_OK)
+    if (libcurl.multi_add_handle(exchange->multi, slot->easy) != CURLM_OK)
         return error_set_memory(error);
     exchange->state.again += slot->tries > 0;
     slot->tries++;
@@ -192,7 +192,7 @@ static enum status slot_refused(const struct exchange *exchange, struct slot *sl
                                 struct error *error) {
     const char *shown = exchange->options->shown;
     char *location = NULL;
-    curl_easy_getinfo(slot->easy, CURLINFO_REDIRECT_URL, &location);
+    libcurl.easy_getinfo(slot->easy, CURLINFO_REDIRECT_URL, &location);
     if (location)
         return error_set(error, status, "%s'%s' answers %ld: it wants to be asked at '%s'", slot->name, shown, code,
                          location);
@@ -217,7 +217,7 @@ static enum status slot_unreached(const struct exchange *exchange, struct slot *
     else if (result == CURLE_PEER_FAILED_VERIFICATION)
         advice = "; SSL_CERT_FILE may name a file with its authority's certificate";
     return error_set(error, STATUS_IO, "%s'%s' cannot be reached: %s%s (%u %s)", slot->name, exchange->options->shown,
-                     *slot->reason ? slot->reason : curl_easy_strerror(result), advice, slot->tries,
+                     *slot->reason ? slot->reason : libcurl.easy_strerror(result), advice, slot->tries,
                      plural(slot->tries));
 }
 
@@ -226,8 +226,8 @@ static enum status slot_finish(struct exchange *exchange, struct slot *slot, CUR
     const struct exchange_options *options = exchange->options;
     long code = 0;
     curl_off_t asked_for = 0;
-    curl_easy_getinfo(slot->easy, CURLINFO_RESPONSE_CODE, &code);
-    curl_easy_getinfo(slot->easy, CURLINFO_RETRY_AFTER, &asked_for);
+    libcurl.easy_getinfo(slot->easy, CURLINFO_RESPONSE_CODE, &code);
+    libcurl.easy_getinfo(slot->easy, CURLINFO_RETRY_AFTER, &asked_for);
     if (slot->answer.failed || result == CURLE_OUT_OF_MEMORY)
         return error_set_memory(error);
     if (slot->too_large)
@@ -264,7 +264,7 @@ static enum status slot_finish(struct exchange *exchange, struct slot *slot, CUR
 /* ---- all of them ---- */
 
 static enum status header_add(struct exchange *exchange, const char *header, struct error *error) {
-    struct curl_slist *longer = curl_slist_append(exchange->headers, header);
+    struct curl_slist *longer = libcurl.slist_append(exchange->headers, header);
     if (!longer)
         return error_set_memory(error);
     exchange->headers = longer;
@@ -293,7 +293,7 @@ static enum status exchange_open(struct exchange *exchange, struct error *error)
     const size_t in_flight = exchange->options->in_flight ? exchange->options->in_flight : 1;
     exchange->slot_count = in_flight < exchange->state.total ? in_flight : exchange->state.total;
     exchange->slots = calloc(exchange->slot_count + 1, sizeof *exchange->slots);
-    exchange->multi = curl_multi_init();
+    exchange->multi = libcurl.multi_init();
     if (!exchange->slots || !exchange->multi)
         return error_set_memory(error);
     enum status status = headers_make(exchange, error);
@@ -306,14 +306,14 @@ static void exchange_close(struct exchange *exchange) {
     for (size_t i = 0; exchange->slots && i < exchange->slot_count; i++) {
         struct slot *slot = &exchange->slots[i];
         if (slot->state == SLOT_BUSY)
-            curl_multi_remove_handle(exchange->multi, slot->easy);
-        curl_easy_cleanup(slot->easy);
+            libcurl.multi_remove_handle(exchange->multi, slot->easy);
+        libcurl.easy_cleanup(slot->easy);
         text_free(&slot->body);
         text_free(&slot->answer);
     }
     free(exchange->slots);
-    curl_slist_free_all(exchange->headers);
-    curl_multi_cleanup(exchange->multi);
+    libcurl.slist_free_all(exchange->headers);
+    libcurl.multi_cleanup(exchange->multi);
 }
 
 /* Starts what is due; *wait gets the seconds until the next is, at most what it is. */
@@ -338,14 +338,14 @@ static enum status slots_finish(struct exchange *exchange, struct error *error) 
     enum status status = STATUS_OK;
     CURLMsg *message;
     int left;
-    while (status == STATUS_OK && (message = curl_multi_info_read(exchange->multi, &left))) {
+    while (status == STATUS_OK && (message = libcurl.multi_info_read(exchange->multi, &left))) {
         char *private = NULL;
         if (message->msg != CURLMSG_DONE)
             continue;
         const CURLcode result = message->data.result; /* the message goes with its handle */
-        curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &private);
+        libcurl.easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &private);
         struct slot *slot = (struct slot *)(void *)private;
-        curl_multi_remove_handle(exchange->multi, slot->easy);
+        libcurl.multi_remove_handle(exchange->multi, slot->easy);
         slot->state = SLOT_FREE;
         status = slot_finish(exchange, slot, result, error);
     }
@@ -362,7 +362,7 @@ static enum status exchange_loop(struct exchange *exchange, struct error *error)
         enum status status = slots_start(exchange, &wait, error);
         if (status != STATUS_OK)
             return status;
-        if (curl_multi_perform(exchange->multi, &running) != CURLM_OK)
+        if (libcurl.multi_perform(exchange->multi, &running) != CURLM_OK)
             return error_set_memory(error);
         const size_t answered = exchange->state.answered;
         status = slots_finish(exchange, error);
@@ -371,7 +371,7 @@ static enum status exchange_loop(struct exchange *exchange, struct error *error)
         if (exchange->calls->tick)
             exchange->calls->tick(exchange->context, &exchange->state);
         if (exchange->state.answered == answered &&
-            curl_multi_poll(exchange->multi, NULL, 0, (int)milliseconds(wait), NULL) != CURLM_OK)
+            libcurl.multi_poll(exchange->multi, NULL, 0, (int)milliseconds(wait), NULL) != CURLM_OK)
             return error_set_memory(error);
     }
     return STATUS_OK;
@@ -380,12 +380,15 @@ static enum status exchange_loop(struct exchange *exchange, struct error *error)
 enum status exchange_run(const struct exchange_options *options, size_t count, const struct exchange_calls *calls,
                          void *context, struct error *error) {
     struct exchange exchange = {.options = options, .calls = calls, .context = context, .state.total = count};
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+    enum status status = libcurl_load(error);
+    if (status != STATUS_OK)
+        return status;
+    if (libcurl.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return error_set(error, STATUS_IO, "the HTTP library cannot be started");
-    enum status status = exchange_open(&exchange, error);
+    status = exchange_open(&exchange, error);
     if (status == STATUS_OK)
         status = exchange_loop(&exchange, error);
     exchange_close(&exchange);
-    curl_global_cleanup();
+    libcurl.global_cleanup();
     return status;
 }

@@ -113,11 +113,6 @@ static enum status run_prepare(struct run *run, size_t count, struct error *erro
     size_t scored = 0;
     for (size_t i = 0; i < result->window_count; i++) {
         const struct ppl_window *window = &result->windows[i];
-        if (window->scored >= window->tokens)
-            return error_set(error, STATUS_USAGE,
-                             "with a server the stride has to be smaller than the window (%u): it tells nothing of the "
-                             "first token of a prompt",
-                             (unsigned)run->options->protocol.window);
         run->first_token[i] = scored;
         scored += window->scored;
         result->tokens_run += window->tokens;

@@ -27,7 +27,7 @@ fi
 # shellcheck disable=SC2054 # the commas belong to the options
 flags=(-std=c17 -D_GNU_SOURCE -I. -O1 -g -fno-omit-frame-pointer -ffp-contract=off -fno-strict-aliasing -pthread
     -fsanitize=address,undefined -fno-sanitize-recover=undefined)
-libraries=(-ljansson -lcrypto -lpcre2-8 -lcurl -lz -lm -ldl -pthread)
+libraries=(-ljansson -lcrypto -lpcre2-8 -lz -lm -ldl -pthread)
 [ "$(uname -m)" = x86_64 ] || libraries+=(-lopenblas)
 
 # The library's objects are instrumented once; the files of an instruction set get its flags, as in the Makefile.

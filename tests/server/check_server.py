@@ -62,7 +62,7 @@ def expected(text, windows=None):
     parts, scored_to, first = [], 1, 0
     while windows is None or len(parts) < windows:
         end = min(first + text.window, len(text.ids))
-        values = [text.nll[position] for position in range(scored_to, end)]
+        values = [text.nll[position] for position in range(max(scored_to, first + 1), end)]
         parts.append((math.fsum(values) / len(values), len(values)))
         scored_to = end
         if end == len(text.ids):
@@ -212,6 +212,7 @@ whole_text(slice_of(WINDOW), "a text as long as a window is one window")
 whole_text(slice_of(WINDOW + 1), "a last window may score one token")
 whole_text(slice_of(TOKENS, 2, 1), "windows of two tokens")
 whole_text(slice_of(TOKENS, 300, 299), "a stride one shorter than the window")
+whole_text(slice_of(TOKENS, 300, 300), "a stride as long as the window")
 
 for form in ("/", "/v1", "/v1/", "/v1/completions", "/v1/completions/"):
     add(f"the URL may end in {form}", lambda form=form: figures_match(run("", tail=form)))
@@ -525,13 +526,6 @@ def untrusted_certificate():
 
 
 # ---- the command line ----
-
-
-@case
-def stride_as_long_as_window():
-    """a stride as long as the window is refused with its reason"""
-    done = run("", text=Text(TEXT.ids, TEXT.nll, WINDOW, WINDOW))
-    refused(done, USAGE, "first token of a prompt")
 
 
 @case
