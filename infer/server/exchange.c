@@ -56,9 +56,10 @@ static void authority_choose(CURL *easy) {
         libcurl.easy_setopt(easy, CURLOPT_CAINFO, file);
 }
 
+/* Rounded up: zero would be no limit for libcurl. */
 static long milliseconds(double seconds) {
     static const double most = 1e9; /* 11 days */
-    return (long)(fmin(seconds * 1000, most) + 0.5);
+    return (long)ceil(fmin(seconds * 1000, most));
 }
 
 static enum status slot_open(struct exchange *exchange, struct slot *slot, struct error *error) {

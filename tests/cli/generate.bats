@@ -276,7 +276,8 @@ WRONG
 }
 
 @test "given a signal, then the text so far is there and the exit code is 130" {
-    timeout 60 "$QSTREAM" generate "$SAMPLE" --prompt "The capital of France is" --ignore-eos --max-tokens 8000 \
+    # --foreground: timeout would signal its group as well, and a second signal ends the program at once
+    timeout --foreground 60 "$QSTREAM" generate "$SAMPLE" --prompt "The capital of France is" --ignore-eos --max-tokens 8000 \
         >"$BATS_TEST_TMPDIR/text" 2>"$BATS_TEST_TMPDIR/errors" 3>&- &
     local process=$! status=0 tries=0
     while [[ ! -s $BATS_TEST_TMPDIR/text && $((tries += 1)) -lt 200 ]]; do sleep 0.05; done

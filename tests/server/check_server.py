@@ -222,6 +222,7 @@ add("the URL may be in capitals and have a user", lambda: figures_match(run(url=
 for fault, why in {
     "prompt-only": "a server that generates nothing",
     "first-zero": "a first token with a number, which is not looked at",
+    "padded": "an answer of a megabyte and more",
     "http10": "HTTP/1.0 whose end is the connection's",
 }.items():
     add(f"{why} is fine", lambda fault=fault: figures_match(run(fault)))
@@ -380,6 +381,12 @@ def refused_connection():
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         refused(run(url=f"http://127.0.0.1:{port}", retries=1), IO, "cannot be reached", "is it running", "2 tries", str(port))
+
+
+@case
+def short_timeout():
+    """a time-out of less than a millisecond is one"""
+    refused(run("hang", "--timeout", "0.0001", retries=0), IO, "timed out")
 
 
 @case

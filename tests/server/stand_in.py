@@ -297,6 +297,7 @@ FAULTS = {
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n"
     ),
     "http10": http10(1),
+    "padded": lambda handler, request, good: handler.reply(encoded(good) + b" " * 1_200_000),  # no fault
     "http10-cut": http10(0.5),
     # statuses
     **{f"status-{code}": status(code) for code in (400, 404, 408, 429, 500, 502, 503, 504)},

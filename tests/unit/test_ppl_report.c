@@ -264,7 +264,7 @@ static void given_hostile_names_then_no_output_is_changed_by_them(void **state) 
     text_free(&fixture->text);
     assert_ok(ppl_report_table(&report, &fixture->text, &fixture->error), fixture->error);
     for (size_t i = 0; i < fixture->text.length; i++)
-        if ((fixture->text.bytes[i] >= 0 && fixture->text.bytes[i] < ' ' && fixture->text.bytes[i] != '\n') ||
+        if (((unsigned char)fixture->text.bytes[i] < ' ' && fixture->text.bytes[i] != '\n') ||
             fixture->text.bytes[i] == '\x7f')
             fail_msg("byte %d in the table", fixture->text.bytes[i]);
     if (strstr(fixture->text.bytes, "\xe2\x80\xae"))
