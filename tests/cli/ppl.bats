@@ -112,6 +112,17 @@ refuses() {
     says "--baseline"
 }
 
+@test "given the options of generate and tokenize, then the man page and the completions have them" {
+    local command option
+    for command in generate tokenize; do
+        for option in $("$QSTREAM" "$command" --help | grep -o -- '^  --[a-z-]*'); do
+            grep -qF -- "${option//-/\\-}" "$ROOT/docs/qstream.1" || { echo "$option is not in the man page" >&2; return 1; }
+            grep -q -e "$option" "$ROOT/completions/_qstream" || { echo "$option is not in zsh's completion" >&2; return 1; }
+            grep -q -e "$option" "$ROOT/completions/qstream.bash" || { echo "$option is not in bash's completion" >&2; return 1; }
+        done
+    done
+}
+
 @test "given a wrong option or value, then it is named with exit code 2" {
     refuses 2 "one folder, MODEL" -- --text "$TEXT"
     refuses 2 "one folder, MODEL" -- "$MODEL" "$MODEL" --text "$TEXT"
@@ -130,6 +141,7 @@ refuses() {
 --compute f64 bf16
 --activations none as-served
 --kv-cache int8 fp8
+--rope-frequencies f16 bf16
 --memory lots
 --jobs 0
 --jobs 1025
@@ -333,6 +345,93 @@ PYTHON
     run ppl --tokens "$IDS" "${WINDOWS[@]}" --server http://127.0.0.1:9 --dry-run
     exits 0
     says "6 windows; 199 tokens scored" "server          http://127.0.0.1:9"
+}
+
+@test "given the sample model and a short text, then the figures in configs are met in both types, with a baseline too" {
+    local compute short=$ROOT/tests/cli/ppl_text.txt file=$ROOT/configs/smollm2.ppl.json
+    for compute in f32 bf16; do
+        run ppl "$ROOT/build/models/smollm2-bf16" --text "$short" --quiet --expect-file "$file" --case "short/$compute"
+        exits 0
+        says "window 256, stride 128, 5 windows" "PASS: " "0 of 8 figures"
+        run ppl "$ROOT/build/models/smollm2-fp8" --text "$short" --quiet --expect-file "$file" \
+            --case "short-fp8-float/$compute" --baseline "$ROOT/build/models/smollm2-bf16"
+        exits 0
+        says "activations float" "pass: kl_mean" "PASS: " "0 of 10 figures"
+    done
+}
+
+@test "given variants of how a model is computed, then each changes the figure and is told" {
+    local plain words
+    plain=$(ppl "$SOURCE" --tokens "$IDS" "${WINDOWS[@]}" --compute f32 --quiet --json | jq .nll)
+    while read -r words; do
+        # shellcheck disable=SC2086 # several words
+        ppl "$SOURCE" --tokens "$IDS" "${WINDOWS[@]}" --compute f32 --quiet --json $words >"$BATS_TEST_TMPDIR/report.json"
+        valid "$BATS_TEST_TMPDIR/report.json" "$ROOT/docs/schemas/qstream.ppl-1.schema.json"
+        told ".nll != $plain and (.nll - $plain | fabs) < 0.1" || { echo "for $words" >&2; return 1; }
+    done <<'VARIANTS'
+--activations float
+--fused-scales
+--kv-cache fp8
+--kv-cache bf16
+--rope-frequencies bf16
+VARIANTS
+    told '.variants.rope_frequencies == "bf16" and .variants.kv_cache == "auto"'
+}
+
+@test "given less memory, a spill folder or all weights read first, then the figures stay as they are" {
+    local low=0 high=1048576 middle words
+    ppl "$MODEL" --tokens "$IDS" "${WINDOWS[@]}" --baseline "$SOURCE" --quiet --json | jq '{nll, windows, kl, layers}' >"$BATS_TEST_TMPDIR/wanted"
+    mkdir "$BATS_TEST_TMPDIR/spill"
+    while ((high - low > 64)); do # the least KiB that are not refused: then hidden states go to a file
+        middle=$(((low + high) / 2))
+        if ppl "$MODEL" --tokens "$IDS" "${WINDOWS[@]}" --baseline "$SOURCE" --dry-run --memory "${middle}KiB" >/dev/null 2>&1; then
+            high=$middle
+        else
+            low=$middle
+        fi
+    done
+    for words in "--resident" "--jobs 3" "--memory ${high}KiB --spill-folder $BATS_TEST_TMPDIR/spill"; do
+        # shellcheck disable=SC2086 # several words
+        ppl "$MODEL" --tokens "$IDS" "${WINDOWS[@]}" --baseline "$SOURCE" --quiet --json $words >"$BATS_TEST_TMPDIR/report.json"
+        jq '{nll, windows, kl, layers}' "$BATS_TEST_TMPDIR/report.json" | diff "$BATS_TEST_TMPDIR/wanted" - >&2 || { echo "for $words" >&2; return 1; }
+    done
+    told '.budget.hidden_memory < .budget.hidden and .budget.total <= .budget.memory'
+    [[ -z $(ls "$BATS_TEST_TMPDIR/spill") ]]
+}
+
+@test "given a scale that is NaN, then the tensor is named, and with a hostile file of figures the file is" {
+    local file=$BATS_TEST_TMPDIR/hostile.ppl.json
+    cp -r "$SOURCE" "$BATS_TEST_TMPDIR/nan"
+    "$PYTHON" - "$BATS_TEST_TMPDIR/nan" <<'PYTHON'
+import json, pathlib, struct, sys
+for shard in pathlib.Path(sys.argv[1]).glob("*.safetensors"):
+    data = bytearray(shard.read_bytes())
+    size = struct.unpack("<Q", data[:8])[0]
+    for name, tensor in json.loads(data[8 : 8 + size]).items():
+        if name.endswith("layers.1.mlp.down_proj.weight_scale_inv") or name.endswith("layers.1.mlp.down_proj.weight_scale"):
+            begin, end = (8 + size + at for at in tensor["data_offsets"])
+            data[begin:end] = (b"\xc0\x7f" if tensor["dtype"] == "BF16" else b"\x00\x00\xc0\x7f") * ((end - begin) // (2 if tensor["dtype"] == "BF16" else 4))
+            shard.write_bytes(data)
+            break
+    else:
+        continue
+    break
+else:
+    raise SystemExit("no such scale")
+PYTHON
+    refuses 3 "layers.1.mlp.down_proj" -- "$BATS_TEST_TMPDIR/nan" --tokens "$IDS" "${WINDOWS[@]}" --quiet
+    while IFS='|' read -r words text; do
+        printf '%s' "$text" >"$file"
+        refuses 3 "hostile.ppl.json" "$words" -- "$MODEL" --tokens "$IDS" --expect-file "$file"
+    done <<'HOSTILE'
+JSON|{"schema": "qstream.ppl-expectation/1",
+object|[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]
+schema|{"schema": "qstream.ppl-expectation/9"}
+ppl|{"schema": "qstream.ppl-expectation/1", "name": "n", "model": {"name": "m"}, "cases": [{"name": "c", "expected": {"ppl": {"value": -1, "tolerance": 0, "status": "reproduced"}}}]}
+tolerance|{"schema": "qstream.ppl-expectation/1", "name": "n", "model": {"name": "m"}, "cases": [{"name": "c", "expected": {"ppl": {"value": 1, "tolerance": "nan", "status": "reproduced"}}}]}
+unknown key|{"schema": "qstream.ppl-expectation/1", "name": "n", "model": {"name": "m"}, "cases": [{"name": "c", "exepcted": {}}]}
+window|{"schema": "qstream.ppl-expectation/1", "name": "n", "model": {"name": "m"}, "protocol": {"window": 1e9}, "cases": [{"name": "c", "expected": {}}]}
+HOSTILE
 }
 
 @test "given the sample model and WikiText-2, then the figures in configs are met" {
