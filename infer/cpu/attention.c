@@ -99,10 +99,15 @@ static void block_soften(const struct pass *pass, const struct space *space, uin
                     engine->rows->multiply(space->out + (size_t)row * head_dim, correction, head_dim);
                 space->most[row] = most;
             }
-            space->sums[row] += engine->rows->exponentials(scores, space->most[row], seen);
+            if (engine->bf16) {
+                space->sums[row] +=
+                    engine->rows->exponentials_bf16(scores, space->most[row], seen, (uint16_t *)(void *)shares);
+            } else {
+                space->sums[row] += engine->rows->exponentials(scores, space->most[row], seen);
+                act_from_floats(engine, scores, seen, shares);
+            }
         }
-        memset(scores + seen, 0, (keys - seen) * sizeof *scores);
-        act_from_floats(engine, scores, keys, shares);
+        memset(shares + (size_t)seen * engine->element, 0, (size_t)(keys - seen) * engine->element);
     }
 }
 

@@ -33,6 +33,9 @@ struct row_kernels {
     float (*maximum)(const float *x, uint32_t n); /* of n >= 1 values */
     /* x = exp(x - shift); returns the sum. */
     float (*exponentials)(float *x, float shift, uint32_t n);
+    /* out = bf16(exp(x - shift)) of values up to shift, where products may be of bf16 (else NULL); returns the sum of the
+     * exponentials before they are rounded. Below -87.3 they are 1e-38. */
+    float (*exponentials_bf16)(const float *x, float shift, uint32_t n, uint16_t *out);
     /* The sums of exp(a - shift), and of exp(a - shift) * (a - b). */
     void (*cross)(const float *a, const float *b, float shift, uint32_t n, float *sum, double *product);
     bool (*all_finite)(const float *x, uint32_t n);
