@@ -11,10 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "common/formats.h"
+#include "guarded.h"
 #include "infer/cpu/activations.h"
 #include "infer/cpu/combine.h"
 #include "infer/matvec.h"
@@ -23,25 +22,6 @@
 enum { BLOCK = 32 };
 
 static const char *const format_names[WEIGHT_FORMATS] = {"F32", "F16", "BF16", "FP8", "MXFP8", "MXFP4"};
-
-/* Memory whose last byte is the last that can be read: reading on is a crash. */
-struct guarded {
-    unsigned char *bytes;
-    void *pages;
-    size_t size;
-};
-
-static struct guarded guarded_make(size_t bytes) {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    struct guarded memory = {.size = (bytes + page - 1) / page * page + page};
-    memory.pages = mmap(NULL, memory.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_true(memory.pages != MAP_FAILED);
-    memory.bytes = (unsigned char *)memory.pages + memory.size - page - bytes;
-    assert_int_equal(mprotect((unsigned char *)memory.pages + memory.size - page, page, PROT_NONE), 0);
-    return memory;
-}
-
-static void guarded_free(struct guarded *memory) { munmap(memory->pages, memory->size); }
 
 static double uniform(uint64_t *random) { return (double)(random_next(random) >> 11) * 0x1p-53 * 2 - 1; }
 
