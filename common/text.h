@@ -57,6 +57,9 @@ bool text_ends_with(const char *string, const char *suffix);
 enum { TEXT_SIZE_MAX = 32 };
 const char *text_size(uint64_t bytes, char out[TEXT_SIZE_MAX]);
 
+/* MiB that hold so many bytes: what an option has to be at least. */
+uint64_t text_mebibytes(uint64_t bytes);
+
 /*
  * Reads a size: digits (a fraction is allowed before a unit), then nothing, K M G T (powers of 1024, as `K`,
  * `KiB`) or KB MB GB TB (powers of 1000). False when it is anything else, zero or too large.

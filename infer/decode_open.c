@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -5,9 +6,13 @@
 
 #include "common/interrupt.h"
 #include "common/progress.h"
+#include "common/text.h"
 #include "infer/decode_parts.h"
 
-enum { HUGE_PAGE = 2 << 20 };
+enum {
+    HUGE_PAGE = 2 << 20,
+    PROGRAM_BYTES = 64 << 20 /* the program, its libraries, stacks, and a tokenizer of 131,072 tokens */
+};
 
 static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -83,16 +88,18 @@ static enum status budget_check(struct decoder *decoder, const struct decode_opt
     budget->cache =
         kv_cache_bytes(decoder->cache.format, model->layer_count, model->kv_heads, model->head_dim, decoder->positions);
     const uint64_t rope = (uint64_t)decoder->positions * (model->head_dim + 1) * sizeof(float);
-    budget->work = work_lay(decoder, NULL) + rope + model->layer_count * sizeof *decoder->layers;
+    budget->work = PROGRAM_BYTES + work_lay(decoder, NULL) + rope + model->layer_count * sizeof *decoder->layers;
     if (__builtin_add_overflow(budget->weights + budget->work, budget->cache, &budget->total))
         budget->total = UINT64_MAX;
-    if (budget->total > options->memory)
+    if (budget->total > options->memory) {
+        char weights[TEXT_SIZE_MAX], cache[TEXT_SIZE_MAX], work[TEXT_SIZE_MAX];
         return error_set(error, STATUS_USAGE,
-                         "--memory %.2f GB is too small: '%s' with %u tokens needs %.2f GB (weights %.2f, keys and "
-                         "values %.2f, the rest %.2f)",
-                         (double)options->memory / 1e9, model->checkpoint.path, decoder->positions,
-                         (double)budget->total / 1e9, (double)budget->weights / 1e9, (double)budget->cache / 1e9,
-                         (double)budget->work / 1e9);
+                         "--memory is too small: '%s' with %u tokens needs at least %" PRIu64
+                         "MiB (weights %s, keys and values %s, the rest %s)",
+                         model->checkpoint.path, decoder->positions, text_mebibytes(budget->total),
+                         text_size(budget->weights, weights), text_size(budget->cache, cache),
+                         text_size(budget->work, work));
+    }
     return STATUS_OK;
 }
 

@@ -13,10 +13,13 @@ static const double size_max = 1 << 24;
 
 enum { HEADS_SHARED_MAX = 256, HEAD_DIM_MAX = 1024 };
 
+struct text_model;
+
 /* The object a member is looked for in, and the file's name for messages. */
 struct config {
     const struct checkpoint *checkpoint;
     struct json_span top, text; /* text_config, or the whole */
+    const struct text_model *model;
 };
 
 /*
@@ -59,6 +62,37 @@ static bool flag_read(const struct config *config, struct json_span object, cons
     const bool flag = value ? json_is_true(value) : fallback;
     json_decref(value);
     return flag;
+}
+
+/* ---- text models ---- */
+
+/* The text models that can be run, with transformers' defaults of what their configs may leave out. */
+struct text_model {
+    const char *type;
+    uint32_t kv_heads;       /* 0: as many as there are heads */
+    uint32_t head_dim;       /* 0: hidden_size / num_attention_heads */
+    uint32_t sliding_window; /* 0: none */
+    float norm_epsilon;
+    bool slides; /* looks at sliding_window at all */
+};
+static const struct text_model text_models[] = {
+    {"llama", 0, 0, 0, 1e-6f, false},
+    {"mistral", 8, 0, 4096, 1e-6f, true},
+    {"ministral3", 8, 128, 0, 1e-5f, true},
+};
+enum { TEXT_MODELS = sizeof text_models / sizeof *text_models };
+
+static bool is_ministral3(const struct config *config) { return strcmp(config->model->type, "ministral3") == 0; }
+
+static bool is_left_out(const struct config *config, const char *key) {
+    struct json_member member;
+    return !json_text_member(config->checkpoint->config, config->text, key, &member);
+}
+
+/* A size that may be left out, then it is `left_out`, or null, then it is `null`. */
+static enum status optional_size_read(const struct config *config, const char *key, uint32_t left_out, uint32_t null,
+                                      uint32_t *size, struct error *error) {
+    return size_read(config, key, is_left_out(config, key) ? left_out : null, size, error);
 }
 
 /* ---- rope ---- */
@@ -144,7 +178,7 @@ static enum status rope_read_values(const struct config *config, const json_t *v
     return STATUS_OK;
 }
 
-static enum status rope_read(const struct config *config, struct model *model, bool ministral3, struct error *error) {
+static enum status rope_read(const struct config *config, struct model *model, struct error *error) {
     json_t *values = config_value(config, config->text, "rope_parameters");
     values = values ? values : config_value(config, config->text, "rope_scaling");
     json_t *theta = config_value(config, config->text, "rope_theta");
@@ -153,7 +187,7 @@ static enum status rope_read(const struct config *config, struct model *model, b
         status = refuse(config, error, "rope_parameters", "an object");
     else if (theta && !json_is_number(theta))
         status = refuse(config, error, "rope_theta", "a number");
-    else if (!values && ministral3)
+    else if (!values && is_ministral3(config))
         status = error_set(error, STATUS_BAD_INPUT, "'%s/config.json': rope_parameters is missing",
                            config->checkpoint->path);
     if (status == STATUS_OK) {
@@ -161,7 +195,7 @@ static enum status rope_read(const struct config *config, struct model *model, b
         status = rope_read_values(config, values, model, theta ? json_number_value(theta) : default_theta, &model->rope,
                                   error);
     }
-    if (!ministral3)
+    if (!is_ministral3(config))
         model->rope.query_beta = 0; /* only ministral3's attention looks at it */
     json_decref(values);
     json_decref(theta);
@@ -178,22 +212,19 @@ static const char *text_value(const struct config *config, struct json_span obje
     return out;
 }
 
-static enum status architecture_check(const struct config *config, bool *ministral3, struct error *error) {
-    static const char *const known[] = {"llama", "mistral", "ministral3"};
+static enum status architecture_check(struct config *config, struct error *error) {
     char outer[64], type[64], activation[64];
     text_value(config, config->top, "model_type", outer, sizeof outer);
     text_value(config, config->text, "model_type", type, sizeof type);
-    bool fine = false;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        fine = fine || strcmp(type, known[i]) == 0;
-    if (config->text.begin != config->top.begin)
-        fine = fine && strcmp(outer, "mistral3") == 0;
-    if (!fine)
+    const bool inside = config->text.begin != config->top.begin;
+    for (size_t i = 0; i < TEXT_MODELS && (!inside || strcmp(outer, "mistral3") == 0); i++)
+        if (strcmp(type, text_models[i].type) == 0)
+            config->model = &text_models[i];
+    if (!config->model)
         return error_set(error, STATUS_BAD_INPUT,
                          "'%s/config.json': model_type '%s' (of the text model: '%s') cannot be run; llama, mistral, "
                          "ministral3, and mistral3 with one of these can",
                          config->checkpoint->path, outer, type);
-    *ministral3 = strcmp(type, "ministral3") == 0;
     text_value(config, config->text, "hidden_act", activation, sizeof activation);
     if (*activation && strcmp(activation, "silu") != 0 && strcmp(activation, "swish") != 0)
         return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': hidden_act '%s' is not supported; silu is",
@@ -212,7 +243,9 @@ static enum status sizes_read(const struct config *config, struct model *model, 
     if (status == STATUS_OK)
         status = size_read(config, "num_attention_heads", 0, &model->heads, error);
     if (status == STATUS_OK)
-        status = size_read(config, "num_key_value_heads", model->heads, &model->kv_heads, error);
+        status = optional_size_read(config, "num_key_value_heads",
+                                    config->model->kv_heads ? config->model->kv_heads : model->heads, model->heads,
+                                    &model->kv_heads, error);
     if (status == STATUS_OK && model->heads / model->kv_heads > HEADS_SHARED_MAX)
         status = error_set(error, STATUS_BAD_INPUT,
                            "'%s/config.json': more than %d heads to a key-value head (%u to %u) are not supported",
@@ -222,15 +255,19 @@ static enum status sizes_read(const struct config *config, struct model *model, 
                            "'%s/config.json': num_attention_heads %u is not a multiple of num_key_value_heads %u",
                            config->checkpoint->path, model->heads, model->kv_heads);
     if (status == STATUS_OK)
-        status = size_read(config, "head_dim", model->hidden / model->heads, &model->head_dim, error);
+        status = optional_size_read(config, "head_dim",
+                                    config->model->head_dim ? config->model->head_dim : model->hidden / model->heads,
+                                    model->hidden / model->heads, &model->head_dim, error);
     if (status == STATUS_OK && (model->head_dim % 2 != 0 || model->head_dim > HEAD_DIM_MAX))
         status = error_set(error, STATUS_BAD_INPUT, "'%s/config.json': head_dim %u is not an even number up to 1024",
                            config->checkpoint->path, model->head_dim);
-    uint32_t none = (uint32_t)size_max; /* missing */
+    const uint32_t none = (uint32_t)size_max, window = config->model->sliding_window;
+    model->sliding_window = none;
     if (status == STATUS_OK)
         status = size_read(config, "max_position_embeddings", none, &model->context, error);
-    if (status == STATUS_OK)
-        status = size_read(config, "sliding_window", none, &model->sliding_window, error);
+    if (status == STATUS_OK && config->model->slides)
+        status =
+            optional_size_read(config, "sliding_window", window ? window : none, none, &model->sliding_window, error);
     model->context = model->context == none ? 0 : model->context;
     model->sliding_window = model->sliding_window == none ? 0 : model->sliding_window;
     return status;
@@ -244,16 +281,15 @@ enum status model_config_read(struct model *model, bool *tied, struct error *err
     if (json_text_member(model->checkpoint.config, config.top, "text_config", &member) &&
         model->checkpoint.config[member.value.begin] == '{')
         config.text = member.value;
-    bool ministral3 = false;
-    enum status status = architecture_check(&config, &ministral3, error);
+    enum status status = architecture_check(&config, error);
     if (status == STATUS_OK)
         status = sizes_read(&config, model, error);
     if (status == STATUS_OK)
-        status = rope_read(&config, model, ministral3, error);
+        status = rope_read(&config, model, error);
     if (status != STATUS_OK)
         return status;
     json_t *epsilon = config_value(&config, config.text, "rms_norm_eps");
-    model->norm_epsilon = epsilon ? (float)json_number_value(epsilon) : 1e-6f; /* transformers' default */
+    model->norm_epsilon = epsilon ? (float)json_number_value(epsilon) : config.model->norm_epsilon;
     const bool fine = !epsilon || (json_is_number(epsilon) && model->norm_epsilon >= 0 && model->norm_epsilon < 1);
     json_decref(epsilon);
     if (!fine)

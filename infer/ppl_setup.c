@@ -1,8 +1,10 @@
 #include "infer/ppl_setup.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/text.h"
 #include "infer/cpu/head.h"
 #include "infer/cpu/layer.h"
 
@@ -259,13 +261,14 @@ static enum status memory_divide(struct ppl_setup *setup, size_t count, struct e
                 }
     if (status != STATUS_OK)
         return status;
-    return error_set(
-        error, STATUS_USAGE,
-        "--memory %.2f GB is too small: this run needs %.2f GB (weights %.2f, hidden states %.2f, the rest "
-        "%.2f)%s",
-        (double)setup->options->memory / 1e9, (double)setup->budget.total / 1e9, (double)setup->budget.weights / 1e9,
-        (double)setup->budget.hidden_memory / 1e9, (double)setup->budget.work / 1e9,
-        setup->options->resident ? "; less without --resident" : "; less with a shorter --window");
+    const struct ppl_budget *budget = &setup->budget;
+    char weights[TEXT_SIZE_MAX], hidden[TEXT_SIZE_MAX], work[TEXT_SIZE_MAX];
+    return error_set(error, STATUS_USAGE,
+                     "--memory is too small: this run needs at least %" PRIu64
+                     "MiB (weights %s, hidden states %s, the rest %s)%s",
+                     text_mebibytes(budget->total), text_size(budget->weights, weights),
+                     text_size(budget->hidden_memory, hidden), text_size(budget->work, work),
+                     setup->options->resident ? "; less without --resident" : "; less with a shorter --window");
 }
 
 /* ---- */

@@ -79,6 +79,17 @@ static bool has_type(const json_t *object, const char *type) {
     return word && strcmp(word, type) == 0;
 }
 
+/* "cls": [token, id] of a BertProcessing or RobertaProcessing; false when it is damaged. */
+static bool cls_begin(const json_t *processor, struct token_ids *ids, enum status *status, struct error *error) {
+    const json_t *id = json_array_get(json_object_get(processor, "cls"), 1);
+    return id && !json_is_array(id) && ids_append(id, ids, status, error);
+}
+
+static enum status begin_refuse(json_t *processor, const char *folder, const char *why, struct error *error) {
+    json_decref(processor);
+    return error_set(error, STATUS_BAD_INPUT, "'%s/tokenizer.json': post_processor %s", folder, why);
+}
+
 static enum status begin_read(const char *folder, struct token_ids *ids, struct error *error) {
     json_t *processor;
     enum status status = member_read(folder, "tokenizer.json", NULL, "post_processor", &processor, error);
@@ -86,11 +97,14 @@ static enum status begin_read(const char *folder, struct token_ids *ids, struct 
     const size_t count = steps ? json_array_size(steps) : 1;
     for (size_t i = 0; i < count && status == STATUS_OK; i++) {
         const json_t *step = steps ? json_array_get(steps, i) : processor;
-        if (!has_type(step, "TemplateProcessing"))
+        const bool template = has_type(step, "TemplateProcessing"),
+                   cls = has_type(step, "BertProcessing") || has_type(step, "RobertaProcessing");
+        if (!step || json_is_null(step) || has_type(step, "ByteLevel")) /* adds no token */
             continue;
-        if (!template_begin(step, ids, &status, error))
-            status = error_set(error, STATUS_BAD_INPUT,
-                               "'%s/tokenizer.json': the template of post_processor is damaged", folder);
+        if (!template && !cls)
+            return begin_refuse(processor, folder, "is of a type that is not supported", error);
+        if (!(template ? template_begin : cls_begin)(step, ids, &status, error) && status == STATUS_OK)
+            return begin_refuse(processor, folder, "is damaged", error);
         break;
     }
     json_decref(processor);

@@ -1,7 +1,8 @@
 /*
  * The tokens that begin and end a text, as the files of a checkpoint say.
  *
- * Begin: what the post-processor of tokenizer.json puts before a text (a TemplateProcessing, alone or in a Sequence), as
+ * Begin: what the post-processor of tokenizer.json puts before a text (a TemplateProcessing, BertProcessing or
+ * RobertaProcessing, alone or in a Sequence), as
  * transformers 5 reads it, which does not look at add_bos_token of tokenizer_config.json either. With tekken.json and no
  * tokenizer.json: "<s>", as mistral-common's completions begin.
  * End: eos_token_id of generation_config.json and of config.json or its text_config, a number or a list.

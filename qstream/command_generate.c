@@ -47,7 +47,7 @@ static enum status prompt_encode(struct run *run, struct error *error) {
     enum status status = begin_append(run, error);
     if (status == STATUS_OK && arguments->prompt_file)
         status = ppl_text_read(arguments->prompt_file, PPL_TEXT_MAX, &text, error);
-    const char *bytes = arguments->prompt_file ? text.bytes : arguments->prompt;
+    const char *bytes = !arguments->prompt_file ? arguments->prompt : text.bytes ? text.bytes : "";
     const size_t length = arguments->prompt_file ? text.length : strlen(bytes);
     if (status == STATUS_OK)
         status = tokenizer_encode(run->tokenizer, bytes, length, &run->prompt, error);
@@ -67,8 +67,8 @@ static enum status tokens_read(struct run *run, struct error *error) {
 static enum status prompt_get(struct run *run, struct error *error) {
     enum status status = run->arguments.tokens_file ? tokens_read(run, error) : prompt_encode(run, error);
     if (status == STATUS_OK && run->prompt.count == 0)
-        return error_set(error, STATUS_BAD_INPUT,
-                         "the prompt has no token, and a model needs one to continue; --bos puts one before it");
+        return error_set(error, STATUS_BAD_INPUT, "the prompt has no token, and a model needs one to continue%s",
+                         run->arguments.tokens_file ? "" : "; --bos puts one before it");
     return status;
 }
 
@@ -154,6 +154,15 @@ static json_t *ids_json(const struct token_ids *ids) {
     return array;
 }
 
+/* A path: bytes that are no UTF-8 are U+FFFD. */
+static json_t *path_json(const char *path) {
+    struct text text = {0};
+    text_append_json_ascii(&text, path);
+    json_t *value = text.failed ? NULL : json_loadb(text.bytes, text.length, JSON_DECODE_ANY, NULL);
+    text_free(&text);
+    return value;
+}
+
 /* null where there is nothing to divide by. */
 static json_t *quotient_json(double amount, double by) { return by > 0 ? json_real(amount / by) : json_null(); }
 
@@ -168,7 +177,7 @@ static enum status json_print(const struct run *run, struct error *error) {
     } const members[] = {
         {"schema", json_string("qstream.generate/1")},
         {"qstream", json_string(QSTREAM_VERSION)},
-        {"model", json_string_nocheck(run->arguments.model)},
+        {"model", path_json(run->arguments.model)},
         {"prompt_tokens", ids_json(&run->prompt)},
         {"tokens", ids_json(&run->tokens)},
         {"text", json_stringn(run->text.bytes ? run->text.bytes : "", run->text.length)},

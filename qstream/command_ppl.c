@@ -31,6 +31,9 @@ static enum status text_encode(struct run *run, struct error *error) {
     enum status status = tokenizer_open(arguments->run.model, &tokenizer, error);
     if (status == STATUS_OK)
         status = ppl_text_read(arguments->text, PPL_TEXT_MAX, &text, error);
+    if (status == STATUS_OK && text.length == 0)
+        status = error_set(error, STATUS_BAD_INPUT, "'%s' is empty",
+                           strcmp(arguments->text, "-") == 0 ? "standard input" : arguments->text);
     if (status == STATUS_OK && variants->text_join == TEXT_JOIN_HF) {
         ppl_text_join_rows(&text, &rows);
         text_free(&text);

@@ -289,11 +289,9 @@ static enum status jobs_limit(const struct session *session, unsigned *jobs, str
     if (plan->options.hash_source)
         tables += (uint64_t)plan->tile_count * SHA256_SIZE;
     uint64_t fixed = fixed_memory + tables, each = tile_worker_bytes(plan) + ((uint64_t)1 << 20);
-    if (session->arguments.memory < fixed + each) {
-        uint64_t mebibyte = (uint64_t)1 << 20;
+    if (session->arguments.memory < fixed + each)
         return error_set(error, STATUS_USAGE, "--memory is too small: this checkpoint needs at least %" PRIu64 "MiB",
-                         (fixed + each + mebibyte - 1) / mebibyte);
-    }
+                         text_mebibytes(fixed + each));
     uint64_t fitting = (session->arguments.memory - fixed) / each;
     *jobs = fitting < session->arguments.jobs ? (unsigned)fitting : session->arguments.jobs;
     return STATUS_OK;

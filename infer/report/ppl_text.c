@@ -33,7 +33,7 @@ static enum status stream_read(FILE *stream, const char *name, size_t limit, str
     if (ferror(stream))
         return interrupt_pending() ? error_set(error, STATUS_INTERRUPTED, "interrupted while reading '%s'", name)
                                    : error_set_errno(error, STATUS_IO, errno, "cannot read '%s'", name);
-    return text->length > before ? STATUS_OK : error_set(error, STATUS_BAD_INPUT, "'%s' is empty", name);
+    return STATUS_OK;
 }
 
 enum status ppl_text_read(const char *file, size_t limit, struct text *text, struct error *error) {

@@ -22,7 +22,7 @@ enum { PPL_TEXT_MAX = 256 << 20, PPL_TOKENS_MAX = 256 << 20 };
 
 /*
  * Appends the bytes of `file` ("-": standard input) to `text`; files, pipes and devices will do. STATUS_BAD_INPUT when
- * there are none, or more than `limit`.
+ * there is no such file, or more than `limit` bytes; none are fine.
  */
 enum status ppl_text_read(const char *file, size_t limit, struct text *text, struct error *error);
 

@@ -132,6 +132,14 @@ static bool count_check(const char *json, struct json_span object, struct json_s
                     count, (unsigned)tokens, needed);
         return false;
     }
+    if (count != tokens && generated == 0) {
+        error_write(
+            error, 0,
+            "%zu log probabilities for a prompt of %u tokens, and none is generated: the server adds a token (a "
+            "BOS) to it; it must take token ids as they are",
+            count, (unsigned)tokens);
+        return false;
+    }
     /* As many as the prompt has tokens: they might be those of the second and later ones and of a generated one. */
     if (count == tokens && generated != 0 && !is_word(json, first, "null")) {
         error_write(

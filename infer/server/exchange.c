@@ -38,7 +38,15 @@ struct exchange {
 };
 
 static size_t answer_write(char *bytes, size_t size, size_t count, void *user) {
+    enum { REFUSAL_MAX = 64 << 10 }; /* bytes of an error that are looked at */
     struct slot *slot = user;
+    long code = 0;
+    libcurl.easy_getinfo(slot->easy, CURLINFO_RESPONSE_CODE, &code);
+    if (code < 200 || code > 299) {
+        const size_t left = REFUSAL_MAX - slot->answer.length, bytes_in = size * count;
+        text_append(&slot->answer, bytes, bytes_in < left ? bytes_in : left);
+        return slot->answer.failed ? 0 : bytes_in;
+    }
     if (count > 0 && size > (slot->answer_max - slot->answer.length) / count) {
         slot->too_large = true;
         return 0;
@@ -158,14 +166,30 @@ static bool is_transient(CURLcode code) {
     }
 }
 
-/* Cuts `secret` out of a text that a stranger wrote. */
-static void secret_hide(struct text *text, const char *secret) {
-    if (!secret || !*secret || text->length == 0)
+/* Stars for each place of `bytes` that holds `secret`. */
+static void stars_put(char *bytes, size_t length, const char *secret, size_t secret_length) {
+    char *end = bytes + length;
+    for (char *at = bytes; secret_length > 0 && (at = memmem(at, (size_t)(end - at), secret, secret_length));
+         at += secret_length)
+        memset(at, '*', secret_length);
+}
+
+/* Cuts the API key out of a text that a stranger wrote, as it is and as JSON may write it. */
+static void key_hide(const struct exchange *exchange, char *bytes, size_t length) {
+    const char *key = exchange->options->api_key;
+    if (!key || !*key || length == 0)
         return;
-    const size_t length = strlen(secret);
-    for (char *at = text->bytes; (at = memmem(at, text->length - (size_t)(at - text->bytes), secret, length));
-         at += length)
-        memset(at, '*', length);
+    struct text json = {0}, slashes = {0}; /* another way to write a slash is \/ */
+    text_append_json_ascii(&json, key);
+    for (size_t i = 0; i < json.length; i++)
+        text_append(&slashes, json.bytes[i] == '/' ? "\\/" : json.bytes + i, json.bytes[i] == '/' ? 2 : 1);
+    stars_put(bytes, length, key, strlen(key));
+    if (!json.failed && !slashes.failed) { /* without their quotes */
+        stars_put(bytes, length, json.bytes + 1, json.length - 2);
+        stars_put(bytes, length, slashes.bytes + 1, slashes.length - 2);
+    }
+    text_free(&json);
+    text_free(&slashes);
 }
 
 static const char *plural(unsigned tries) { return tries == 1 ? "try" : "tries"; }
@@ -189,18 +213,37 @@ static const char *status_advice(long code, const struct text *line) {
     return "";
 }
 
+/* Where a redirect leads, without user and password, which libcurl takes over from the URL; NULL: it is no redirect. */
+static char *location_shown(const struct slot *slot) {
+    char *location = NULL, *shown = NULL, *copy = NULL;
+    libcurl.easy_getinfo(slot->easy, CURLINFO_REDIRECT_URL, &location);
+    CURLU *parts = location ? libcurl.url() : NULL;
+    if (parts && libcurl.url_set(parts, CURLUPART_URL, location, CURLU_NON_SUPPORT_SCHEME) == CURLUE_OK) {
+        libcurl.url_set(parts, CURLUPART_USER, NULL, 0);
+        libcurl.url_set(parts, CURLUPART_PASSWORD, NULL, 0);
+        if (libcurl.url_get(parts, CURLUPART_URL, &shown, 0) == CURLUE_OK)
+            copy = strdup(shown);
+    }
+    libcurl.free(shown);
+    if (parts)
+        libcurl.url_cleanup(parts);
+    return copy;
+}
+
 static enum status slot_refused(const struct exchange *exchange, struct slot *slot, long code, enum status status,
                                 struct error *error) {
     const char *shown = exchange->options->shown;
-    char *location = NULL;
-    libcurl.easy_getinfo(slot->easy, CURLINFO_REDIRECT_URL, &location);
-    if (location)
-        return error_set(error, status, "%s'%s' answers %ld: it wants to be asked at '%s'", slot->name, shown, code,
-                         location);
+    char *location = location_shown(slot);
+    if (location) {
+        key_hide(exchange, location, strlen(location));
+        error_write(error, 0, "%s'%s' answers %ld: it wants to be asked at '%s'", slot->name, shown, code, location);
+        free(location);
+        return status;
+    }
     struct text line = {0};
-    secret_hide(&slot->answer, exchange->options->api_key); /* whole: it may be cut in two */
+    key_hide(exchange, slot->answer.bytes, slot->answer.length); /* whole: it may be cut in two */
     answer_read_error(slot->answer.bytes, slot->answer.length, &line);
-    secret_hide(&line, exchange->options->api_key); /* without its escapes */
+    key_hide(exchange, line.bytes, line.length); /* without its escapes */
     status =
         error_set(error, status, "%s'%s' answers %ld%s%s%s (%u %s)", slot->name, shown, code, line.length ? ": " : "",
                   line.length ? line.bytes : "", status_advice(code, &line), slot->tries, plural(slot->tries));
@@ -229,7 +272,7 @@ static enum status slot_finish(struct exchange *exchange, struct slot *slot, CUR
     curl_off_t asked_for = 0;
     libcurl.easy_getinfo(slot->easy, CURLINFO_RESPONSE_CODE, &code);
     libcurl.easy_getinfo(slot->easy, CURLINFO_RETRY_AFTER, &asked_for);
-    if (slot->answer.failed || result == CURLE_OUT_OF_MEMORY)
+    if (slot->answer.failed)
         return error_set_memory(error);
     if (slot->too_large)
         return error_set(error, STATUS_BAD_INPUT,
@@ -245,9 +288,11 @@ static enum status slot_finish(struct exchange *exchange, struct slot *slot, CUR
                                                              : slot_refused(exchange, slot, code, STATUS_IO, error);
     if (code < 200 || code > 299)
         return slot_refused(exchange, slot, code, STATUS_BAD_INPUT, error);
-    struct error why;
-    switch (exchange->calls->take(exchange->context, slot->question, slot->answer.length ? slot->answer.bytes : "",
-                                  slot->answer.length, &why)) {
+    struct error why = {0};
+    const enum answer_verdict verdict = exchange->calls->take(
+        exchange->context, slot->question, slot->answer.length ? slot->answer.bytes : "", slot->answer.length, &why);
+    key_hide(exchange, why.message, strlen(why.message));
+    switch (verdict) {
     case ANSWER_TAKEN:
         slot->state = SLOT_FREE;
         exchange->state.answered++;

@@ -161,6 +161,9 @@ PYTHON
     told '.prompt_tokens == [1, 81]'
     made "$OWN" --prompt "" --max-tokens 1 --bos
     told '.prompt_tokens == [1]'
+    : >"$BATS_TEST_TMPDIR/nothing"
+    made "$OWN" --prompt-file "$BATS_TEST_TMPDIR/nothing" --max-tokens 1 --bos
+    told '.prompt_tokens == [1]'
     edit tokenizer.json 'd["post_processor"] = {"type": "Sequence", "processors": [{"type": "ByteLevel", "add_prefix_space": True,
         "trim_offsets": False, "use_regex": True}, {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>",
         "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<e>", "type_id": 0}}], "pair": [],
@@ -175,6 +178,20 @@ PYTHON
     told '.prompt_tokens == [7, 8]'
     edit tokenizer.json 'd["post_processor"]["processors"][1]["special_tokens"] = {}'
     refuses 3 "tokenizer.json" "post_processor" -- "$OWN" --prompt a
+}
+
+@test "given another post-processor, then its first token is there or it is refused" {
+    local type
+    own_model
+    for type in BertProcessing RobertaProcessing; do
+        edit tokenizer.json "d['post_processor'] = {'type': '$type', 'sep': ['<|im_end|>', 2], 'cls': ['<|im_start|>', 1]}"
+        made "$OWN" --prompt a --max-tokens 1
+        told '.prompt_tokens == [1, 81]'
+    done
+    edit tokenizer.json 'd["post_processor"]["cls"] = "<|im_start|>"'
+    refuses 3 "tokenizer.json" "post_processor" "damaged" -- "$OWN" --prompt a
+    edit tokenizer.json 'd["post_processor"] = {"type": "Another"}'
+    refuses 3 "tokenizer.json" "post_processor" "not supported" -- "$OWN" --prompt a
 }
 
 @test "given tokens that end a text, then those of both files count" {
@@ -231,7 +248,9 @@ PYTHON
     refuses 2 "--prompt" "--tokens" -- "$MODEL" --prompt x --tokens y
     refuses 2 "--bos" "--no-bos" -- "$MODEL" --prompt x --bos --no-bos
     refuses 2 "--bos" "--tokens" -- "$MODEL" --tokens x --bos
-    refuses 2 "--memory" "too small" "needs" -- "$MODEL" --prompt x --memory 1M
+    refuses 2 "--memory" "too small" "at least" -- "$MODEL" --prompt x --memory 1M
+    run generate "$MODEL" --prompt x --max-tokens 1 --quiet --memory "$(sed -n 's/.*at least \([0-9]*\)MiB.*/\1/p' <<<"$stderr")MiB"
+    exits 0
     while read -r option value words; do
         # shellcheck disable=SC2086 # several words
         refuses 2 "$option" "'$value'" $words -- "$MODEL" --prompt x "$option" "$value"
@@ -260,7 +279,7 @@ WRONG
 
 @test "given a prompt or a model that cannot be used, then it is named with exit code 3" {
     refuses 3 "no token" "--bos" -- "$MODEL" --prompt ""
-    refuses 3 "standard input" "empty" -- "$MODEL"
+    refuses 3 "no token" "--bos" -- "$MODEL"
     refuses 3 "'nowhere'" -- "$MODEL" --prompt-file nowhere
     echo '[1, x]' >"$BATS_TEST_TMPDIR/ids"
     refuses 3 "ids'" "byte" -- "$MODEL" --tokens "$BATS_TEST_TMPDIR/ids"

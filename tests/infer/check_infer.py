@@ -459,11 +459,24 @@ def tokenizer_beyond(case):
 @test("given a sliding window shorter than the window, then it is refused; a window as short is measured")
 def sliding_window(case):
     model = models.make(case.folder / "model", seed=case.seed, layout="bf16")
-    models.edit_config(model, lambda text: text.update(sliding_window=32))
+    models.edit_config(model, lambda text: text.update(sliding_window=32, model_type="mistral"))
     case.ids(100)
     text = case.run(model, "--tokens", case.folder / "ids.json", "--window", 33, "--stride", 16, code=2)
     assert "sliding_window" in text
     compare(case, model, window=32, stride=16)
+
+
+@test("given a Llama with a sliding window, then it has none; a Mistral without one has transformers' 4096")
+def sliding_window_defaults(case):
+    model = models.make(case.folder / "model", seed=case.seed, layout="bf16")
+    models.edit_config(model, lambda text: text.update(sliding_window=8))
+    compare(case, model)
+    case.ids(4200)
+    settings = ["--tokens", case.folder / "ids.json", "--window", 4097, "--stride", 4097, "--windows", 1, "--json"]
+    for change, code in ((lambda text: text.pop("sliding_window"), 2), (lambda text: text.update(sliding_window=None), 0)):
+        models.edit_config(model, lambda text: (text.update(model_type="mistral"), change(text)))
+        answer = case.run(model, *settings, code=code)
+        assert code == 0 or "sees 4096 tokens (sliding_window)" in answer, answer
 
 
 @test("given another model as the baseline, then it is refused by the size that differs")

@@ -261,6 +261,13 @@ def bos(handler, request, good):
     handler.reply(good)
 
 
+def bos_uncounted(handler, request, good):
+    logprobs = good["choices"][0]["logprobs"]
+    logprobs["token_logprobs"] = [None, -3.0] + logprobs["token_logprobs"][1:-1]
+    good["usage"] = {"completion_tokens": 0}
+    handler.reply(good)
+
+
 def without_first(handler, request, good):
     """The second token's logprob first: as many as the prompt has tokens, each at the place of the one before it."""
     logprobs = good["choices"][0]["logprobs"]
@@ -316,9 +323,21 @@ FAULTS = {
     "cuts-key": echoes_key("x" * 275),
     "escapes-key": lambda handler, request, good: handler.reply(b'{"error": "no \\u0073ecret-4711"}', 403),
     "redirect": lambda handler, request, good: handler.reply({}, 307, [("Location", handler.server.elsewhere)]),
+    "redirect-path": lambda handler, request, good: handler.reply({}, 307, [("Location", "/other?key=secret-4711")]),
     "redirect-nowhere": lambda handler, request, good: handler.reply({}, 302),
     "models-none": models(),
     "models-two": models("first", "se\x1bcond"),
+    "models-key": lambda handler, request, good: handler.reply(
+        {"object": "list", "data": [{"id": "first"}, {"id": handler.headers.get("Authorization")}]}
+    ),
+    "nests-key": lambda handler, request, good: handler.reply(
+        {"detail": [{"input": handler.headers.get("Authorization")}]}, 422
+    ),
+    "slashes-key": lambda handler, request, good: handler.reply(
+        json.dumps({"detail": [handler.headers.get("Authorization")]}).replace("/", "\\/").encode(), 422
+    ),
+    "large-502": lambda handler, request, good: handler.reply(b"<h1>Bad Gateway</h1>" + b" " * 3_000_000, 502),
+    "long-header": lambda handler, request, good: handler.reply(good, 200, [("X-Long", "x" * 400_000)]),
     "models-html": lambda handler, request, good: handler.reply(b"<html>hello</html>"),
     "models-404": status(404),
     # what is answered
@@ -337,6 +356,7 @@ FAULTS = {
     "prompt-only": with_logprobs(lambda values: values[:-1]),  # no fault
     "first-zero": with_logprobs(lambda values: [0.0] + values[1:]),  # no fault
     "bos": bos,
+    "bos-uncounted": bos_uncounted,
     "null": put_last(None),
     "all-null": with_logprobs(lambda values: [None] * len(values)),
     "nan": put_last(float("nan")),
