@@ -8,15 +8,15 @@
 
 #include "common/text.h"
 
-/* A new file beside `name`, with the permissions that open(2) would give it. *path is the caller's to free. */
-static FILE *temporary_open(const char *name, char **path) {
+/* A new file beside `name`. mode: its permissions; 0: those that open(2) would give it. *path is the caller's to free. */
+static FILE *temporary_open(const char *name, mode_t mode, char **path) {
     *path = text_format("%s.XXXXXX", name);
     int fd = *path ? mkstemp(*path) : -1;
     if (fd < 0)
         return NULL;
     mode_t mask = umask(0);
     umask(mask);
-    fchmod(fd, (mode_t)(0666 & ~mask));
+    fchmod(fd, mode ? mode : (mode_t)(0666 & ~mask));
     FILE *stream = fdopen(fd, "w");
     if (!stream) {
         close(fd);
@@ -32,8 +32,9 @@ enum status new_file_begin(const char *name, struct new_file *file, struct error
         file->stream = stdout;
         return STATUS_OK;
     }
-    bool direct = lstat(name, &present) == 0 && !S_ISREG(present.st_mode);
-    file->stream = direct ? fopen(name, "w") : temporary_open(name, &file->temporary);
+    const bool exists = lstat(name, &present) == 0, direct = exists && !S_ISREG(present.st_mode);
+    file->stream =
+        direct ? fopen(name, "w") : temporary_open(name, exists ? present.st_mode & 07777 : 0, &file->temporary);
     if (file->stream)
         return STATUS_OK;
     int reason = errno;
@@ -57,6 +58,27 @@ enum status new_file_finish(struct new_file *file, struct error *error) {
         unlink(file->temporary);
     free(file->temporary);
     return status;
+}
+
+enum status new_file_probe(const char *name, struct error *error) {
+    struct stat present;
+    if (!*name)
+        return error_set(error, STATUS_USAGE, "a file without a name cannot be written");
+    if (strcmp(name, "-") == 0)
+        return STATUS_OK;
+    if (lstat(name, &present) == 0 && !S_ISREG(present.st_mode))
+        return access(name, W_OK) == 0 && !S_ISDIR(present.st_mode)
+                   ? STATUS_OK
+                   : error_set_errno(error, STATUS_IO, S_ISDIR(present.st_mode) ? EISDIR : errno, "cannot write '%s'",
+                                     name);
+    struct new_file file;
+    const enum status status = new_file_begin(name, &file, error);
+    if (status != STATUS_OK)
+        return status;
+    fclose(file.stream);
+    unlink(file.temporary);
+    free(file.temporary);
+    return STATUS_OK;
 }
 
 enum status new_file_write(const char *name, const void *bytes, size_t size, struct error *error) {

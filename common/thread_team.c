@@ -7,7 +7,9 @@ enum { STACK_BYTES = 1 << 20 };
 
 static void *member_run(void *argument) {
     struct team_member *member = argument;
+    interrupt_thread_begin(&member->signals);
     member->function(member->context, member->number);
+    interrupt_thread_end(&member->signals);
     return NULL;
 }
 
@@ -22,7 +24,9 @@ enum status thread_team_start(struct thread_team *team, unsigned count, team_fun
     int problem = 0;
     while (team->count < count) {
         struct team_member *member = &team->members[team->count];
-        *member = (struct team_member){.function = function, .context = context, .number = team->count};
+        member->function = function;
+        member->context = context;
+        member->number = team->count;
         problem = pthread_create(&member->thread, &attributes, member_run, member);
         if (problem)
             break;

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stddef.h>
 
+#include "common/interrupt.h"
 #include "common/status.h"
 
 typedef void team_function(void *context, unsigned number);
@@ -16,6 +17,7 @@ struct team_member {
     team_function *function;
     void *context;
     unsigned number;
+    struct interrupt_stack signals;
 };
 
 struct thread_team {

@@ -1,9 +1,11 @@
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/config_file.h"
+#include "common/new_file.h"
 #include "infer/report/ppl_report.h"
 #include "infer/server/address.h"
 #include "qstream/command.h"
@@ -22,6 +24,8 @@ struct run {
 
 /* ---- the tokens ---- */
 
+enum { TOKENIZER_BYTES = 48 << 20, TEXT_SMALL = 8 << 20 /* that the least --memory has room for */ };
+
 /* Reads the text, joined as asked for, and turns it into tokens. */
 static enum status text_encode(struct run *run, struct error *error) {
     const struct ppl_arguments *arguments = &run->arguments;
@@ -34,6 +38,13 @@ static enum status text_encode(struct run *run, struct error *error) {
     if (status == STATUS_OK && text.length == 0)
         status = error_set(error, STATUS_BAD_INPUT, "'%s' is empty",
                            strcmp(arguments->text, "-") == 0 ? "standard input" : arguments->text);
+    /* the text itself, and its tokens in an array that grows */
+    const uint64_t needed = 3 * (uint64_t)text.length + TOKENIZER_BYTES;
+    if (status == STATUS_OK && !arguments->server.url && needed > arguments->run.memory && text.length > TEXT_SMALL)
+        status = error_set(error, STATUS_USAGE,
+                           "--memory is too small: a text of %zu bytes needs at least %" PRIu64
+                           "MiB to become tokens; a first part of it will do if --windows needs no more",
+                           text.length, text_mebibytes(needed));
     if (status == STATUS_OK && variants->text_join == TEXT_JOIN_HF) {
         ppl_text_join_rows(&text, &rows);
         text_free(&text);
@@ -108,6 +119,18 @@ static enum status expectation_write(struct run *run, struct error *error) {
     enum status status =
         expectation_update(&run->expectation, run->expect_path, arguments->test, &update, &run->result, error);
     free(model);
+    return status;
+}
+
+/* Files that cannot be written are told of before hours of measuring, not after. */
+static enum status files_probe(const struct run *run, struct error *error) {
+    const struct ppl_arguments *arguments = &run->arguments;
+    const char *const files[] = {arguments->page, arguments->per_token, arguments->junit,
+                                 arguments->update ? run->expect_path : NULL};
+    enum status status = STATUS_OK;
+    for (size_t i = 0; status == STATUS_OK && i < sizeof files / sizeof *files; i++)
+        if (files[i])
+            status = new_file_probe(files[i], error);
     return status;
 }
 
@@ -221,6 +244,8 @@ static enum status ppl(struct run *run, struct error *error) {
         status = address_make(arguments->server.url, &address, error);
     if (status == STATUS_OK)
         status = expectation_get(run, error);
+    if (status == STATUS_OK)
+        status = files_probe(run, error);
     if (!settings->has_stride && settings->protocol.stride > settings->protocol.window)
         settings->protocol.stride = settings->protocol.window; /* short windows that do not overlap */
     if (status == STATUS_OK)

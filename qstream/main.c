@@ -122,7 +122,8 @@ int main(int argc, char **argv) {
     int code = command->function(argc - 1, argv + 1);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         fputs("qstream: cannot write to standard output\n", stderr);
-        code = code ? code : STATUS_IO;
+        if (code == STATUS_OK || code == STATUS_CHECK_FAILED) /* a reader of the report has nothing */
+            code = STATUS_IO;
     }
     return code;
 }

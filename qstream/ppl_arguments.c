@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/text.h"
 #include "common/thread_team.h"
 #include "qstream/option_values.h"
 
@@ -308,6 +309,8 @@ static enum status expectation_options_check(const struct ppl_arguments *argumen
         return error_set(error, STATUS_USAGE, "--update writes to a file: give --expect-file");
     if (arguments->test && !arguments->expect_file)
         return error_set(error, STATUS_USAGE, "--case chooses from a file: give --expect-file");
+    if (arguments->test && (!*arguments->test || !text_is_utf8(arguments->test)))
+        return error_set(error, STATUS_USAGE, "--case takes the name of a case, not '%s'", arguments->test);
     if (arguments->has_tolerance && !arguments->has_expect && !arguments->update)
         return error_set(error, STATUS_USAGE, "--tolerance goes with --expect or --update; a file has its own");
     if (arguments->junit && !arguments->has_expect && (!arguments->expect_file || arguments->update))

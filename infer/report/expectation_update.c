@@ -7,8 +7,12 @@
 #include "common/new_file.h"
 #include "infer/report/expectation.h"
 
-/* Digits behind the point that are kept: more than any tolerance in use asks for. */
-static double rounded(double value) { return round(value * 1e6) / 1e6; }
+/* Nine digits: more than any tolerance in use asks for, of small figures as well. */
+static double rounded(double value) {
+    char digits[32];
+    snprintf(digits, sizeof digits, "%.9g", value);
+    return strtod(digits, NULL);
+}
 
 /* json_object_set_new that tells of no memory. */
 static bool put(json_t *object, const char *key, json_t *value) { return json_object_set_new(object, key, value) == 0; }

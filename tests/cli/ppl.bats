@@ -434,6 +434,63 @@ window|{"schema": "qstream.ppl-expectation/1", "name": "n", "model": {"name": "m
 HOSTILE
 }
 
+# oneDNN's kernels for AVX2 compute with the stack pointer in a buffer: a signal's frame must not go there.
+@test "given a signal at any moment, then the exit code is 130 and nothing is printed" {
+    local try pid code level=(--cpu avx2)
+    [[ $(uname -m) == x86_64 ]] || level=()
+    for try in {1..12}; do
+        "$QSTREAM" ppl "$ROOT/build/models/smollm2-bf16" --text "$ROOT/tests/cli/ppl_text.txt" --window 256 --stride 8 --compute f32 --quiet "${level[@]}" \
+            --jobs $((try % 2 + 1)) >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err" 3>&- &
+        pid=$!
+        sleep "0.$((200 + 47 * try))"
+        kill -"$( ((try % 3)) && echo INT || echo TERM)" $pid
+        code=0
+        wait $pid || code=$?
+        [[ $code == 130 && ! -s $BATS_TEST_TMPDIR/out ]] || { echo "try $try: exit code $code: $(<"$BATS_TEST_TMPDIR/err")" >&2; return 1; }
+    done
+}
+
+@test "given a file that cannot be written, then it is told before anything is measured" {
+    local option
+    for option in --per-token --html; do
+        refuses 4 "no-folder/file" -- "$MODEL" --tokens "$IDS" "${WINDOWS[@]}" "$option" "$BATS_TEST_TMPDIR/no-folder/file"
+        refuses 2 "without a name" -- "$MODEL" --tokens "$IDS" "${WINDOWS[@]}" "$option" ""
+    done
+    refuses 4 "no-folder/file" -- "$MODEL" --tokens "$IDS" "${WINDOWS[@]}" --update --expect-file "$BATS_TEST_TMPDIR/no-folder/file"
+    refuses 2 "--case" -- "$MODEL" --tokens "$IDS" "${WINDOWS[@]}" --update --expect-file new.ppl.json --case ""
+    refuses 2 "--case" -- "$MODEL" --tokens "$IDS" "${WINDOWS[@]}" --update --expect-file new.ppl.json --case $'\xff'
+    [[ -z $(find "$BATS_TEST_TMPDIR" -type f ! -name 'separate-stderr*') && ! -e new.ppl.json ]]
+}
+
+@test "given a tiny divergence, when a file is updated, then the same run passes it and its permissions stay" {
+    local file=$BATS_TEST_TMPDIR/tiny.ppl.json near=$BATS_TEST_TMPDIR/near
+    cp -r "$SOURCE" "$near"
+    "$PYTHON" - "$near" <<'PYTHON'
+import json, pathlib, struct, sys
+path = next(iter(sorted(pathlib.Path(sys.argv[1]).glob("*.safetensors"))))
+data = bytearray(path.read_bytes())
+length = struct.unpack("<Q", data[:8])[0]
+header = json.loads(data[8:8 + length])
+name = next(name for name in header if name.endswith("norm.weight") and header[name]["dtype"] == "BF16")
+data[8 + length + header[name]["data_offsets"][0]] ^= 1
+path.write_bytes(data)
+PYTHON
+    local settings=("$near" --baseline "$SOURCE" --tokens "$IDS" "${WINDOWS[@]}" --compute f32 --quiet --expect-file "$file")
+    "$QSTREAM" ppl "${settings[@]}" --update --tolerance 0.0001% >/dev/null
+    chmod 640 "$file"
+    "$QSTREAM" ppl "${settings[@]}" --update >/dev/null
+    [[ $(stat -c %a "$file") == 640 ]]
+    jq -e '.cases[0].expected.kl_mean.value | . > 0 and . < 1e-4' "$file"
+    run ppl "${settings[@]}"
+    exits 0
+}
+
+@test "given a report that nobody can read, then a figure that is missed is exit code 4 as well" {
+    local code=0
+    "$QSTREAM" ppl "$MODEL" --tokens "$IDS" "${WINDOWS[@]}" --quiet --json --expect 1 >/dev/full 2>"$BATS_TEST_TMPDIR/err" || code=$?
+    [[ $code == 4 && $(<"$BATS_TEST_TMPDIR/err") == *"standard output"* ]]
+}
+
 @test "given the sample model and WikiText-2, then the figures in configs are met" {
     local text=$ROOT/../shared/data/wikitext-2-raw/wiki.test.raw
     [[ -e $text ]] || skip "../shared/data is not there"
