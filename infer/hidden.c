@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "common/text.h"
+
 static enum status file_open(struct hidden *hidden, struct error *error) {
     char path[4096];
     if (snprintf(path, sizeof path, "%s/qstream-hidden-XXXXXX", hidden->folder) >= (int)sizeof path)
@@ -16,12 +18,13 @@ static enum status file_open(struct hidden *hidden, struct error *error) {
                                hidden->folder);
     unlink(path);
     const uint64_t bytes = (hidden->slots - hidden->in_memory) * hidden->slot_bytes;
+    char size[TEXT_SIZE_MAX];
     const int failed = posix_fallocate(hidden->file, 0, (off_t)bytes);
     if (failed)
         return error_set_errno(error, STATUS_IO, failed,
-                               "'%s': hidden states take %.1f GB there; choose another folder with --spill-folder, or "
+                               "'%s': hidden states take %s there; choose another folder with --spill-folder, or "
                                "give more --memory",
-                               hidden->folder, (double)bytes / 1e9);
+                               hidden->folder, text_size(bytes, size));
     return STATUS_OK;
 }
 

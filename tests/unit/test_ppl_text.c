@@ -30,6 +30,8 @@ static void given_lines_then_rows_keep_their_newline_blank_ones_nothing_and_two_
     assert_joined("\n", "");
     assert_joined("\n\n", "\n\n");
     assert_joined("a\n \t\x0b\f\x1f", "a\n\n\n");
+    assert_joined("a\n\xc2\xa0\xe3\x80\x80\xc2\x85\nb", "a\n\n\n\n\nb");
+    assert_joined("\xc2\xa0x\n\xe2\x80\x8b\n", "\xc2\xa0x\n\n\n\xe2\x80\x8b\n"); /* U+200B is no space */
     assert_joined("a\r\nb\rc", "a\n\n\nb\n\n\nc");
     assert_joined("a\n\r\nb", "a\n\n\n\n\nb");
 }
