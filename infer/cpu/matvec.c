@@ -7,7 +7,7 @@ const struct matvec_kernel *matvec_kernel(enum cpu_level level, enum weight_form
     if (level == CPU_AVX512)
         return &matvec_avx512[format];
     if (level == CPU_AVX2)
-        return &matvec_avx2[format];
+        return __builtin_cpu_is("amd") ? &matvec_avx2_amd[format] : &matvec_avx2[format];
 #endif
     (void)level; /* arm64's compiler takes NEON for plain C */
     (void)format;

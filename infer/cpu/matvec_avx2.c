@@ -126,135 +126,222 @@ ROWS_FUNCTION(bf16_rows, bf16_rows_of)
 /* ---- FP8, MXFP8 ---- */
 
 /*
- * e4m3 moved down by one bit in the upper byte of a word is float16 of 2^-8 times the value, subnormals included; only the
- * two NaN would be finite, so these are looked for. x is 2^8 times as large instead.
+ * e4m3 moved to where a float has its exponent is 2^-120 times the value, or, as float16, 2^-8 times; subnormals included,
+ * and only the two NaN would be finite, so these are looked for. The first takes half as long, but multiplies subnormal
+ * floats, which costs a hundred cycles each time on processors of other makers than AMD; the second is for those. Both
+ * give the same sums, to the bit: columns are added in the same order, and powers of two change nothing. For the first x
+ * is scaled so that no product is subnormal.
  */
-static const float fp8_factor = 256;
+enum fp8_way { AS_FLOAT, AS_HALF };
 
-static size_t fp8_space(const struct weight *weight) {
+static size_t fp8_padded(const struct weight *weight) {
     return matvec_round_up(weight->columns, FP8_STEP) * sizeof(float);
 }
 
-static void fp8_prepare(const struct weight *weight, const float *x, void *prepared) {
+/* Behind x: what sums are multiplied by. */
+static size_t fp8_space(const struct weight *weight) { return fp8_padded(weight) + sizeof(double); }
+
+static double *fp8_factor(const struct weight *weight, const void *prepared) {
+    return (double *)((uintptr_t)prepared + fp8_padded(weight));
+}
+
+/* The power of two that brings the largest of |x| to 2^100; 1 where that is zero or not finite. */
+static double fp8_power(const float *x, uint32_t columns) {
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < columns; i++) {
+        const uint32_t bits = float_to_bits(x[i]) & 0x7fffffffu;
+        most = bits > most ? bits : most;
+    }
+    return most == 0 || most >= 0x7f800000u ? 1 : ldexp(1, 100 - ilogbf(float_from_bits(most)));
+}
+
+ALWAYS void fp8_prepare(enum fp8_way way, const struct weight *weight, const float *x, float *prepared) {
     if (weight->format == WEIGHT_FP8 && matvec_scales_odd(weight, FP8_STEP)) {
         matvec_portable.prepare(weight, x, prepared);
         return;
     }
     uint8_t order[FP8_STEP];
-    for (unsigned i = 0; i < 8; i++)
-        for (unsigned vector = 0; vector < 4; vector++)
-            order[8 * vector + i] = (uint8_t)(2 * i + vector / 2 + vector % 2 * 16);
+    for (unsigned vector = 0; vector < 4; vector++)
+        for (unsigned i = 0; i < 8; i++)
+            order[8 * vector + i] = (uint8_t)(2 * (i % 4) + i / 4 * 16 + vector % 2 * 8 + vector / 2);
     matvec_reorder(x, weight->columns, order, FP8_STEP, prepared);
+    *fp8_factor(weight, prepared) = 0x1p8;
+    if (way == AS_HALF)
+        return;
+    const double power = fp8_power(x, weight->columns);
+    for (uint32_t i = 0; i < matvec_round_up(weight->columns, FP8_STEP); i++)
+        prepared[i] = (float)((double)prepared[i] * power);
+    *fp8_factor(weight, prepared) = 0x1p120 / power;
 }
 
-/* 32 columns in the order of x, 2^-8 times their values; *nan gathers codes that are NaN. */
-ALWAYS void fp8_decode(__m256i codes, __m256 out[4], __m256i *nan) {
-    const __m256i magnitude = _mm256_set1_epi8(0x7f), mask = _mm256_set1_epi16((short)0xbf80);
-    *nan = _mm256_or_si256(*nan, _mm256_cmpeq_epi8(_mm256_and_si256(codes, magnitude), magnitude));
-    const __m256i even = _mm256_and_si256(_mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 1), mask);
-    const __m256i odd = _mm256_and_si256(_mm256_srai_epi16(codes, 1), mask);
+static void fp8_prepare_float(const struct weight *weight, const float *x, void *prepared) {
+    fp8_prepare(AS_FLOAT, weight, x, prepared);
+}
+static void fp8_prepare_half(const struct weight *weight, const float *x, void *prepared) {
+    fp8_prepare(AS_HALF, weight, x, prepared);
+}
+
+/* 32 columns in the order of x. */
+ALWAYS void fp8_decode(enum fp8_way way, __m256i codes, __m256 out[4]) {
+    const __m256i upper = _mm256_slli_epi16(codes, 8), zero = _mm256_setzero_si256();
+    if (way == AS_FLOAT) {
+        const __m256i mask = _mm256_set1_epi16((short)0x87f0);
+        const __m256i even = _mm256_and_si256(_mm256_srai_epi16(upper, 4), mask);
+        const __m256i odd = _mm256_and_si256(_mm256_srai_epi16(codes, 4), mask);
+        out[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(zero, even));
+        out[1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(zero, even));
+        out[2] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(zero, odd));
+        out[3] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(zero, odd));
+        return;
+    }
+    const __m256i mask = _mm256_set1_epi16((short)0xbf80);
+    const __m256i even = _mm256_permute4x64_epi64(_mm256_and_si256(_mm256_srai_epi16(upper, 1), mask), 0xd8);
+    const __m256i odd = _mm256_permute4x64_epi64(_mm256_and_si256(_mm256_srai_epi16(codes, 1), mask), 0xd8);
     out[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(even));
     out[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(even, 1));
     out[2] = _mm256_cvtph_ps(_mm256_castsi256_si128(odd));
     out[3] = _mm256_cvtph_ps(_mm256_extracti128_si256(odd, 1));
 }
 
-ALWAYS __m256i fp8_load(const unsigned char *at, uint32_t count) {
-    prefetch(at);
-    if (count >= FP8_STEP)
-        return _mm256_loadu_si256((const __m256i *)at);
+ALWAYS __m256i fp8_rest(const unsigned char *at, uint32_t count) {
     unsigned char rest[FP8_STEP] = {0};
     memcpy(rest, at, count);
     return _mm256_loadu_si256((const __m256i *)rest);
 }
 
-ALWAYS __m256 fp8_product(const unsigned char *at, uint32_t count, const float *x, __m256i *nan) {
+/* Adds 32 products to `sums`; *most becomes the largest magnitude of all codes, byte by byte, which tells of NaN. */
+ALWAYS void fp8_add(enum fp8_way way, __m256i codes, const float *x, __m256 sums[2], __m256i *most) {
     __m256 values[4];
-    fp8_decode(fp8_load(at, count), values, nan);
-    const __m256 first = _mm256_fmadd_ps(values[1], _mm256_load_ps(x + 8), _mm256_mul_ps(values[0], _mm256_load_ps(x)));
-    const __m256 second =
-        _mm256_fmadd_ps(values[3], _mm256_load_ps(x + 24), _mm256_mul_ps(values[2], _mm256_load_ps(x + 16)));
-    return _mm256_add_ps(first, second);
+    fp8_decode(way, codes, values);
+    *most = _mm256_max_epu8(*most, _mm256_and_si256(codes, _mm256_set1_epi8(0x7f)));
+    for (unsigned i = 0; i < 4; i++)
+        sums[i % 2] = _mm256_fmadd_ps(values[i], _mm256_load_ps(x + 8 * i), sums[i % 2]);
 }
 
-ALWAYS float fp8_finish(__m256 total, __m256i nan) {
-    return _mm256_testz_si256(nan, nan) ? lanes_sum(total) * fp8_factor : NAN;
+/* The sums of rows; NaN where a code is, which is looked for if there is one at all. */
+ALWAYS void fp8_finish(const struct weight *weight, const unsigned char *const codes[ROWS], const __m256 totals[ROWS],
+                       __m256i most, double factor, float *y, unsigned count) {
+    const __m256i nan = _mm256_cmpeq_epi8(most, _mm256_set1_epi8(0x7f));
+    for (unsigned r = 0; r < count; r++)
+        y[r] = (float)((double)lanes_sum(totals[r]) * factor);
+    if (_mm256_testz_si256(nan, nan))
+        return;
+    for (unsigned r = 0; r < count; r++)
+        for (uint32_t i = 0; i < weight->columns; i++)
+            if ((codes[r][i] & 0x7f) == 0x7f)
+                y[r] = NAN;
 }
 
-ALWAYS void fp8_rows_of(const struct weight *weight, const float *x, float *y, uint32_t row, unsigned count) {
+ALWAYS void fp8_rows_of(enum fp8_way way, const struct weight *weight, const float *x, float *y, uint32_t row,
+                        unsigned count) {
     const uint32_t columns = weight->columns, run = matvec_scale_run(weight);
     const unsigned char *codes[ROWS];
     const float *scales[ROWS];
     __m256 totals[ROWS];
-    __m256i nans[ROWS];
+    __m256i most = _mm256_setzero_si256();
     for (unsigned r = 0; r < count; r++) {
         codes[r] = (const unsigned char *)weight->codes + (size_t)(row + r) * columns;
         scales[r] = matvec_row_scales(weight, row + r);
         totals[r] = _mm256_setzero_ps();
-        nans[r] = _mm256_setzero_si256();
     }
     for (uint32_t at = 0, number = 0; at < columns; number++) {
         const uint32_t end = columns - at > run ? at + run : columns;
-        __m256 sums[ROWS];
+        __m256 sums[ROWS][2];
         for (unsigned r = 0; r < count; r++)
-            sums[r] = _mm256_setzero_ps();
+            sums[r][0] = sums[r][1] = _mm256_setzero_ps();
         for (; at + FP8_STEP <= end; at += FP8_STEP)
-            for (unsigned r = 0; r < count; r++)
-                sums[r] = _mm256_add_ps(sums[r], fp8_product(codes[r] + at, FP8_STEP, x + at, &nans[r]));
+            for (unsigned r = 0; r < count; r++) {
+                prefetch(codes[r] + at);
+                fp8_add(way, _mm256_loadu_si256((const __m256i *)(codes[r] + at)), x + at, sums[r], &most);
+            }
         if (at < end)
             for (unsigned r = 0; r < count; r++)
-                sums[r] = _mm256_add_ps(sums[r], fp8_product(codes[r] + at, end - at, x + at, &nans[r]));
+                fp8_add(way, fp8_rest(codes[r] + at, end - at), x + at, sums[r], &most);
         at = end;
         for (unsigned r = 0; r < count; r++)
-            totals[r] = _mm256_fmadd_ps(sums[r], _mm256_set1_ps(scales[r][number]), totals[r]);
+            totals[r] =
+                _mm256_fmadd_ps(_mm256_add_ps(sums[r][0], sums[r][1]), _mm256_set1_ps(scales[r][number]), totals[r]);
     }
-    for (unsigned r = 0; r < count; r++)
-        y[row + r] = fp8_finish(totals[r], nans[r]);
-}
-ROWS_FUNCTION(fp8_even_rows, fp8_rows_of)
-
-static void fp8_rows(const struct weight *weight, const void *prepared, float *y, uint32_t begin, uint32_t end) {
-    if (matvec_scales_odd(weight, FP8_STEP))
-        matvec_portable.rows(weight, prepared, y, begin, end);
-    else
-        fp8_even_rows(weight, prepared, y, begin, end);
+    fp8_finish(weight, codes, totals, most, *fp8_factor(weight, x), y + row, count);
 }
 
-/* The powers of two of `count` exponents, times `factors` if there are any. */
-ALWAYS void powers_fill(const uint8_t *exponents, uint32_t count, const float *factors, float *powers) {
-    for (uint32_t i = 0; i < count; i++) {
-        const float power = float_from_bits(exponents[i] ? (uint32_t)exponents[i] << 23 : 0x00400000u);
-        powers[i] = factors ? power * factors[i] : power;
+ALWAYS void fp8_rows_of_float(const struct weight *weight, const float *x, float *y, uint32_t row, unsigned count) {
+    fp8_rows_of(AS_FLOAT, weight, x, y, row, count);
+}
+ALWAYS void fp8_rows_of_half(const struct weight *weight, const float *x, float *y, uint32_t row, unsigned count) {
+    fp8_rows_of(AS_HALF, weight, x, y, row, count);
+}
+ROWS_FUNCTION(fp8_even_rows_float, fp8_rows_of_float)
+ROWS_FUNCTION(fp8_even_rows_half, fp8_rows_of_half)
+
+static void fp8_rows_float(const struct weight *weight, const void *prepared, float *y, uint32_t begin, uint32_t end) {
+    (matvec_scales_odd(weight, FP8_STEP) ? matvec_portable.rows : fp8_even_rows_float)(weight, prepared, y, begin, end);
+}
+static void fp8_rows_half(const struct weight *weight, const void *prepared, float *y, uint32_t begin, uint32_t end) {
+    (matvec_scales_odd(weight, FP8_STEP) ? matvec_portable.rows : fp8_even_rows_half)(weight, prepared, y, begin, end);
+}
+
+/* Eight exponents from `at` on; behind the last one of the weight zeros. `end`: at least eight of them before it. */
+ALWAYS uint64_t exponents_load(const uint8_t *at, const uint8_t *end) {
+    const uint8_t *from = at <= end - 8 ? at : end - 8;
+    uint64_t eight;
+    memcpy(&eight, from, 8);
+    return eight >> (8 * (at - from));
+}
+
+/*
+ * The powers of two of exponents [first, first + count) of a row, times `factors` if there are any; of up to 7 more, which
+ * may be the next row's, something is written.
+ */
+ALWAYS void powers_fill(const struct weight *weight, uint32_t row, uint32_t first, uint32_t count, const float *factors,
+                        float *powers) {
+    const size_t blocks = weight->columns / MATVEC_BLOCK;
+    const uint8_t *exponents = weight->exponents + row * blocks + first,
+                  *end = weight->exponents + weight->rows * blocks;
+    const __m256i least = _mm256_set1_epi32(0x00400000); /* of exponent 0: 2^-127 */
+    for (uint32_t i = 0; i < count; i += 8) {
+        const __m128i eight = _mm_cvtsi64_si128((long long)exponents_load(exponents + i, end));
+        const __m256i bits = _mm256_slli_epi32(_mm256_cvtepu8_epi32(eight), 23);
+        const __m256 power = _mm256_castsi256_ps(_mm256_max_epi32(bits, least));
+        _mm256_storeu_ps(powers + i, factors ? _mm256_mul_ps(power, _mm256_loadu_ps(factors + i)) : power);
     }
 }
 
-ALWAYS void mxfp8_rows_of(const struct weight *weight, const float *x, float *y, uint32_t row, unsigned count) {
-    const uint32_t columns = weight->columns, blocks = columns / MATVEC_BLOCK;
+ALWAYS void mxfp8_rows_of(enum fp8_way way, const struct weight *weight, const float *x, float *y, uint32_t row,
+                          unsigned count) {
+    const uint32_t columns = weight->columns;
     float powers[ROWS][RUN / MATVEC_BLOCK];
     const unsigned char *codes[ROWS];
     __m256 totals[ROWS];
-    __m256i nans[ROWS];
+    __m256i most = _mm256_setzero_si256();
     for (unsigned r = 0; r < count; r++) {
         codes[r] = (const unsigned char *)weight->codes + (size_t)(row + r) * columns;
         totals[r] = _mm256_setzero_ps();
-        nans[r] = _mm256_setzero_si256();
     }
     for (uint32_t from = 0; from < columns; from += RUN) {
         const uint32_t end = columns - from < RUN ? columns : from + RUN;
         for (unsigned r = 0; r < count; r++)
-            powers_fill(weight->exponents + (size_t)(row + r) * blocks + from / MATVEC_BLOCK,
-                        (end - from) / MATVEC_BLOCK, NULL, powers[r]);
+            powers_fill(weight, row + r, from / MATVEC_BLOCK, (end - from) / MATVEC_BLOCK, NULL, powers[r]);
         for (uint32_t at = from; at < end; at += FP8_STEP)
             for (unsigned r = 0; r < count; r++) {
-                const __m256 sum = fp8_product(codes[r] + at, FP8_STEP, x + at, &nans[r]);
+                __m256 sums[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+                prefetch(codes[r] + at);
+                fp8_add(way, _mm256_loadu_si256((const __m256i *)(codes[r] + at)), x + at, sums, &most);
                 const __m256 power = _mm256_broadcast_ss(&powers[r][(at - from) / MATVEC_BLOCK]);
-                totals[r] = _mm256_fmadd_ps(sum, power, totals[r]);
+                totals[r] = _mm256_fmadd_ps(_mm256_add_ps(sums[0], sums[1]), power, totals[r]);
             }
     }
-    for (unsigned r = 0; r < count; r++)
-        y[row + r] = fp8_finish(totals[r], nans[r]);
+    fp8_finish(weight, codes, totals, most, *fp8_factor(weight, x), y + row, count);
 }
-ROWS_FUNCTION(mxfp8_rows, mxfp8_rows_of)
+
+ALWAYS void mxfp8_rows_of_float(const struct weight *weight, const float *x, float *y, uint32_t row, unsigned count) {
+    mxfp8_rows_of(AS_FLOAT, weight, x, y, row, count);
+}
+ALWAYS void mxfp8_rows_of_half(const struct weight *weight, const float *x, float *y, uint32_t row, unsigned count) {
+    mxfp8_rows_of(AS_HALF, weight, x, y, row, count);
+}
+ROWS_FUNCTION(mxfp8_rows_float, mxfp8_rows_of_float)
+ROWS_FUNCTION(mxfp8_rows_half, mxfp8_rows_of_half)
 
 /* ---- MXFP4 ---- */
 
@@ -277,28 +364,35 @@ static void mxfp4_prepare(const struct weight *weight, const float *x, void *pre
     matvec_to_integers(x, weight->columns, MXFP4_STEP / 4, prepared, mxfp4_scales(weight, prepared));
 }
 
-/* 64 columns: sums of 8 columns in each lane, two blocks in the two halves. */
-ALWAYS __m256 mxfp4_product(__m256i table, const unsigned char *at, uint32_t count, const int16_t *x) {
-    const __m256i nibble = _mm256_set1_epi8(15), upper = _mm256_set1_epi16((short)0xff00);
-    const __m256i bytes = fp8_load(at, count);
-    const __m256i low = _mm256_shuffle_epi8(table, _mm256_and_si256(bytes, nibble));
-    const __m256i high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble));
-    const __m256i *parts = (const __m256i *)x;
-    const __m256i p0 = _mm256_madd_epi16(_mm256_slli_epi16(low, 8), _mm256_load_si256(parts));
-    const __m256i p1 = _mm256_madd_epi16(_mm256_slli_epi16(high, 8), _mm256_load_si256(parts + 1));
-    const __m256i p2 = _mm256_madd_epi16(_mm256_and_si256(low, upper), _mm256_load_si256(parts + 2));
-    const __m256i p3 = _mm256_madd_epi16(_mm256_and_si256(high, upper), _mm256_load_si256(parts + 3));
-    return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_add_epi32(p0, p1), _mm256_add_epi32(p2, p3)));
+/* What a kernel of MXFP4 holds in registers. */
+struct mxfp4_constants {
+    __m256i table, nibble, upper, halves;
+};
+
+/* 64 columns: sums of 8 columns in each lane, two blocks in the two halves; then the scales of both. */
+ALWAYS __m256 mxfp4_add(const struct mxfp4_constants *constants, __m256i bytes, const __m256i x[4], const float *powers,
+                        __m256 total) {
+    const __m256i low = _mm256_shuffle_epi8(constants->table, _mm256_and_si256(bytes, constants->nibble));
+    const __m256i high =
+        _mm256_shuffle_epi8(constants->table, _mm256_and_si256(_mm256_srli_epi16(bytes, 4), constants->nibble));
+    const __m256i p0 = _mm256_madd_epi16(_mm256_slli_epi16(low, 8), x[0]);
+    const __m256i p1 = _mm256_madd_epi16(_mm256_slli_epi16(high, 8), x[1]);
+    const __m256i p2 = _mm256_madd_epi16(_mm256_and_si256(low, constants->upper), x[2]);
+    const __m256i p3 = _mm256_madd_epi16(_mm256_and_si256(high, constants->upper), x[3]);
+    const __m256 sum = _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_add_epi32(p0, p1), _mm256_add_epi32(p2, p3)));
+    const __m256 pair = _mm256_castpd_ps(_mm256_broadcast_sd((const double *)(const void *)powers));
+    return _mm256_fmadd_ps(sum, _mm256_permutevar_ps(pair, constants->halves), total);
 }
 
 ALWAYS void mxfp4_rows_of(const struct weight *weight, const void *prepared, float *y, uint32_t row, unsigned count) {
-    const __m256i table =
-        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
-    const __m256i halves = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
-    const uint32_t columns = weight->columns, blocks = columns / MATVEC_BLOCK;
-    const int16_t *x = prepared;
+    const struct mxfp4_constants constants = {
+        .table = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)),
+        .nibble = _mm256_set1_epi8(15),
+        .upper = _mm256_set1_epi16((short)0xff00),
+        .halves = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1)};
+    const uint32_t columns = weight->columns;
     const float *scales = mxfp4_scales(weight, prepared);
-    float powers[ROWS][RUN / MATVEC_BLOCK] = {{0}};
+    float powers[ROWS][RUN / MATVEC_BLOCK];
     const unsigned char *codes[ROWS];
     __m256 totals[ROWS];
     for (unsigned r = 0; r < count; r++) {
@@ -308,14 +402,25 @@ ALWAYS void mxfp4_rows_of(const struct weight *weight, const void *prepared, flo
     for (uint32_t from = 0; from < columns; from += RUN) {
         const uint32_t end = columns - from < RUN ? columns : from + RUN, first = from / MATVEC_BLOCK;
         for (unsigned r = 0; r < count; r++)
-            powers_fill(weight->exponents + (size_t)(row + r) * blocks + first, (end - from) / MATVEC_BLOCK,
-                        scales + first, powers[r]);
-        for (uint32_t at = from; at < end; at += MXFP4_STEP)
+            powers_fill(weight, row + r, first, (end - from) / MATVEC_BLOCK, scales + first, powers[r]);
+        uint32_t at = from;
+        const __m256i *x = (const __m256i *)((const int16_t *)prepared + from);
+        __m256 sums[ROWS]; /* in registers, which totals are not */
+        for (unsigned r = 0; r < count; r++)
+            sums[r] = totals[r];
+        for (; at + MXFP4_STEP <= end; at += MXFP4_STEP, x += 4)
             for (unsigned r = 0; r < count; r++) {
-                const __m256 sum = mxfp4_product(table, codes[r] + at / 2, (end - at) / 2, x + at);
-                const __m256 pair = _mm256_castpd_ps(
-                    _mm256_broadcast_sd((const double *)(const void *)&powers[r][(at - from) / MATVEC_BLOCK]));
-                totals[r] = _mm256_fmadd_ps(sum, _mm256_permutevar_ps(pair, halves), totals[r]);
+                prefetch(codes[r] + at / 2);
+                sums[r] = mxfp4_add(&constants, _mm256_loadu_si256((const __m256i *)(codes[r] + at / 2)), x,
+                                    &powers[r][(at - from) / MATVEC_BLOCK], sums[r]);
+            }
+        for (unsigned r = 0; r < count; r++)
+            totals[r] = sums[r];
+        if (at < end) /* one block, the zeros of x behind it */
+            for (unsigned r = 0; r < count; r++) {
+                powers[r][(at - from) / MATVEC_BLOCK + 1] = 0;
+                totals[r] = mxfp4_add(&constants, fp8_rest(codes[r] + at / 2, (end - at) / 2), x,
+                                      &powers[r][(at - from) / MATVEC_BLOCK], totals[r]);
             }
     }
     for (unsigned r = 0; r < count; r++)
@@ -323,11 +428,16 @@ ALWAYS void mxfp4_rows_of(const struct weight *weight, const void *prepared, flo
 }
 ROWS_FUNCTION(mxfp4_rows, mxfp4_rows_of)
 
-const struct matvec_kernel matvec_avx2[WEIGHT_FORMATS] = {
-    [WEIGHT_F32] = {plain_space, plain_prepare, f32_rows},  [WEIGHT_F16] = {plain_space, plain_prepare, f16_rows},
-    [WEIGHT_BF16] = {plain_space, bf16_prepare, bf16_rows}, [WEIGHT_FP8] = {fp8_space, fp8_prepare, fp8_rows},
-    [WEIGHT_MXFP8] = {fp8_space, fp8_prepare, mxfp8_rows},  [WEIGHT_MXFP4] = {mxfp4_space, mxfp4_prepare, mxfp4_rows},
-};
+#define KERNELS(way)                                                                                                   \
+    {                                                                                                                  \
+        [WEIGHT_F32] = {plain_space, plain_prepare, f32_rows}, [WEIGHT_F16] = {plain_space, plain_prepare, f16_rows},  \
+        [WEIGHT_BF16] = {plain_space, bf16_prepare, bf16_rows},                                                        \
+        [WEIGHT_FP8] = {fp8_space, fp8_prepare_##way, fp8_rows_##way},                                                 \
+        [WEIGHT_MXFP8] = {fp8_space, fp8_prepare_##way, mxfp8_rows_##way},                                             \
+        [WEIGHT_MXFP4] = {mxfp4_space, mxfp4_prepare, mxfp4_rows},                                                     \
+    }
+const struct matvec_kernel matvec_avx2[WEIGHT_FORMATS] = KERNELS(half);
+const struct matvec_kernel matvec_avx2_amd[WEIGHT_FORMATS] = KERNELS(float);
 
 uint64_t memory_read_avx2(const void *bytes, size_t size) {
     const unsigned char *at = bytes;

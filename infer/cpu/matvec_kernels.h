@@ -13,6 +13,7 @@
 
 extern const struct matvec_kernel matvec_portable; /* of every format */
 extern const struct matvec_kernel matvec_avx2[WEIGHT_FORMATS];
+extern const struct matvec_kernel matvec_avx2_amd[WEIGHT_FORMATS]; /* quicker there; the same results to the bit */
 extern const struct matvec_kernel matvec_avx512[WEIGHT_FORMATS];
 memory_read_function memory_read_portable, memory_read_avx2, memory_read_avx512;
 

@@ -16,7 +16,7 @@
 #include "guarded.h"
 #include "infer/cpu/activations.h"
 #include "infer/cpu/combine.h"
-#include "infer/matvec.h"
+#include "infer/cpu/matvec_kernels.h"
 #include "infer/sampler.h" /* random numbers */
 
 enum { BLOCK = 32 };
@@ -121,14 +121,17 @@ static double value_of(const struct weight *weight, uint32_t row, uint32_t colum
     }
 }
 
-static void product_run(struct product *product, enum cpu_level level) {
-    const struct matvec_kernel *kernel = matvec_kernel(level, product->weight.format);
+static void kernel_run(struct product *product, const struct matvec_kernel *kernel) {
     free(product->prepared);
     const size_t space = (kernel->space(&product->weight) + 63) / 64 * 64;
     product->prepared = aligned_alloc(64, space);
     memset(product->prepared, 0xff, space);
     kernel->prepare(&product->weight, product->x, product->prepared);
     kernel->rows(&product->weight, product->prepared, product->y, 0, product->weight.rows);
+}
+
+static void product_run(struct product *product, enum cpu_level level) {
+    kernel_run(product, matvec_kernel(level, product->weight.format));
 }
 
 /* Each sum against double: off by rounding of float32 sums, and of x in blocks of MXFP4. */
@@ -193,6 +196,31 @@ static void given_fp8_scales_of_any_kind_then_each_is_applied_where_it_belongs(v
         product_free(&product);
     }
 }
+
+#if defined __x86_64__
+/* Each maker's processors have their own kernel for FP8; this machine runs both. */
+static void given_another_makers_kernel_then_sums_are_the_same_to_the_bit(void **state) {
+    (void)state;
+    if (!cpu_has(CPU_AVX2))
+        return;
+    static const float powers[] = {1, 0x1p-100f, 0x1p90f, 0};
+    for (enum weight_format format = WEIGHT_FP8; format <= WEIGHT_MXFP8; format++)
+        for (uint32_t columns = BLOCK; columns <= 40 * BLOCK; columns += BLOCK)
+            for (size_t i = 0; i < sizeof powers / sizeof *powers; i++) {
+                struct product product = product_make(format, 7, columns, 1, columns, columns + i);
+                for (uint32_t column = 0; column < columns; column++)
+                    product.x[column] *= powers[i];
+                kernel_run(&product, &matvec_avx2[format]);
+                float y[7];
+                memcpy(y, product.y, sizeof y);
+                kernel_run(&product, &matvec_avx2_amd[format]);
+                assert_memory_equal(product.y, y, sizeof y);
+                if (i == 0)
+                    product_check(&product, CPU_AVX2);
+                product_free(&product);
+            }
+}
+#endif
 
 static void given_rows_in_parts_then_sums_are_the_same_to_the_bit(void **state) {
     (void)state;
@@ -407,6 +435,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(given_any_shape_then_each_sum_is_that_of_the_decoded_weight),
         cmocka_unit_test(given_fp8_scales_of_any_kind_then_each_is_applied_where_it_belongs),
+#if defined __x86_64__
+        cmocka_unit_test(given_another_makers_kernel_then_sums_are_the_same_to_the_bit),
+#endif
         cmocka_unit_test(given_rows_in_parts_then_sums_are_the_same_to_the_bit),
         cmocka_unit_test(given_weights_at_an_odd_address_then_nothing_changes),
         cmocka_unit_test(given_each_fp8_code_then_its_value_is_exact),
