@@ -168,6 +168,25 @@ static void given_ignore_merges_then_a_word_that_is_a_token_is_not_merged(void *
     assert_encodes(test, "abcd", 256, 'c', 'd'); /* no token: merged */
 }
 
+/* NFC makes two characters of U+0958: the word is longer than the text was. */
+static void given_ignore_merges_and_nfc_then_a_word_may_be_longer_than_the_text(void **state) {
+    struct tokenizer_test *test = *state;
+    struct text vocab = {0}, text = {0}, normalized = {0};
+    text_printf(&vocab, "\"%0400d\": 256", 0);
+    for (int i = 0; i < 40; i++) {
+        text_append_string(&text, "\u0958");
+        text_append_string(&normalized, "\u0915\u093c");
+    }
+    tokenizer_given(test, (struct tokenizer_parts_json){.vocab = vocab.bytes,
+                                                        .model = "\"ignore_merges\": true,",
+                                                        .normalizer = "{\"type\": \"NFC\"}"});
+    assert_encodes_as_bytes(test, text.bytes, normalized.bytes);
+    tokenizer_forget(test); /* what was written past its end is noticed here at the latest */
+    text_free(&vocab);
+    text_free(&text);
+    text_free(&normalized);
+}
+
 static void given_options_that_are_off_then_they_are_fine(void **state) {
     struct tokenizer_test *test = *state;
     tokenizer_given(test,
@@ -530,6 +549,7 @@ int main(void) {
         TOKENIZER_TEST(given_random_merges_then_words_of_all_lengths_are_merged_by_the_definition),
         TOKENIZER_TEST(given_words_that_come_again_then_their_ids_are_the_same),
         TOKENIZER_TEST(given_ignore_merges_then_a_word_that_is_a_token_is_not_merged),
+        TOKENIZER_TEST(given_ignore_merges_and_nfc_then_a_word_may_be_longer_than_the_text),
         TOKENIZER_TEST(given_options_that_are_off_then_they_are_fine),
         TOKENIZER_TEST(given_a_split_then_its_behavior_decides_about_what_matches),
         TOKENIZER_TEST(given_a_string_to_split_at_then_it_is_no_pattern),
