@@ -15,7 +15,9 @@
 struct translation {
     const char *regex, *at;
     struct text *out;
+    struct pattern_traits traits;
     struct error *error;
+    const char *torn; /* the first range that tells new characters from their stand-ins */
     int depth;
     int caseless_depth; /* of the innermost group (?i: ; 0: none */
     char previous;      /* the last caseless letter, 0 when something else came in between */
@@ -31,7 +33,12 @@ static bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c 
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-static void append_point(struct translation *t, uint32_t point) { text_printf(t->out, "\\x{%x}", (unsigned)point); }
+/* A character, or some of a class. */
+static void append_range(struct translation *t, uint32_t first, uint32_t last) {
+    text_printf(t->out, first == last ? "\\x{%x}" : "\\x{%x}-\\x{%x}", (unsigned)first, (unsigned)last);
+    if (!t->torn && !unicode_range_is_whole(first, last))
+        t->torn = t->at;
+}
 
 /*
  * Behind \x or \u: two or four digits, or any number in braces. Moves to what follows; UINT32_MAX when it is none.
@@ -74,6 +81,7 @@ static enum status property(struct translation *t, bool negated) {
     wanted[1 + (end - name)] = ' ';
     if (!strstr(categories, wanted))
         return refuse(t, "only properties that are general categories are known, such as \\p{L}");
+    t->traits.categories = true;
     text_printf(t->out, "\\%c{%.*s}", negated ? 'P' : 'p', (int)(end - name), name);
     t->at = end + 1;
     return STATUS_OK;
@@ -111,6 +119,7 @@ static enum status escape(struct translation *t, bool in_class, uint32_t *point)
         return property(t, c == 'P');
     case 'd':
     case 'D':
+        t->traits.categories = true;
         text_append_string(t->out, c == 'd' ? "\\p{Nd}" : "\\P{Nd}");
         return STATUS_OK;
     case 's':
@@ -169,11 +178,9 @@ static enum status character_class(struct translation *t) {
                 return status;
             if (last == UINT32_MAX || last < first)
                 return refuse(t, "a range without an end");
-            append_point(t, first);
-            text_append_string(t->out, "-");
-            append_point(t, last);
+            append_range(t, first, last);
         } else if (first != UINT32_MAX) {
-            append_point(t, first);
+            append_range(t, first, first);
         }
     }
     if (!*t->at)
@@ -234,7 +241,7 @@ static enum status literal(struct translation *t, uint32_t point) {
             return refuse(t, "letters that dialects fold differently inside (?i:");
         t->previous = is_letter((char)point) ? (char)point : '\0';
     }
-    append_point(t, point);
+    append_range(t, point, point);
     return quantifier(t, false);
 }
 
@@ -314,7 +321,7 @@ static enum status element(struct translation *t) {
     }
 }
 
-enum status pattern_translate(const char *regex, struct text *out, struct error *error) {
+enum status pattern_translate(const char *regex, struct text *out, struct pattern_traits *traits, struct error *error) {
     struct translation t = {.regex = regex, .at = regex, .out = out, .error = error};
     while (*t.at) {
         enum status status = element(&t);
@@ -323,5 +330,10 @@ enum status pattern_translate(const char *regex, struct text *out, struct error 
     }
     if (t.depth > 0)
         return refuse(&t, "a group without its ')'");
+    if (t.traits.categories && t.torn) {
+        t.at = t.torn;
+        return refuse(&t, "characters newer than Unicode 14, or of their kinds, beside classes such as \\p{L}");
+    }
+    *traits = t.traits;
     return out->failed ? error_set_memory(error) : STATUS_OK;
 }

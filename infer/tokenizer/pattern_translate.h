@@ -7,11 +7,16 @@
 #include "common/status.h"
 #include "common/text.h"
 
+/* What is to be known of a pattern besides its text. */
+struct pattern_traits {
+    bool categories; /* it asks for general categories: it has to see stand-ins (see unicode.h), else the text itself */
+};
+
 /*
  * Appends the pattern as PCRE2 (with PCRE2_UTF) has to read it. What the dialects read differently, and \s for one, is
  * rewritten; what cannot be is STATUS_BAD_INPUT with its name. Behind all that can match in more than one way stands a
  * callout (?C), where the matcher can be stopped.
  */
-enum status pattern_translate(const char *regex, struct text *out, struct error *error);
+enum status pattern_translate(const char *regex, struct text *out, struct pattern_traits *traits, struct error *error);
 
 #endif

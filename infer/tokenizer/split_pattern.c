@@ -18,6 +18,7 @@ enum {
 
 struct split_pattern {
     pcre2_code *code;
+    struct pattern_traits traits;
     bool jit;
 };
 
@@ -70,7 +71,7 @@ enum status split_pattern_open(const char *text, enum pattern_kind kind, struct 
     struct split_pattern *made = calloc(1, sizeof *made);
     enum status status = made ? STATUS_OK : error_set_memory(error);
     if (status == STATUS_OK && kind == PATTERN_REGEX)
-        status = pattern_translate(text, &translated, error);
+        status = pattern_translate(text, &translated, &made->traits, error);
     if (status == STATUS_OK)
         status = kind == PATTERN_REGEX ? pattern_compile(made, translated.bytes, translated.length, false, error)
                                        : pattern_compile(made, text, length, kind == PATTERN_LITERAL, error);
@@ -88,6 +89,8 @@ void split_pattern_close(struct split_pattern *pattern) {
     pcre2_code_free(pattern->code);
     free(pattern);
 }
+
+bool split_pattern_by_category(const struct split_pattern *pattern) { return pattern->traits.categories; }
 
 /*
  * Called wherever pattern_translate has put (?C): behind all that can match in more than one way. How far the matcher

@@ -22,6 +22,9 @@ enum status split_pattern_open(const char *text, enum pattern_kind kind, struct 
                                struct error *error);
 void split_pattern_close(struct split_pattern *pattern); /* NULL is fine */
 
+/* Whether the pattern is to be matched to text with stand-ins for new characters (see unicode.h), not to the text. */
+bool split_pattern_by_category(const struct split_pattern *pattern);
+
 /* What matching needs of its own in each thread; made for a text of that length and all its parts. */
 struct split_scratch;
 enum status split_scratch_open(size_t length, struct split_scratch **scratch, struct error *error);

@@ -306,6 +306,32 @@ static void given_characters_then_their_classes_are_those_of_the_libraries(void 
     assert_encodes_as_bytes(test, "a\u1c8ab\u00b2c", "a\u1c8ab\u00b2c");
 }
 
+/* New characters are replaced by others before categories are looked for: patterns that name them must not notice. */
+static void given_a_pattern_that_names_new_characters_then_it_matches_these_and_no_others(void **state) {
+    struct tokenizer_test *test = *state;
+    static const struct {
+        const char *pattern, *text, *left;
+    } examples[] = {
+        {SEQUENCE(SPLIT("Regex", "[\\\\x{1F300}-\\\\x{1FAFF}]+", "Removed", "false") "," BYTE_LEVEL), "a\U0001fae8b",
+         "ab"},
+        {SEQUENCE(SPLIT("Regex", "\U0001fae8", "Removed", "false") "," BYTE_LEVEL), "a\U0001fae8b\U0001fae9",
+         "ab\U0001fae9"},
+        {SEQUENCE(SPLIT("String", "\U0001fae8", "Removed", "false") "," BYTE_LEVEL), "a\U0001fae8b", "ab"},
+        {SEQUENCE(SPLIT("Regex", "[\\\\x{10000}-\\\\x{1007F}]", "Removed", "false") "," BYTE_LEVEL),
+         "\U00010000\U00031350", "\U00031350"},
+        {SEQUENCE(SPLIT("Regex", "[^\\\\s\\\\S\U0001fae8]|\U00010137", "Removed", "false") "," BYTE_LEVEL),
+         "\U00010137\U0001fae8", "\U0001fae8"},
+        {SEQUENCE(SPLIT("Regex", "[\\\\p{Lu}\\\\x{10000}-\\\\x{10ffff}]", "Removed", "false") "," BYTE_LEVEL),
+         "aA\U0001fae8\u1c89b", "ab"},
+        {SEQUENCE(SPLIT("Regex", "[\u4e00-\u9fa5\u3040-\u30ff]\\\\p{L}", "Removed", "false") "," BYTE_LEVEL),
+         "\u4e2d\u1c89\u1c89", "\u1c89"},
+    };
+    for (size_t i = 0; i < sizeof examples / sizeof *examples; i++) {
+        tokenizer_given(test, (struct tokenizer_parts_json){.pre_tokenizer = examples[i].pattern});
+        assert_encodes_as_bytes(test, examples[i].text, examples[i].left);
+    }
+}
+
 /* ---- normalizing, invalid bytes ---- */
 
 static void given_nfc_then_characters_are_composed(void **state) {
@@ -576,6 +602,7 @@ int main(void) {
         TOKENIZER_TEST(given_letters_in_both_cases_then_a_caseless_group_takes_them),
         TOKENIZER_TEST(given_patterns_that_pcre2_would_speed_up_then_their_matches_are_those_of_the_definition),
         TOKENIZER_TEST(given_characters_then_their_classes_are_those_of_the_libraries),
+        TOKENIZER_TEST(given_a_pattern_that_names_new_characters_then_it_matches_these_and_no_others),
         TOKENIZER_TEST(given_nfc_then_characters_are_composed),
         TOKENIZER_TEST(given_bytes_that_are_no_utf8_then_they_are_read_as_python_reads_them),
         TOKENIZER_TEST(given_added_tokens_then_they_are_found_in_the_text),
