@@ -14,6 +14,7 @@
 
 struct translation {
     const char *regex, *at;
+    enum pattern_dialect dialect;
     struct text *out;
     struct pattern_traits traits;
     struct error *error;
@@ -105,6 +106,8 @@ static enum status escape(struct translation *t, bool in_class, uint32_t *point)
         *point = (uint32_t)values[name - names];
         return STATUS_OK;
     }
+    if ((c == '<' || c == '>') && t->dialect == DIALECT_RUST)
+        return refuse(t, "the edge of a word");
     if (!is_letter(c) && !is_digit(c)) {
         *point = (uint32_t)c;
         return STATUS_OK;
@@ -137,6 +140,11 @@ static enum status escape(struct translation *t, bool in_class, uint32_t *point)
     }
 }
 
+/* Whether one of Rust's set operators stands here. What it means at other places than between sets is no matter. */
+static bool is_set_operator(const struct translation *t) {
+    return t->dialect == DIALECT_RUST && (strncmp(t->at, "--", 2) == 0 || strncmp(t->at, "~~", 2) == 0);
+}
+
 /* One member of a class: as escape. */
 static enum status class_member(struct translation *t, uint32_t *point) {
     if (*t->at == '\\') {
@@ -147,6 +155,8 @@ static enum status class_member(struct translation *t, uint32_t *point) {
         return refuse(t, "a '[' inside a class");
     if (t->at[0] == '&' && t->at[1] == '&')
         return refuse(t, "an intersection of classes");
+    if (is_set_operator(t))
+        return refuse(t, "a difference of classes");
     size_t step;
     *point = utf8_decode(t->at, strlen(t->at), &step, NULL);
     if (t->caseless_depth && *point >= 0x80)
@@ -169,6 +179,8 @@ static enum status character_class(struct translation *t) {
         enum status status = class_member(t, &first);
         if (status != STATUS_OK)
             return status;
+        if (is_set_operator(t))
+            return refuse(t, "a difference of classes");
         if (*t->at == '-' && t->at[1] && t->at[1] != ']') {
             if (first == UINT32_MAX)
                 return refuse(t, "a range that begins with a class");
@@ -321,8 +333,9 @@ static enum status element(struct translation *t) {
     }
 }
 
-enum status pattern_translate(const char *regex, struct text *out, struct pattern_traits *traits, struct error *error) {
-    struct translation t = {.regex = regex, .at = regex, .out = out, .error = error};
+enum status pattern_translate(const char *regex, enum pattern_dialect dialect, struct text *out,
+                              struct pattern_traits *traits, struct error *error) {
+    struct translation t = {.regex = regex, .at = regex, .dialect = dialect, .out = out, .error = error};
     while (*t.at) {
         enum status status = element(&t);
         if (status != STATUS_OK)

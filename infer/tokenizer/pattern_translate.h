@@ -7,6 +7,8 @@
 #include "common/status.h"
 #include "common/text.h"
 
+enum pattern_dialect { DIALECT_ONIGURUMA, DIALECT_RUST };
+
 /* What is to be known of a pattern besides its text. */
 struct pattern_traits {
     bool categories; /* it asks for general categories: it has to see stand-ins (see unicode.h), else the text itself */
@@ -17,6 +19,7 @@ struct pattern_traits {
  * rewritten; what cannot be is STATUS_BAD_INPUT with its name. Behind all that can match in more than one way stands a
  * callout (?C), where the matcher can be stopped.
  */
-enum status pattern_translate(const char *regex, struct text *out, struct pattern_traits *traits, struct error *error);
+enum status pattern_translate(const char *regex, enum pattern_dialect dialect, struct text *out,
+                              struct pattern_traits *traits, struct error *error);
 
 #endif

@@ -70,11 +70,13 @@ enum status split_pattern_open(const char *text, enum pattern_kind kind, struct 
         return error_set(error, STATUS_BAD_INPUT, "a pattern of %zu bytes is not supported", length);
     struct split_pattern *made = calloc(1, sizeof *made);
     enum status status = made ? STATUS_OK : error_set_memory(error);
-    if (status == STATUS_OK && kind == PATTERN_REGEX)
-        status = pattern_translate(text, &translated, &made->traits, error);
+    bool foreign = kind == PATTERN_ONIGURUMA || kind == PATTERN_RUST;
+    if (status == STATUS_OK && foreign)
+        status = pattern_translate(text, kind == PATTERN_RUST ? DIALECT_RUST : DIALECT_ONIGURUMA, &translated,
+                                   &made->traits, error);
     if (status == STATUS_OK)
-        status = kind == PATTERN_REGEX ? pattern_compile(made, translated.bytes, translated.length, false, error)
-                                       : pattern_compile(made, text, length, kind == PATTERN_LITERAL, error);
+        status = foreign ? pattern_compile(made, translated.bytes, translated.length, false, error)
+                         : pattern_compile(made, text, length, kind == PATTERN_LITERAL, error);
     text_free(&translated);
     if (status == STATUS_OK)
         *pattern = made;

@@ -12,9 +12,10 @@
 struct split_pattern; /* read only once it is open */
 
 enum pattern_kind {
-    PATTERN_REGEX,   /* as tokenizers write them; see pattern_translate.h */
-    PATTERN_LITERAL, /* the text itself */
-    PATTERN_OWN      /* PCRE2's own dialect */
+    PATTERN_ONIGURUMA, /* as in a tokenizer.json; see pattern_translate.h */
+    PATTERN_RUST,      /* as in a tekken.json */
+    PATTERN_LITERAL,   /* the text itself */
+    PATTERN_OWN        /* PCRE2's own dialect */
 };
 
 /* What cannot be supported, or matches nothing at all, is STATUS_BAD_INPUT. Free with split_pattern_close. */

@@ -525,6 +525,15 @@ static void given_tekken_then_special_tokens_are_not_found_in_text(void **state)
     assert_encodes(test, "a", 2 + 'a');
 }
 
+static void given_tekkens_pattern_then_what_it_does_not_match_is_left_out(void **state) {
+    struct tokenizer_test *test = *state;
+    tekken_json_write(test, "[ab]+|\\\\xe9", "", 20, 1, AB);
+    tokenizer_given_files(test);
+    assert_encodes(test, "?abb1\u00e9a?", 20 + 256, 20 + 'b', 20 + 0xc3, 20 + 0xa9, 20 + 'a');
+    assert_encodes(test, "aab", 20 + 'a', 20 + 256);
+    bytes_encode_as(test, "cc", 2, NULL, 0);
+}
+
 /* ---- folders and threads ---- */
 
 static void given_both_files_then_tokenizer_json_counts(void **state) {
@@ -615,6 +624,7 @@ int main(void) {
         TOKENIZER_TEST(given_tekken_then_what_has_the_lowest_rank_is_made_first),
         TOKENIZER_TEST(given_tekkens_config_then_it_says_how_much_of_the_vocab_is_used),
         TOKENIZER_TEST(given_tekken_then_special_tokens_are_not_found_in_text),
+        TOKENIZER_TEST(given_tekkens_pattern_then_what_it_does_not_match_is_left_out),
         TOKENIZER_TEST(given_both_files_then_tokenizer_json_counts),
         TOKENIZER_TEST(given_ids_already_then_new_ones_are_appended),
         TOKENIZER_TEST(given_several_threads_then_one_tokenizer_serves_them),

@@ -375,6 +375,25 @@ static void given_tekken_tokens_that_contradict_each_other_then_they_are_refused
     refused(test, "may match nothing");
 }
 
+static void given_a_tekken_pattern_that_rust_reads_differently_then_it_is_refused(void **state) {
+    static const struct {
+        const char *pattern, *part;
+    } examples[] = {
+        {"[a-z--b]", "a difference of classes"}, {"[+--]", "a difference of classes"},
+        {"[--a]", "a difference of classes"},    {"[a~~b]", "a difference of classes"},
+        {"[a-z&&b]", "an intersection"},         {"\\\\<a", "the edge of a word"},
+        {"a\\\\>", "the edge of a word"},
+    };
+    struct tokenizer_test *test = *state;
+    for (size_t i = 0; i < sizeof examples / sizeof *examples; i++) {
+        tekken_json_write(test, examples[i].pattern, "", 20, 0, "");
+        refused(test, examples[i].part);
+    }
+    tekken_json_write(test, "[a-]-|[~]~|[\\\\-~]", "", 20, 0, "");
+    tokenizer_given_files(test);
+    assert_encodes(test, "--a~~", 20 + '-', 20 + '-', 20 + '~', 20 + '~');
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TOKENIZER_TEST(given_no_tokenizer_then_both_names_are_told),
@@ -390,6 +409,7 @@ int main(void) {
         TOKENIZER_TEST(given_a_pattern_that_is_too_long_or_deep_then_it_is_refused),
         TOKENIZER_TEST(given_a_pattern_that_goes_back_without_end_then_it_is_stopped),
         TOKENIZER_TEST(given_text_that_is_no_tekken_json_then_it_is_refused),
+        TOKENIZER_TEST(given_a_tekken_pattern_that_rust_reads_differently_then_it_is_refused),
         TOKENIZER_TEST(given_tekken_tokens_that_contradict_each_other_then_they_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
