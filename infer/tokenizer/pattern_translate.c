@@ -21,7 +21,7 @@ struct translation {
     const char *torn; /* the first range that tells new characters from their stand-ins */
     int depth;
     int caseless_depth; /* of the innermost group (?i: ; 0: none */
-    char previous;      /* the last caseless letter, 0 when something else came in between */
+    char previous;      /* the last caseless letter, 0 when something that no dialect joins to it came in between */
 };
 
 static enum status refuse(const struct translation *t, const char *what) {
@@ -43,6 +43,7 @@ static void append_range(struct translation *t, uint32_t first, uint32_t last) {
 
 /*
  * Behind \x or \u: two or four digits, or any number in braces. Moves to what follows; UINT32_MAX when it is none.
+ * Oniguruma has no braces behind \u, and two digits are a byte to it.
  */
 static uint32_t hexadecimal(struct translation *t, int digits) {
     uint32_t point = 0;
@@ -61,6 +62,8 @@ static uint32_t hexadecimal(struct translation *t, int digits) {
     }
     bool closed = braces ? *t->at == '}' && count > 0 : count == digits;
     t->at += braces && closed;
+    if (t->dialect == DIALECT_ONIGURUMA && (braces ? digits == 4 : digits == 2 && point >= 0x80))
+        return UINT32_MAX;
     return closed && point <= 0x10ffff && (point < 0xd800 || point > 0xdfff) ? point : UINT32_MAX;
 }
 
@@ -82,6 +85,8 @@ static enum status property(struct translation *t, bool negated) {
     wanted[1 + (end - name)] = ' ';
     if (!strstr(categories, wanted))
         return refuse(t, "only properties that are general categories are known, such as \\p{L}");
+    if (t->caseless_depth)
+        return refuse(t, "a property inside (?i:, which dialects read differently");
     t->traits.categories = true;
     text_printf(t->out, "\\%c{%.*s}", negated ? 'P' : 'p', (int)(end - name), name);
     t->at = end + 1;
@@ -112,6 +117,8 @@ static enum status escape(struct translation *t, bool in_class, uint32_t *point)
         *point = (uint32_t)c;
         return STATUS_OK;
     }
+    if ((c == 'D' || c == 'S') && in_class && t->caseless_depth)
+        return refuse(t, "characters that are not ASCII in a class inside (?i:");
     switch (c) {
     case 'x':
     case 'u':
@@ -145,37 +152,62 @@ static bool is_set_operator(const struct translation *t) {
     return t->dialect == DIALECT_RUST && (strncmp(t->at, "--", 2) == 0 || strncmp(t->at, "~~", 2) == 0);
 }
 
+/*
+ * Oniguruma takes some characters for two letters when case does not count (the ligature U+FB01 for "fi"), PCRE2 none.
+ */
+static bool folds_with(char first, char second) {
+    char pair[3] = {(char)(first | 0x20), (char)(second | 0x20), '\0'};
+    return first && second && strstr("ss ff fi fl st", pair);
+}
+
+/* At a character that may be inside (?i: . What is between it and the letter before it may be joined by Oniguruma. */
+static enum status fold_check(struct translation *t, uint32_t point) {
+    char letter = point < 0x80 && is_letter((char)point) ? (char)point : '\0';
+    if (t->caseless_depth && point >= 0x80)
+        return refuse(t, "a character that is not ASCII inside (?i:");
+    if (t->caseless_depth && folds_with(t->previous, letter))
+        return refuse(t, "letters that dialects fold differently inside (?i:");
+    t->previous = t->caseless_depth ? letter : '\0';
+    return STATUS_OK;
+}
+
 /* One member of a class: as escape. */
 static enum status class_member(struct translation *t, uint32_t *point) {
-    if (*t->at == '\\') {
-        t->at++;
-        return escape(t, true, point);
-    }
     if (*t->at == '[')
         return refuse(t, "a '[' inside a class");
     if (t->at[0] == '&' && t->at[1] == '&')
         return refuse(t, "an intersection of classes");
     if (is_set_operator(t))
         return refuse(t, "a difference of classes");
-    size_t step;
-    *point = utf8_decode(t->at, strlen(t->at), &step, NULL);
-    if (t->caseless_depth && *point >= 0x80)
-        return refuse(t, "a character that is not ASCII inside (?i:");
-    t->at += step;
-    return STATUS_OK;
+    if (*t->at == '\\') {
+        t->at++;
+        enum status status = escape(t, true, point);
+        if (status != STATUS_OK)
+            return status;
+    } else {
+        size_t step;
+        *point = utf8_decode(t->at, strlen(t->at), &step, NULL);
+        t->at += step;
+    }
+    return t->caseless_depth && *point != UINT32_MAX && *point >= 0x80
+               ? refuse(t, "a character that is not ASCII inside (?i:")
+               : STATUS_OK;
 }
 
 static enum status character_class(struct translation *t) {
+    uint32_t only = UINT32_MAX; /* the one character in it */
+    size_t members = 0;
     t->at++;
     text_append_string(t->out, "[");
-    if (*t->at == '^') {
+    bool negated = *t->at == '^';
+    if (negated) {
         text_append_string(t->out, "^");
         t->at++;
     }
     if (*t->at == ']')
         return refuse(t, "an empty class");
     while (*t->at && *t->at != ']') {
-        uint32_t first, last;
+        uint32_t first, last, before = only;
         enum status status = class_member(t, &first);
         if (status != STATUS_OK)
             return status;
@@ -191,14 +223,22 @@ static enum status character_class(struct translation *t) {
             if (last == UINT32_MAX || last < first)
                 return refuse(t, "a range without an end");
             append_range(t, first, last);
-        } else if (first != UINT32_MAX) {
-            append_range(t, first, first);
+            only = first == last ? first : UINT32_MAX;
+        } else {
+            only = first;
+            if (first != UINT32_MAX)
+                append_range(t, first, first);
         }
+        if (members++ > 0 && only != before)
+            only = UINT32_MAX;
     }
     if (!*t->at)
         return refuse(t, "a class without an end");
     t->at++;
     text_append_string(t->out, "]");
+    if (only != UINT32_MAX && !negated)
+        return fold_check(t, only); /* to Oniguruma a class of one character is this character */
+    t->previous = 0;
     return STATUS_OK;
 }
 
@@ -229,30 +269,20 @@ static enum status quantifier(struct translation *t, bool group) {
         t->at = begin;
         return refuse(t, "a repeated group");
     }
-    if (t->at > begin)
-        t->previous = 0;
+    if (*begin != '?' && t->at > begin && folds_with(t->previous, t->previous)) {
+        t->at = begin;
+        return refuse(t, "letters that dialects fold differently inside (?i:");
+    }
     text_append(t->out, begin, (size_t)(t->at - begin));
     if (group || t->at > begin)
         text_append_string(t->out, "(?C)");
     return STATUS_OK;
 }
 
-/*
- * Oniguruma takes some characters for two letters when case does not count (the ligature U+FB01 for "fi"), PCRE2 none.
- */
-static bool folds_with(char first, char second) {
-    char pair[3] = {(char)(first | 0x20), (char)(second | 0x20), '\0'};
-    return first && strstr("ss ff fi fl st", pair);
-}
-
 static enum status literal(struct translation *t, uint32_t point) {
-    if (t->caseless_depth) {
-        if (point >= 0x80)
-            return refuse(t, "a character that is not ASCII inside (?i:");
-        if (is_letter((char)point) && folds_with(t->previous, (char)point))
-            return refuse(t, "letters that dialects fold differently inside (?i:");
-        t->previous = is_letter((char)point) ? (char)point : '\0';
-    }
+    enum status status = fold_check(t, point);
+    if (status != STATUS_OK)
+        return status;
     append_range(t, point, point);
     return quantifier(t, false);
 }
@@ -270,7 +300,6 @@ static enum status group_open(struct translation *t) {
     if (strncmp(t->at, "(?i:", 4) == 0) {
         text_append_string(t->out, "(?i:");
         t->caseless_depth = t->caseless_depth ? t->caseless_depth : t->depth;
-        t->previous = 0;
         t->at += 4;
         return STATUS_OK;
     }
@@ -299,11 +328,9 @@ static enum status element(struct translation *t) {
             t->caseless_depth = 0;
         t->depth--;
         t->at++;
-        t->previous = 0;
         text_append_string(t->out, ")");
         return quantifier(t, true);
     case '[':
-        t->previous = 0;
         status = character_class(t);
         return status == STATUS_OK ? quantifier(t, false) : status;
     case '|':
