@@ -1,6 +1,7 @@
 #include "infer/tokenizer/pattern_translate.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "infer/tokenizer/unicode.h"
@@ -18,6 +19,7 @@ struct translation {
     struct text *out;
     struct pattern_traits traits;
     struct error *error;
+    size_t atom;      /* the work of what a quantifier would repeat */
     const char *torn; /* the first range that tells new characters from their stand-ins */
     int depth;
     int caseless_depth; /* of the innermost group (?i: ; 0: none */
@@ -236,15 +238,17 @@ static enum status character_class(struct translation *t) {
         return refuse(t, "a class without an end");
     t->at++;
     text_append_string(t->out, "]");
+    t->atom = members;
     if (only != UINT32_MAX && !negated)
         return fold_check(t, only); /* to Oniguruma a class of one character is this character */
     t->previous = 0;
     return STATUS_OK;
 }
 
-/* At a quantifier, or nothing: copies it. Behind a group only ? may follow. */
+/* At a quantifier, or nothing: copies it, and counts the work. Behind a group only ? may follow. */
 static enum status quantifier(struct translation *t, bool group) {
     const char *begin = t->at;
+    size_t repeats = 1;
     if (*t->at == '{') {
         const char *digits = t->at + 1;
         size_t least = strspn(digits, "0123456789"), most = 0;
@@ -256,6 +260,7 @@ static enum status quantifier(struct translation *t, bool group) {
         if (least < 1 || least > 3 || most > 3 || *end != '}')
             return refuse(t, "braces that are no {n}, {n,} or {n,m} below 1000");
         t->at = end + 1;
+        repeats = strtoul(digits, NULL, 10);
         if (*t->at && strchr("?+*{", *t->at))
             return refuse(t, "a quantifier behind braces, which dialects read differently");
     } else if (*t->at == '?' || *t->at == '*' || *t->at == '+') {
@@ -273,6 +278,7 @@ static enum status quantifier(struct translation *t, bool group) {
         t->at = begin;
         return refuse(t, "letters that dialects fold differently inside (?i:");
     }
+    t->traits.work += group ? 1 : t->atom * (repeats > 1 ? repeats : 1);
     text_append(t->out, begin, (size_t)(t->at - begin));
     if (group || t->at > begin)
         text_append_string(t->out, "(?C)");
@@ -284,6 +290,7 @@ static enum status literal(struct translation *t, uint32_t point) {
     if (status != STATUS_OK)
         return status;
     append_range(t, point, point);
+    t->atom = 1;
     return quantifier(t, false);
 }
 
@@ -336,6 +343,7 @@ static enum status element(struct translation *t) {
     case '|':
     case '.':
         t->previous = 0;
+        t->atom = 1;
         text_append(t->out, t->at++, 1);
         return t->at[-1] == '.' ? quantifier(t, false) : STATUS_OK;
     case '\\':
@@ -344,6 +352,7 @@ static enum status element(struct translation *t) {
         if (status == STATUS_OK && point != UINT32_MAX)
             return literal(t, point);
         t->previous = 0;
+        t->atom = 1;
         return status == STATUS_OK ? quantifier(t, false) : status;
     case '^':
     case '$':

@@ -12,6 +12,8 @@ enum pattern_dialect { DIALECT_ONIGURUMA, DIALECT_RUST };
 /* What is to be known of a pattern besides its text. */
 struct pattern_traits {
     bool categories; /* it asks for general categories: it has to see stand-ins (see unicode.h), else the text itself */
+    size_t work;     /* what trying it at one place may cost between two callouts: characters, and members of classes,
+                        each as often as it is repeated at least */
 };
 
 /*

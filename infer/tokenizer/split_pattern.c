@@ -12,8 +12,10 @@ enum {
     PATTERN_LENGTH_MAX = 1 << 14,
     JIT_STACK_FIRST = 1 << 15,
     JIT_STACK_MOST = 1 << 23,
-    HEAP_LIMIT = 1 << 16,    /* KiB, without JIT */
-    STEPS_PER_BYTE = 1 << 10 /* those of tokenizers in use need fewer than 20, whatever the text */
+    HEAP_LIMIT = 1 << 16,     /* KiB, without JIT */
+    STEPS_PER_BYTE = 1 << 10, /* those of tokenizers in use need fewer than 200, whatever the text */
+    WORK_MAX = 1 << 10,       /* those of tokenizers in use have fewer than 100 */
+    WORK_PER_STEP = 1 << 4
 };
 
 struct split_pattern {
@@ -27,6 +29,7 @@ struct split_scratch {
     pcre2_match_context *context;
     pcre2_jit_stack *stack;
     uint64_t steps, steps_max; /* of all matching so far */
+    uint64_t callout_steps;    /* of a callout, for the work that may have been done since the last one */
     size_t place;              /* where the last step ended */
 };
 
@@ -74,6 +77,12 @@ enum status split_pattern_open(const char *text, enum pattern_kind kind, struct 
     if (status == STATUS_OK && foreign)
         status = pattern_translate(text, kind == PATTERN_RUST ? DIALECT_RUST : DIALECT_ONIGURUMA, &translated,
                                    &made->traits, error);
+    if (status == STATUS_OK && kind == PATTERN_LITERAL)
+        made->traits.work = length;
+    if (status == STATUS_OK && made->traits.work > WORK_MAX)
+        status = error_set(error, STATUS_BAD_INPUT,
+                           "the pattern '%.100s...' is not supported: more than %d characters, with repeats", text,
+                           WORK_MAX);
     if (status == STATUS_OK)
         status = foreign ? pattern_compile(made, translated.bytes, translated.length, false, error)
                          : pattern_compile(made, text, length, kind == PATTERN_LITERAL, error);
@@ -96,12 +105,13 @@ bool split_pattern_by_category(const struct split_pattern *pattern) { return pat
 
 /*
  * Called wherever pattern_translate has put (?C): behind all that can match in more than one way. How far the matcher
- * has moved since is what it has worked.
+ * has moved since is what it has worked, and what of the pattern it may have tried in vain.
  */
 static int step_count(pcre2_callout_block *block, void *data) {
     struct split_scratch *scratch = data;
     size_t place = block->current_position;
-    scratch->steps += 1 + (place > scratch->place ? place - scratch->place : scratch->place - place);
+    scratch->steps +=
+        scratch->callout_steps + (place > scratch->place ? place - scratch->place : scratch->place - place);
     scratch->place = place;
     return scratch->steps > scratch->steps_max ? PCRE2_ERROR_MATCHLIMIT : 0;
 }
@@ -140,6 +150,7 @@ void split_scratch_close(struct split_scratch *scratch) {
 enum status split_pattern_next(const struct split_pattern *pattern, struct split_scratch *scratch, const char *text,
                                size_t length, size_t from, size_t *begin, size_t *end, struct error *error) {
     scratch->place = from;
+    scratch->callout_steps = 1 + pattern->traits.work / WORK_PER_STEP;
     /* Not checking the text again for each word is what keeps this linear. */
     int found = pattern->jit && scratch->stack ? pcre2_jit_match(pattern->code, (PCRE2_SPTR)text, length, from,
                                                                  PCRE2_NO_UTF_CHECK, scratch->data, scratch->context)

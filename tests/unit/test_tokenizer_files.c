@@ -281,6 +281,20 @@ static void given_a_pattern_that_is_too_long_or_deep_then_it_is_refused(void **s
     struct text step = {0};
     text_printf(&step, SEQUENCE(SPLIT("Regex", "%0*d", "Isolated", "false") "," BYTE_LEVEL), 20000, 0);
     json_refused(test, (struct tokenizer_parts_json){.pre_tokenizer = step.bytes}, "a pattern of 20000 bytes");
+    static const char *const much[] = {
+        SEQUENCE(SPLIT("Regex", "%0*d", "Isolated", "false") "," BYTE_LEVEL),
+        SEQUENCE(SPLIT("Regex", "[%0*d]", "Isolated", "false") "," BYTE_LEVEL),
+        SEQUENCE(SPLIT("String", "%0*d", "Isolated", "false") "," BYTE_LEVEL),
+        SEQUENCE(SPLIT("Regex", "%0*d|[^a]{25}|a{8}", "Isolated", "false") "," BYTE_LEVEL),
+    };
+    for (size_t i = 0; i < sizeof much / sizeof *much; i++) {
+        step.length = 0;
+        text_printf(&step, much[i], i < 3 ? 1025 : 992, 0);
+        json_refused(test, (struct tokenizer_parts_json){.pre_tokenizer = step.bytes}, "more than 1024 characters");
+        step.length = 0;
+        text_printf(&step, much[i], i < 3 ? 1024 : 991, 0);
+        tokenizer_given(test, (struct tokenizer_parts_json){.pre_tokenizer = step.bytes});
+    }
     char deep[101];
     memset(deep, '(', 100);
     deep[100] = '\0';
@@ -302,6 +316,7 @@ static void given_a_pattern_that_goes_back_without_end_then_it_is_stopped(void *
         "a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?\\\\d\\\\d",
         "(?<!b)a+?\\\\d\\\\d",
         "a{1,999}a{1,999}a{1,999}\\\\d\\\\d",
+        "a*(?:b|c|d|e|f|g|h|i|j|k|l|m|n|o|p|q|r|s|t|u|v|w|x|y|z)a",
     };
     struct tokenizer_test *test = *state;
     enum { LENGTH = 1 << 15 };
