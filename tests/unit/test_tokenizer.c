@@ -6,8 +6,6 @@
 
 #include <pthread.h>
 
-#define ADDED(text, id, flags) "{\"id\": " #id ", \"content\": \"" text "\"" flags "}"
-#define NORMALIZED ", \"normalized\": true"
 #define SPECIAL ", \"special\": true"
 
 /* ---- merging ---- */

@@ -4,7 +4,7 @@
  */
 #include "tests/unit/tokenizer_files.h"
 
-#define TOKEN(text, id) "{\"id\": " #id ", \"content\": \"" text "\"}"
+#define TOKEN(text, id) ADDED(text, id, "")
 
 static void refused(struct tokenizer_test *test, const char *part) {
     tokenizer_forget(test);
@@ -74,6 +74,16 @@ static void given_what_is_not_supported_then_it_is_named(void **state) {
         {{.model = "\"dropout\": 0.1,"}, "'dropout'"},
         {{.model = "\"continuing_subword_prefix\": \"##\","}, "'continuing_subword_prefix'"},
         {{.model = "\"end_of_word_suffix\": \"</w>\","}, "'end_of_word_suffix'"},
+        {{.model = "\"dropout\": false,"}, "'dropout'"},
+        {{.model = "\"dropout\": \"\","}, "'dropout'"},
+        {{.model = "\"continuing_subword_prefix\": 0,"}, "'continuing_subword_prefix'"},
+        {{.model = "\"end_of_word_suffix\": false,"}, "'end_of_word_suffix'"},
+        {{.model = "\"ignore_merges\": 1,"}, "'ignore_merges': 1 is not"},
+        {{.model = "\"ignore_merges\": \"true\","}, "'ignore_merges'"},
+        {{.model = "\"ignore_merges\": [],"}, "'ignore_merges'"},
+        {{.model = "\"byte_fallback\": 0,"}, "'byte_fallback'"},
+        {{.model = "\"fuse_unk\": \"\","}, "'fuse_unk'"},
+        {{.model = "\"unk_token\": 0,"}, "unk_token has to be a string"},
         {{.normalizer = "{\"type\": \"NFKC\"}"}, "the normalizer 'NFKC'"},
         {{.normalizer = "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"Lowercase\"}]}"},
          "the normalizer 'Lowercase'"},
@@ -168,16 +178,20 @@ static void given_added_tokens_that_are_none_then_they_are_refused(void **state)
     static const struct {
         const char *added, *part;
     } examples[] = {
-        {"{}", "is not a token with 'id' and 'content'"},
-        {"{\"id\": 256}", "is not a token with 'id' and 'content'"},
-        {"{\"id\": \"256\", \"content\": \"<s>\"}", "is not a token with 'id' and 'content'"},
-        {"{\"id\": 256, \"content\": \"<s>\", \"lstrip\": 1}", "is not a token with 'id' and 'content'"},
-        {"{\"id\": 256, \"content\": \"<s>\", \"special\": null}", "is not a token with 'id' and 'content'"},
+        {"{}", "lacks its 'id', its 'content' or a flag"},
+        {"{\"id\": 256}", "lacks its 'id', its 'content' or a flag"},
+        {"{\"id\": \"256\", \"content\": \"<s>\"}", "lacks its 'id', its 'content' or a flag"},
+        {ADDED("<s>", 256, ", \"lstrip\": 1"), "lacks its 'id', its 'content' or a flag"},
+        {"{\"id\": 256, \"content\": \"<s>\"}", "a flag"},
+        {"{\"id\": 256, \"content\": \"<s>\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
+         "\"special\": false}",
+         "a flag"},
+        {ADDED("<s>", 256, ", \"special\": null"), "lacks its 'id', its 'content' or a flag"},
         {TOKEN("<s>", 257), "has the id 257 where the tokenizers library would give it 256"},
         {TOKEN("a", 256), "has the id 256 where the tokenizers library would give it 97"},
         {TOKEN("<s>", -1), "has the id -1"},
         {TOKEN("<s>", 256) "," TOKEN("<t>", 256), "has the id 256"},
-        {"5", "is not a token with 'id' and 'content'"},
+        {"5", "lacks its 'id', its 'content' or a flag"},
         {TOKEN("<s>", 256) ",", "line 1"},
     };
     struct tokenizer_test *test = *state;
@@ -187,12 +201,11 @@ static void given_added_tokens_that_are_none_then_they_are_refused(void **state)
     json_refused(test, (struct tokenizer_parts_json){.vocab = "\"ab\": 257", .added = TOKEN("<s>", 257)},
                  "two tokens have the id 257");
     json_refused(test,
-                 (struct tokenizer_parts_json){.normalizer = "{\"type\": \"NFC\"}",
-                                               .added =
-                                                   "{\"id\": 256, \"content\": \"xe\\u0301\", \"normalized\": true},"
-                                                   "{\"id\": 257, \"content\": \"x\\u00e9\", \"normalized\": true}"},
+                 (struct tokenizer_parts_json){
+                     .normalizer = "{\"type\": \"NFC\"}",
+                     .added = ADDED("xe\\u0301", 256, NORMALIZED) "," ADDED("x\\u00e9", 257, NORMALIZED)},
                  "occurs twice");
-    text_printf(&added, "{\"id\": 256, \"content\": \"%01100d\"}", 0);
+    text_printf(&added, ADDED("%01100d", 256, ""), 0);
     json_refused(test, (struct tokenizer_parts_json){.added = added.bytes}, "is too long");
     text_free(&added);
 }
