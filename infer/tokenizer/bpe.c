@@ -45,7 +45,7 @@ enum status bpe_scratch_open(const struct bpe *bpe, size_t length, struct bpe_sc
     *scratch = made;
     if (made) {
         made->cache = calloc(places, sizeof *made->cache);
-        made->name = malloc(2 * (length < bpe->name_max ? length : bpe->name_max) + 4);
+        made->name = malloc(2 * bpe->name_max + 4); /* a text says nothing of its words: NFC makes them longer */
     }
     if (!made || !made->cache || !made->name) {
         bpe_scratch_close(made);

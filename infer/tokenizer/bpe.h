@@ -24,7 +24,7 @@ struct bpe {
     size_t name_max;  /* bytes of the longest name */
 };
 
-/* What encoding needs of its own in each thread; made for words of a text of that length. */
+/* What encoding needs of its own in each thread; `length` is about that of the text. */
 struct bpe_scratch;
 enum status bpe_scratch_open(const struct bpe *bpe, size_t length, struct bpe_scratch **scratch, struct error *error);
 void bpe_scratch_close(struct bpe_scratch *scratch); /* NULL is fine */

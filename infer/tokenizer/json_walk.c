@@ -42,6 +42,8 @@ bool walk_collect(struct scanner *scan, const char *const *names, struct json_sp
             return false;
         if (!more)
             return true;
+        if (memchr(scan->json + key.begin, '\\', key.end - key.begin))
+            return scan_fail(scan, "a key with an escape is not supported");
         if (!scan_value(scan, &value))
             return false;
         if (value.end - value.begin == 4 && memcmp(scan->json + value.begin, "null", 4) == 0)

@@ -22,7 +22,10 @@ struct scanner walk_into(const char *json, struct json_span span);
 /* Whether the key or string is `name`. */
 bool span_is(const char *json, struct json_span span, const char *name);
 
-/* Collects the values of the named members of an object; those not there, and null, are empty spans. */
+/*
+ * Collects the values of the named members of an object; those not there, and null, are empty spans. A key that is
+ * written with escapes, which might be one of them, fails.
+ */
 bool walk_collect(struct scanner *scan, const char *const *names, struct json_span *values, size_t count);
 
 /* The error of a scanner that failed. */

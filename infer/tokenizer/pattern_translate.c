@@ -1,6 +1,7 @@
 #include "infer/tokenizer/pattern_translate.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "infer/tokenizer/unicode.h"
@@ -14,11 +15,15 @@
 
 struct translation {
     const char *regex, *at;
+    enum pattern_dialect dialect;
     struct text *out;
+    struct pattern_traits traits;
     struct error *error;
+    size_t atom;      /* the work of what a quantifier would repeat */
+    const char *torn; /* the first range that tells new characters from their stand-ins */
     int depth;
     int caseless_depth; /* of the innermost group (?i: ; 0: none */
-    char previous;      /* the last caseless letter, 0 when something else came in between */
+    char previous;      /* the last caseless letter, 0 when something that no dialect joins to it came in between */
 };
 
 static enum status refuse(const struct translation *t, const char *what) {
@@ -31,10 +36,16 @@ static bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c 
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-static void append_point(struct translation *t, uint32_t point) { text_printf(t->out, "\\x{%x}", (unsigned)point); }
+/* A character, or some of a class. */
+static void append_range(struct translation *t, uint32_t first, uint32_t last) {
+    text_printf(t->out, first == last ? "\\x{%x}" : "\\x{%x}-\\x{%x}", (unsigned)first, (unsigned)last);
+    if (!t->torn && !unicode_range_is_whole(first, last))
+        t->torn = t->at;
+}
 
 /*
  * Behind \x or \u: two or four digits, or any number in braces. Moves to what follows; UINT32_MAX when it is none.
+ * Oniguruma has no braces behind \u, and two digits are a byte to it.
  */
 static uint32_t hexadecimal(struct translation *t, int digits) {
     uint32_t point = 0;
@@ -53,6 +64,8 @@ static uint32_t hexadecimal(struct translation *t, int digits) {
     }
     bool closed = braces ? *t->at == '}' && count > 0 : count == digits;
     t->at += braces && closed;
+    if (t->dialect == DIALECT_ONIGURUMA && (braces ? digits == 4 : digits == 2 && point >= 0x80))
+        return UINT32_MAX;
     return closed && point <= 0x10ffff && (point < 0xd800 || point > 0xdfff) ? point : UINT32_MAX;
 }
 
@@ -74,6 +87,9 @@ static enum status property(struct translation *t, bool negated) {
     wanted[1 + (end - name)] = ' ';
     if (!strstr(categories, wanted))
         return refuse(t, "only properties that are general categories are known, such as \\p{L}");
+    if (t->caseless_depth)
+        return refuse(t, "a property inside (?i:, which dialects read differently");
+    t->traits.categories = true;
     text_printf(t->out, "\\%c{%.*s}", negated ? 'P' : 'p', (int)(end - name), name);
     t->at = end + 1;
     return STATUS_OK;
@@ -97,10 +113,14 @@ static enum status escape(struct translation *t, bool in_class, uint32_t *point)
         *point = (uint32_t)values[name - names];
         return STATUS_OK;
     }
+    if ((c == '<' || c == '>') && t->dialect == DIALECT_RUST)
+        return refuse(t, "the edge of a word");
     if (!is_letter(c) && !is_digit(c)) {
         *point = (uint32_t)c;
         return STATUS_OK;
     }
+    if ((c == 'D' || c == 'S') && in_class && t->caseless_depth)
+        return refuse(t, "characters that are not ASCII in a class inside (?i:");
     switch (c) {
     case 'x':
     case 'u':
@@ -111,6 +131,7 @@ static enum status escape(struct translation *t, bool in_class, uint32_t *point)
         return property(t, c == 'P');
     case 'd':
     case 'D':
+        t->traits.categories = true;
         text_append_string(t->out, c == 'd' ? "\\p{Nd}" : "\\P{Nd}");
         return STATUS_OK;
     case 's':
@@ -128,38 +149,72 @@ static enum status escape(struct translation *t, bool in_class, uint32_t *point)
     }
 }
 
+/* Whether one of Rust's set operators stands here. What it means at other places than between sets is no matter. */
+static bool is_set_operator(const struct translation *t) {
+    return t->dialect == DIALECT_RUST && (strncmp(t->at, "--", 2) == 0 || strncmp(t->at, "~~", 2) == 0);
+}
+
+/*
+ * Oniguruma takes some characters for two letters when case does not count (the ligature U+FB01 for "fi"), PCRE2 none.
+ */
+static bool folds_with(char first, char second) {
+    char pair[3] = {(char)(first | 0x20), (char)(second | 0x20), '\0'};
+    return first && second && strstr("ss ff fi fl st", pair);
+}
+
+/* At a character that may be inside (?i: . What is between it and the letter before it may be joined by Oniguruma. */
+static enum status fold_check(struct translation *t, uint32_t point) {
+    char letter = point < 0x80 && is_letter((char)point) ? (char)point : '\0';
+    if (t->caseless_depth && point >= 0x80)
+        return refuse(t, "a character that is not ASCII inside (?i:");
+    if (t->caseless_depth && folds_with(t->previous, letter))
+        return refuse(t, "letters that dialects fold differently inside (?i:");
+    t->previous = t->caseless_depth ? letter : '\0';
+    return STATUS_OK;
+}
+
 /* One member of a class: as escape. */
 static enum status class_member(struct translation *t, uint32_t *point) {
-    if (*t->at == '\\') {
-        t->at++;
-        return escape(t, true, point);
-    }
     if (*t->at == '[')
         return refuse(t, "a '[' inside a class");
     if (t->at[0] == '&' && t->at[1] == '&')
         return refuse(t, "an intersection of classes");
-    size_t step;
-    *point = utf8_decode(t->at, strlen(t->at), &step, NULL);
-    if (t->caseless_depth && *point >= 0x80)
-        return refuse(t, "a character that is not ASCII inside (?i:");
-    t->at += step;
-    return STATUS_OK;
+    if (is_set_operator(t))
+        return refuse(t, "a difference of classes");
+    if (*t->at == '\\') {
+        t->at++;
+        enum status status = escape(t, true, point);
+        if (status != STATUS_OK)
+            return status;
+    } else {
+        size_t step;
+        *point = utf8_decode(t->at, strlen(t->at), &step, NULL);
+        t->at += step;
+    }
+    return t->caseless_depth && *point != UINT32_MAX && *point >= 0x80
+               ? refuse(t, "a character that is not ASCII inside (?i:")
+               : STATUS_OK;
 }
 
 static enum status character_class(struct translation *t) {
+    uint32_t only = UINT32_MAX; /* the one character in it */
+    size_t members = 0;
     t->at++;
     text_append_string(t->out, "[");
-    if (*t->at == '^') {
+    bool negated = *t->at == '^';
+    if (negated) {
         text_append_string(t->out, "^");
         t->at++;
     }
     if (*t->at == ']')
         return refuse(t, "an empty class");
     while (*t->at && *t->at != ']') {
-        uint32_t first, last;
+        uint32_t first, last, before = only;
         enum status status = class_member(t, &first);
         if (status != STATUS_OK)
             return status;
+        if (is_set_operator(t))
+            return refuse(t, "a difference of classes");
         if (*t->at == '-' && t->at[1] && t->at[1] != ']') {
             if (first == UINT32_MAX)
                 return refuse(t, "a range that begins with a class");
@@ -169,23 +224,31 @@ static enum status character_class(struct translation *t) {
                 return status;
             if (last == UINT32_MAX || last < first)
                 return refuse(t, "a range without an end");
-            append_point(t, first);
-            text_append_string(t->out, "-");
-            append_point(t, last);
-        } else if (first != UINT32_MAX) {
-            append_point(t, first);
+            append_range(t, first, last);
+            only = first == last ? first : UINT32_MAX;
+        } else {
+            only = first;
+            if (first != UINT32_MAX)
+                append_range(t, first, first);
         }
+        if (members++ > 0 && only != before)
+            only = UINT32_MAX;
     }
     if (!*t->at)
         return refuse(t, "a class without an end");
     t->at++;
     text_append_string(t->out, "]");
+    t->atom = members;
+    if (only != UINT32_MAX && !negated)
+        return fold_check(t, only); /* to Oniguruma a class of one character is this character */
+    t->previous = 0;
     return STATUS_OK;
 }
 
-/* At a quantifier, or nothing: copies it. Behind a group only ? may follow. */
+/* At a quantifier, or nothing: copies it, and counts the work. Behind a group only ? may follow. */
 static enum status quantifier(struct translation *t, bool group) {
     const char *begin = t->at;
+    size_t repeats = 1;
     if (*t->at == '{') {
         const char *digits = t->at + 1;
         size_t least = strspn(digits, "0123456789"), most = 0;
@@ -197,6 +260,7 @@ static enum status quantifier(struct translation *t, bool group) {
         if (least < 1 || least > 3 || most > 3 || *end != '}')
             return refuse(t, "braces that are no {n}, {n,} or {n,m} below 1000");
         t->at = end + 1;
+        repeats = strtoul(digits, NULL, 10);
         if (*t->at && strchr("?+*{", *t->at))
             return refuse(t, "a quantifier behind braces, which dialects read differently");
     } else if (*t->at == '?' || *t->at == '*' || *t->at == '+') {
@@ -210,31 +274,23 @@ static enum status quantifier(struct translation *t, bool group) {
         t->at = begin;
         return refuse(t, "a repeated group");
     }
-    if (t->at > begin)
-        t->previous = 0;
+    if (*begin != '?' && t->at > begin && folds_with(t->previous, t->previous)) {
+        t->at = begin;
+        return refuse(t, "letters that dialects fold differently inside (?i:");
+    }
+    t->traits.work += group ? 1 : t->atom * (repeats > 1 ? repeats : 1);
     text_append(t->out, begin, (size_t)(t->at - begin));
     if (group || t->at > begin)
         text_append_string(t->out, "(?C)");
     return STATUS_OK;
 }
 
-/*
- * Oniguruma takes some characters for two letters when case does not count (the ligature U+FB01 for "fi"), PCRE2 none.
- */
-static bool folds_with(char first, char second) {
-    char pair[3] = {(char)(first | 0x20), (char)(second | 0x20), '\0'};
-    return first && strstr("ss ff fi fl st", pair);
-}
-
 static enum status literal(struct translation *t, uint32_t point) {
-    if (t->caseless_depth) {
-        if (point >= 0x80)
-            return refuse(t, "a character that is not ASCII inside (?i:");
-        if (is_letter((char)point) && folds_with(t->previous, (char)point))
-            return refuse(t, "letters that dialects fold differently inside (?i:");
-        t->previous = is_letter((char)point) ? (char)point : '\0';
-    }
-    append_point(t, point);
+    enum status status = fold_check(t, point);
+    if (status != STATUS_OK)
+        return status;
+    append_range(t, point, point);
+    t->atom = 1;
     return quantifier(t, false);
 }
 
@@ -251,7 +307,6 @@ static enum status group_open(struct translation *t) {
     if (strncmp(t->at, "(?i:", 4) == 0) {
         text_append_string(t->out, "(?i:");
         t->caseless_depth = t->caseless_depth ? t->caseless_depth : t->depth;
-        t->previous = 0;
         t->at += 4;
         return STATUS_OK;
     }
@@ -280,16 +335,15 @@ static enum status element(struct translation *t) {
             t->caseless_depth = 0;
         t->depth--;
         t->at++;
-        t->previous = 0;
         text_append_string(t->out, ")");
         return quantifier(t, true);
     case '[':
-        t->previous = 0;
         status = character_class(t);
         return status == STATUS_OK ? quantifier(t, false) : status;
     case '|':
     case '.':
         t->previous = 0;
+        t->atom = 1;
         text_append(t->out, t->at++, 1);
         return t->at[-1] == '.' ? quantifier(t, false) : STATUS_OK;
     case '\\':
@@ -298,6 +352,7 @@ static enum status element(struct translation *t) {
         if (status == STATUS_OK && point != UINT32_MAX)
             return literal(t, point);
         t->previous = 0;
+        t->atom = 1;
         return status == STATUS_OK ? quantifier(t, false) : status;
     case '^':
     case '$':
@@ -314,8 +369,9 @@ static enum status element(struct translation *t) {
     }
 }
 
-enum status pattern_translate(const char *regex, struct text *out, struct error *error) {
-    struct translation t = {.regex = regex, .at = regex, .out = out, .error = error};
+enum status pattern_translate(const char *regex, enum pattern_dialect dialect, struct text *out,
+                              struct pattern_traits *traits, struct error *error) {
+    struct translation t = {.regex = regex, .at = regex, .dialect = dialect, .out = out, .error = error};
     while (*t.at) {
         enum status status = element(&t);
         if (status != STATUS_OK)
@@ -323,5 +379,10 @@ enum status pattern_translate(const char *regex, struct text *out, struct error 
     }
     if (t.depth > 0)
         return refuse(&t, "a group without its ')'");
+    if (t.traits.categories && t.torn) {
+        t.at = t.torn;
+        return refuse(&t, "characters newer than Unicode 14, or of their kinds, beside classes such as \\p{L}");
+    }
+    *traits = t.traits;
     return out->failed ? error_set_memory(error) : STATUS_OK;
 }

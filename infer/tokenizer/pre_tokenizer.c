@@ -87,10 +87,11 @@ static enum status cut_part(struct cut *cut, size_t begin, size_t end, bool matc
 static enum status split_run(struct run *run, size_t index, struct piece piece) {
     const struct pre_step *step = &run->pre->steps[index];
     struct cut cut = {.run = run, .index = index, .piece = piece};
+    const char *seen = split_pattern_by_category(step->pattern) ? piece.shown : piece.text;
     for (size_t at = 0; at < piece.length;) {
         size_t begin, end;
         enum status status =
-            split_pattern_next(step->pattern, run->scratch, piece.shown, piece.length, at, &begin, &end, run->error);
+            split_pattern_next(step->pattern, run->scratch, seen, piece.length, at, &begin, &end, run->error);
         if (status == STATUS_OK && at < begin)
             status = cut_part(&cut, at, begin, step->invert);
         if (status == STATUS_OK && begin < end)

@@ -37,8 +37,8 @@ enum status pre_tokenizer_add(struct pre_tokenizer *pre, struct pre_step step, s
 void pre_tokenizer_free(struct pre_tokenizer *pre);
 
 /*
- * A part of the text. `shown` is what patterns see in its place, as long as it: the same, or with stand-ins (see
- * unicode.h).
+ * A part of the text. `shown` is what patterns that ask for categories see in its place, as long as it: the same, or
+ * with stand-ins (see unicode.h).
  */
 struct piece {
     const char *text, *shown;

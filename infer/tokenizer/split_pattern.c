@@ -12,12 +12,15 @@ enum {
     PATTERN_LENGTH_MAX = 1 << 14,
     JIT_STACK_FIRST = 1 << 15,
     JIT_STACK_MOST = 1 << 23,
-    HEAP_LIMIT = 1 << 16,    /* KiB, without JIT */
-    STEPS_PER_BYTE = 1 << 10 /* those of tokenizers in use need fewer than 20, whatever the text */
+    HEAP_LIMIT = 1 << 16,     /* KiB, without JIT */
+    STEPS_PER_BYTE = 1 << 10, /* those of tokenizers in use need fewer than 200, whatever the text */
+    WORK_MAX = 1 << 10,       /* those of tokenizers in use have fewer than 100 */
+    WORK_PER_STEP = 1 << 4
 };
 
 struct split_pattern {
     pcre2_code *code;
+    struct pattern_traits traits;
     bool jit;
 };
 
@@ -26,12 +29,20 @@ struct split_scratch {
     pcre2_match_context *context;
     pcre2_jit_stack *stack;
     uint64_t steps, steps_max; /* of all matching so far */
+    uint64_t callout_steps;    /* of a callout, for the work that may have been done since the last one */
     size_t place;              /* where the last step ended */
 };
 
+/*
+ * PCRE2 10.42 takes \P{N} and \P{L} for classes without a common character when it makes repeats possessive, and its
+ * JIT, where a repeat has led to nothing before, goes on with the next alternative even of an atomic group. The patterns
+ * of tokenizers are as fast without either.
+ */
+static const uint32_t faults_off = PCRE2_NO_AUTO_POSSESS | PCRE2_NO_START_OPTIMIZE;
+
 static enum status pattern_compile(struct split_pattern *pattern, const char *text, size_t length, bool literal,
                                    struct error *error) {
-    uint32_t options = PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_NEVER_BACKSLASH_C);
+    uint32_t options = PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_NEVER_BACKSLASH_C | faults_off);
     int code;
     PCRE2_SIZE offset;
     pcre2_compile_context *context = pcre2_compile_context_create(NULL);
@@ -62,11 +73,19 @@ enum status split_pattern_open(const char *text, enum pattern_kind kind, struct 
         return error_set(error, STATUS_BAD_INPUT, "a pattern of %zu bytes is not supported", length);
     struct split_pattern *made = calloc(1, sizeof *made);
     enum status status = made ? STATUS_OK : error_set_memory(error);
-    if (status == STATUS_OK && kind == PATTERN_REGEX)
-        status = pattern_translate(text, &translated, error);
+    bool foreign = kind == PATTERN_ONIGURUMA || kind == PATTERN_RUST;
+    if (status == STATUS_OK && foreign)
+        status = pattern_translate(text, kind == PATTERN_RUST ? DIALECT_RUST : DIALECT_ONIGURUMA, &translated,
+                                   &made->traits, error);
+    if (status == STATUS_OK && kind == PATTERN_LITERAL)
+        made->traits.work = length;
+    if (status == STATUS_OK && made->traits.work > WORK_MAX)
+        status = error_set(error, STATUS_BAD_INPUT,
+                           "the pattern '%.100s...' is not supported: more than %d characters, with repeats", text,
+                           WORK_MAX);
     if (status == STATUS_OK)
-        status = kind == PATTERN_REGEX ? pattern_compile(made, translated.bytes, translated.length, false, error)
-                                       : pattern_compile(made, text, length, kind == PATTERN_LITERAL, error);
+        status = foreign ? pattern_compile(made, translated.bytes, translated.length, false, error)
+                         : pattern_compile(made, text, length, kind == PATTERN_LITERAL, error);
     text_free(&translated);
     if (status == STATUS_OK)
         *pattern = made;
@@ -82,14 +101,17 @@ void split_pattern_close(struct split_pattern *pattern) {
     free(pattern);
 }
 
+bool split_pattern_by_category(const struct split_pattern *pattern) { return pattern->traits.categories; }
+
 /*
  * Called wherever pattern_translate has put (?C): behind all that can match in more than one way. How far the matcher
- * has moved since is what it has worked.
+ * has moved since is what it has worked, and what of the pattern it may have tried in vain.
  */
 static int step_count(pcre2_callout_block *block, void *data) {
     struct split_scratch *scratch = data;
     size_t place = block->current_position;
-    scratch->steps += 1 + (place > scratch->place ? place - scratch->place : scratch->place - place);
+    scratch->steps +=
+        scratch->callout_steps + (place > scratch->place ? place - scratch->place : scratch->place - place);
     scratch->place = place;
     return scratch->steps > scratch->steps_max ? PCRE2_ERROR_MATCHLIMIT : 0;
 }
@@ -128,6 +150,7 @@ void split_scratch_close(struct split_scratch *scratch) {
 enum status split_pattern_next(const struct split_pattern *pattern, struct split_scratch *scratch, const char *text,
                                size_t length, size_t from, size_t *begin, size_t *end, struct error *error) {
     scratch->place = from;
+    scratch->callout_steps = 1 + pattern->traits.work / WORK_PER_STEP;
     /* Not checking the text again for each word is what keeps this linear. */
     int found = pattern->jit && scratch->stack ? pcre2_jit_match(pattern->code, (PCRE2_SPTR)text, length, from,
                                                                  PCRE2_NO_UTF_CHECK, scratch->data, scratch->context)

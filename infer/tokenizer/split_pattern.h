@@ -12,15 +12,19 @@
 struct split_pattern; /* read only once it is open */
 
 enum pattern_kind {
-    PATTERN_REGEX,   /* as tokenizers write them; see pattern_translate.h */
-    PATTERN_LITERAL, /* the text itself */
-    PATTERN_OWN      /* PCRE2's own dialect */
+    PATTERN_ONIGURUMA, /* as in a tokenizer.json; see pattern_translate.h */
+    PATTERN_RUST,      /* as in a tekken.json */
+    PATTERN_LITERAL,   /* the text itself */
+    PATTERN_OWN        /* PCRE2's own dialect */
 };
 
 /* What cannot be supported, or matches nothing at all, is STATUS_BAD_INPUT. Free with split_pattern_close. */
 enum status split_pattern_open(const char *text, enum pattern_kind kind, struct split_pattern **pattern,
                                struct error *error);
 void split_pattern_close(struct split_pattern *pattern); /* NULL is fine */
+
+/* Whether the pattern is to be matched to text with stand-ins for new characters (see unicode.h), not to the text. */
+bool split_pattern_by_category(const struct split_pattern *pattern);
 
 /* What matching needs of its own in each thread; made for a text of that length and all its parts. */
 struct split_scratch;

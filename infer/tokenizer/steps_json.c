@@ -105,7 +105,7 @@ static enum status split_read(const json_t *part, struct pre_tokenizer *pre, str
                          behavior ? behavior : "");
     bool invert;
     enum status status = flag(part, "invert", -1, &invert, error);
-    return status == STATUS_OK ? pattern_add(pre, regex ? regex : literal, regex ? PATTERN_REGEX : PATTERN_LITERAL,
+    return status == STATUS_OK ? pattern_add(pre, regex ? regex : literal, regex ? PATTERN_ONIGURUMA : PATTERN_LITERAL,
                                              (enum split_behavior)kind, invert, error)
                                : status;
 }
@@ -113,7 +113,7 @@ static enum status split_read(const json_t *part, struct pre_tokenizer *pre, str
 static enum status digits_read(const json_t *part, struct pre_tokenizer *pre, struct error *error) {
     bool single;
     enum status status = flag(part, "individual_digits", -1, &single, error);
-    return status == STATUS_OK ? pattern_add(pre, digits_pattern, PATTERN_REGEX,
+    return status == STATUS_OK ? pattern_add(pre, digits_pattern, PATTERN_ONIGURUMA,
                                              single ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS, false, error)
                                : status;
 }
@@ -126,7 +126,7 @@ static enum status byte_level_read(const json_t *part, struct pre_tokenizer *pre
     if (status == STATUS_OK && prefix)
         status = pre_tokenizer_add(pre, (struct pre_step){0}, error);
     if (status == STATUS_OK && use_regex)
-        status = pattern_add(pre, gpt2_pattern, PATTERN_REGEX, SPLIT_ISOLATED, false, error);
+        status = pattern_add(pre, gpt2_pattern, PATTERN_ONIGURUMA, SPLIT_ISOLATED, false, error);
     return status;
 }
 

@@ -48,9 +48,10 @@ static enum status config_take(struct tekken *tekken, const json_t *config) {
     tekken->special = (uint32_t)of_them;
     tekken->ranks = (uint32_t)(all - of_them);
     struct split_pattern *compiled;
-    enum status status = split_pattern_open(pattern, PATTERN_REGEX, &compiled, tekken->error);
+    enum status status = split_pattern_open(pattern, PATTERN_RUST, &compiled, tekken->error);
+    /* Words are what matches; tiktoken drops what is between them. */
     return status == STATUS_OK ? pre_tokenizer_add(&tekken->tokenizer->pre,
-                                                   (struct pre_step){compiled, SPLIT_ISOLATED, false}, tekken->error)
+                                                   (struct pre_step){compiled, SPLIT_REMOVED, true}, tekken->error)
                                : status;
 }
 

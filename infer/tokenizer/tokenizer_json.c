@@ -207,7 +207,7 @@ static enum status merges_read(struct reading *reading, struct json_span span) {
 
 /* ---- the model ---- */
 
-enum model_part { TYPE, DROPOUT, UNK, PREFIX, SUFFIX, FALLBACK, IGNORE_MERGES, VOCAB, MERGES, MODEL_PARTS };
+enum model_part { TYPE, DROPOUT, UNK, PREFIX, SUFFIX, FUSE_UNK, FALLBACK, IGNORE_MERGES, VOCAB, MERGES, MODEL_PARTS };
 
 static bool part_is(const struct reading *reading, struct json_span span, const char *text) {
     return span.end - span.begin == strlen(text) && memcmp(reading->json + span.begin, text, strlen(text)) == 0;
@@ -215,15 +215,28 @@ static bool part_is(const struct reading *reading, struct json_span span, const 
 
 static bool part_is_missing(struct json_span span) { return span.begin == span.end; }
 
-/* An option that has to be off, for what it does is not supported. */
-static enum status option_off(const struct reading *reading, struct json_span span, const char *name) {
-    static const char *const off[] = {"0", "0.0", "false", "\"\""};
-    if (part_is_missing(span))
-        return STATUS_OK;
-    for (size_t i = 0; i < sizeof off / sizeof *off; i++)
-        if (part_is(reading, span, off[i]))
-            return STATUS_OK;
-    return error_set(reading->error, STATUS_BAD_INPUT, "the BPE option '%s' is not supported", name);
+/* Options are of their types, and those that do what is not supported are off. */
+static enum status options_check(const struct reading *reading, const struct json_span parts[MODEL_PARTS],
+                                 const char *const names[MODEL_PARTS]) {
+    static const char *const fine[MODEL_PARTS][2] = {
+        [DROPOUT] = {"0", "0.0"},
+        [PREFIX] = {"\"\""},
+        [SUFFIX] = {"\"\""},
+        [FUSE_UNK] = {"true", "false"},
+        [FALLBACK] = {"true", "false"},
+        [IGNORE_MERGES] = {"true", "false"},
+    };
+    for (size_t i = 0; i < MODEL_PARTS; i++) {
+        bool good = part_is_missing(parts[i]) || !fine[i][0];
+        for (size_t j = 0; j < 2 && !good; j++)
+            good = fine[i][j] && part_is(reading, parts[i], fine[i][j]);
+        if (!good)
+            return error_set(reading->error, STATUS_BAD_INPUT, "the BPE option '%s': %.*s is not supported", names[i],
+                             shown_length(parts[i].end - parts[i].begin), reading->json + parts[i].begin);
+    }
+    if (!part_is_missing(parts[UNK]) && reading->json[parts[UNK].begin] != '"')
+        return error_set(reading->error, STATUS_BAD_INPUT, "its unk_token has to be a string");
+    return STATUS_OK;
 }
 
 /* The tokens of single bytes. Those of UTF-8 that are missing are left out of texts, unless something is to be put. */
@@ -250,6 +263,7 @@ static enum status model_read(struct reading *reading, struct json_span span) {
         [UNK] = "unk_token",
         [PREFIX] = "continuing_subword_prefix",
         [SUFFIX] = "end_of_word_suffix",
+        [FUSE_UNK] = "fuse_unk",
         [FALLBACK] = "byte_fallback",
         [IGNORE_MERGES] = "ignore_merges",
         [VOCAB] = "vocab",
@@ -270,11 +284,7 @@ static enum status model_read(struct reading *reading, struct json_span span) {
     struct bpe *bpe = &reading->tokenizer->bpe;
     bpe->byte_level = true;
     bpe->whole_words = part_is(reading, parts[IGNORE_MERGES], "true");
-    enum status status = option_off(reading, parts[DROPOUT], names[DROPOUT]);
-    if (status == STATUS_OK)
-        status = option_off(reading, parts[PREFIX], names[PREFIX]);
-    if (status == STATUS_OK)
-        status = option_off(reading, parts[SUFFIX], names[SUFFIX]);
+    enum status status = options_check(reading, parts, names);
     if (status == STATUS_OK)
         status = vocabulary_read(reading, parts[VOCAB]);
     if (status == STATUS_OK)
@@ -294,7 +304,7 @@ struct added_list {
 
 static bool flag(const json_t *token, const char *name, bool *good) {
     const json_t *value = json_object_get(token, name);
-    *good = *good && (!value || json_is_boolean(value));
+    *good = *good && json_is_boolean(value);
     return json_is_true(value);
 }
 
@@ -367,7 +377,7 @@ static enum status added_read(struct reading *reading, struct added_list *list, 
     enum status status = STATUS_OK;
     if (!good)
         status =
-            error_set(reading->error, STATUS_BAD_INPUT, "an added token is not a token with 'id' and 'content': %.*s",
+            error_set(reading->error, STATUS_BAD_INPUT, "an added token lacks its 'id', its 'content' or a flag: %.*s",
                       shown_length(span.end - span.begin), reading->json + span.begin);
     else if (token.length > 0) /* an empty one is passed over, as by the library */
         status = added_put(reading, list, token, json_integer_value(id));

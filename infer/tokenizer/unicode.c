@@ -126,3 +126,15 @@ bool unicode_stand_in(const char *bytes, size_t length, struct text *out) {
         text_append(out, bytes + copied, length - copied);
     return any;
 }
+
+bool unicode_range_is_whole(uint32_t first, uint32_t last) {
+    for (size_t i = 0; i < sizeof stand_ins / sizeof *stand_ins; i++) {
+        const struct stand_in *newer = &stand_ins[i];
+        bool seen = newer->replacement >= first && newer->replacement <= last;
+        bool all = newer->first >= first && newer->last <= last;
+        bool none = newer->last < first || newer->first > last;
+        if (seen ? !all : !none)
+            return false;
+    }
+    return true;
+}

@@ -41,4 +41,7 @@ bool unicode_is_space(uint32_t point);
  */
 bool unicode_stand_in(const char *bytes, size_t length, struct text *out);
 
+/* Whether of each newer character and its stand-in the range has both or neither, so that no replacing is noticed. */
+bool unicode_range_is_whole(uint32_t first, uint32_t last);
+
 #endif

@@ -245,6 +245,29 @@ def behaviors(vocabulary):
             ),
         ),
     )
+    yield (
+        "patterns that PCRE2 has got wrong",
+        tokenizer(
+            vocabulary,
+            sequence(
+                split(r"(?>[a-z]+|b?)z|\P{N}+\P{L}", "MergedWithNext"),
+                split(r"\P{Lu}*\P{Ll}\p{Nd}|(?:[a-z]{2,}|\s)?+e", "MergedWithPrevious"),
+                BYTE_LEVEL,
+            ),
+        ),
+    )
+    yield (
+        "characters newer than PCRE2",
+        tokenizer(
+            vocabulary,
+            sequence(
+                split("\U0001fae8", "Removed", kind="String"),
+                split(r"[\x{1F300}-\x{1FAFF}]+|[\x{10000}-\x{1007F}]", "Removed"),
+                split(r"\p{Lu}|[\x{0}-\x{FF}]\p{So}", "Removed"),
+                BYTE_LEVEL,
+            ),
+        ),
+    )
     yield "added tokens", tokenizer(vocabulary, GPT2, FLAGGED)
     yield (
         "added tokens, NFC",

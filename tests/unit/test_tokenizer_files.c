@@ -4,7 +4,7 @@
  */
 #include "tests/unit/tokenizer_files.h"
 
-#define TOKEN(text, id) "{\"id\": " #id ", \"content\": \"" text "\"}"
+#define TOKEN(text, id) ADDED(text, id, "")
 
 static void refused(struct tokenizer_test *test, const char *part) {
     tokenizer_forget(test);
@@ -43,6 +43,10 @@ static void given_text_that_is_no_tokenizer_json_then_it_is_refused(void **state
         {"{\"model\": {}", "',' or '}' was expected"},
         {"{} {}", "something follows the object"},
         {"{\"version\": \"2.0\"}", "version is not 1.0"},
+        {"{\"normaliz\\u0065r\": null}", "a key with an escape"},
+        {"{\"pre_tokenizer\": " BYTE_LEVEL
+         ", \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"ignore\\u005fmerges\": true}}",
+         "a key with an escape"},
         {"{}", "without the pre-tokenizer ByteLevel"},
         {"{\"pre_tokenizer\": null}", "without the pre-tokenizer ByteLevel"},
         {"{\"pre_tokenizer\": " BYTE_LEVEL "}", "without the decoder ByteLevel"},
@@ -70,6 +74,16 @@ static void given_what_is_not_supported_then_it_is_named(void **state) {
         {{.model = "\"dropout\": 0.1,"}, "'dropout'"},
         {{.model = "\"continuing_subword_prefix\": \"##\","}, "'continuing_subword_prefix'"},
         {{.model = "\"end_of_word_suffix\": \"</w>\","}, "'end_of_word_suffix'"},
+        {{.model = "\"dropout\": false,"}, "'dropout'"},
+        {{.model = "\"dropout\": \"\","}, "'dropout'"},
+        {{.model = "\"continuing_subword_prefix\": 0,"}, "'continuing_subword_prefix'"},
+        {{.model = "\"end_of_word_suffix\": false,"}, "'end_of_word_suffix'"},
+        {{.model = "\"ignore_merges\": 1,"}, "'ignore_merges': 1 is not"},
+        {{.model = "\"ignore_merges\": \"true\","}, "'ignore_merges'"},
+        {{.model = "\"ignore_merges\": [],"}, "'ignore_merges'"},
+        {{.model = "\"byte_fallback\": 0,"}, "'byte_fallback'"},
+        {{.model = "\"fuse_unk\": \"\","}, "'fuse_unk'"},
+        {{.model = "\"unk_token\": 0,"}, "unk_token has to be a string"},
         {{.normalizer = "{\"type\": \"NFKC\"}"}, "the normalizer 'NFKC'"},
         {{.normalizer = "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"Lowercase\"}]}"},
          "the normalizer 'Lowercase'"},
@@ -164,16 +178,20 @@ static void given_added_tokens_that_are_none_then_they_are_refused(void **state)
     static const struct {
         const char *added, *part;
     } examples[] = {
-        {"{}", "is not a token with 'id' and 'content'"},
-        {"{\"id\": 256}", "is not a token with 'id' and 'content'"},
-        {"{\"id\": \"256\", \"content\": \"<s>\"}", "is not a token with 'id' and 'content'"},
-        {"{\"id\": 256, \"content\": \"<s>\", \"lstrip\": 1}", "is not a token with 'id' and 'content'"},
-        {"{\"id\": 256, \"content\": \"<s>\", \"special\": null}", "is not a token with 'id' and 'content'"},
+        {"{}", "lacks its 'id', its 'content' or a flag"},
+        {"{\"id\": 256}", "lacks its 'id', its 'content' or a flag"},
+        {"{\"id\": \"256\", \"content\": \"<s>\"}", "lacks its 'id', its 'content' or a flag"},
+        {ADDED("<s>", 256, ", \"lstrip\": 1"), "lacks its 'id', its 'content' or a flag"},
+        {"{\"id\": 256, \"content\": \"<s>\"}", "a flag"},
+        {"{\"id\": 256, \"content\": \"<s>\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
+         "\"special\": false}",
+         "a flag"},
+        {ADDED("<s>", 256, ", \"special\": null"), "lacks its 'id', its 'content' or a flag"},
         {TOKEN("<s>", 257), "has the id 257 where the tokenizers library would give it 256"},
         {TOKEN("a", 256), "has the id 256 where the tokenizers library would give it 97"},
         {TOKEN("<s>", -1), "has the id -1"},
         {TOKEN("<s>", 256) "," TOKEN("<t>", 256), "has the id 256"},
-        {"5", "is not a token with 'id' and 'content'"},
+        {"5", "lacks its 'id', its 'content' or a flag"},
         {TOKEN("<s>", 256) ",", "line 1"},
     };
     struct tokenizer_test *test = *state;
@@ -183,12 +201,11 @@ static void given_added_tokens_that_are_none_then_they_are_refused(void **state)
     json_refused(test, (struct tokenizer_parts_json){.vocab = "\"ab\": 257", .added = TOKEN("<s>", 257)},
                  "two tokens have the id 257");
     json_refused(test,
-                 (struct tokenizer_parts_json){.normalizer = "{\"type\": \"NFC\"}",
-                                               .added =
-                                                   "{\"id\": 256, \"content\": \"xe\\u0301\", \"normalized\": true},"
-                                                   "{\"id\": 257, \"content\": \"x\\u00e9\", \"normalized\": true}"},
+                 (struct tokenizer_parts_json){
+                     .normalizer = "{\"type\": \"NFC\"}",
+                     .added = ADDED("xe\\u0301", 256, NORMALIZED) "," ADDED("x\\u00e9", 257, NORMALIZED)},
                  "occurs twice");
-    text_printf(&added, "{\"id\": 256, \"content\": \"%01100d\"}", 0);
+    text_printf(&added, ADDED("%01100d", 256, ""), 0);
     json_refused(test, (struct tokenizer_parts_json){.added = added.bytes}, "is too long");
     text_free(&added);
 }
@@ -244,7 +261,28 @@ static void given_a_pattern_that_dialects_read_differently_then_it_is_refused(vo
         {"\\\\", "ends in a backslash"},
         {"(?i:\u00e9)", "not ASCII inside (?i:"},
         {"(?i:fi)", "fold differently"},
+        {"(?i:s{1}s)", "fold differently"},
+        {"(?i:s{2})", "fold differently"},
+        {"(?i:s?s)", "fold differently"},
+        {"(?i:(?:s)(?:s))", "fold differently"},
+        {"(?i:[s-s]s)", "fold differently"},
+        {"(?i:[ss]s)", "fold differently"},
+        {"(?i:[s]s)", "fold differently"},
+        {"(?i:s)(?i:t)", "fold differently"},
+        {"(?i:\\\\x{df})", "not ASCII inside (?i:"},
+        {"(?i:[\\\\x{df}])", "not ASCII inside (?i:"},
+        {"(?i:[a-\\\\x{df}])", "not ASCII inside (?i:"},
+        {"(?i:[\\\\S])", "not ASCII in a class inside (?i:"},
+        {"(?i:[\\\\D])", "not ASCII in a class inside (?i:"},
+        {"(?i:\\\\p{Lu})", "a property inside (?i:"},
+        {"(?i:[^\\\\p{Lu}])", "a property inside (?i:"},
+        {"\\\\xe9", "hexadecimal"},
+        {"[\\\\xc3]", "hexadecimal"},
+        {"\\\\u{41}", "hexadecimal"},
         {"(?<=a+)b", "not supported"},
+        {"[\\\\x{1F300}-\\\\x{1FAFF}]|\\\\p{L}", "newer than Unicode 14"},
+        {"\\\\d\U0001fae8", "newer than Unicode 14"},
+        {"[\U00010000-\U0001007f\\\\p{L}]", "newer than Unicode 14"},
     };
     struct tokenizer_test *test = *state;
     for (size_t i = 0; i < sizeof examples / sizeof *examples; i++) {
@@ -260,6 +298,20 @@ static void given_a_pattern_that_is_too_long_or_deep_then_it_is_refused(void **s
     struct text step = {0};
     text_printf(&step, SEQUENCE(SPLIT("Regex", "%0*d", "Isolated", "false") "," BYTE_LEVEL), 20000, 0);
     json_refused(test, (struct tokenizer_parts_json){.pre_tokenizer = step.bytes}, "a pattern of 20000 bytes");
+    static const char *const much[] = {
+        SEQUENCE(SPLIT("Regex", "%0*d", "Isolated", "false") "," BYTE_LEVEL),
+        SEQUENCE(SPLIT("Regex", "[%0*d]", "Isolated", "false") "," BYTE_LEVEL),
+        SEQUENCE(SPLIT("String", "%0*d", "Isolated", "false") "," BYTE_LEVEL),
+        SEQUENCE(SPLIT("Regex", "%0*d|[^a]{25}|a{8}", "Isolated", "false") "," BYTE_LEVEL),
+    };
+    for (size_t i = 0; i < sizeof much / sizeof *much; i++) {
+        step.length = 0;
+        text_printf(&step, much[i], i < 3 ? 1025 : 992, 0);
+        json_refused(test, (struct tokenizer_parts_json){.pre_tokenizer = step.bytes}, "more than 1024 characters");
+        step.length = 0;
+        text_printf(&step, much[i], i < 3 ? 1024 : 991, 0);
+        tokenizer_given(test, (struct tokenizer_parts_json){.pre_tokenizer = step.bytes});
+    }
     char deep[101];
     memset(deep, '(', 100);
     deep[100] = '\0';
@@ -281,6 +333,7 @@ static void given_a_pattern_that_goes_back_without_end_then_it_is_stopped(void *
         "a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?\\\\d\\\\d",
         "(?<!b)a+?\\\\d\\\\d",
         "a{1,999}a{1,999}a{1,999}\\\\d\\\\d",
+        "a*(?:b|c|d|e|f|g|h|i|j|k|l|m|n|o|p|q|r|s|t|u|v|w|x|y|z)a",
     };
     struct tokenizer_test *test = *state;
     enum { LENGTH = 1 << 15 };
@@ -313,6 +366,8 @@ static void given_text_that_is_no_tekken_json_then_it_is_refused(void **state) {
         {"{} x", "something follows the object"},
         {"{}", "its vocab is missing"},
         {"{\"vocab\": []}", "its 'config' is missing"},
+        {"{\"special\\u005ftokens\": []}", "a key with an escape"},
+        {"{\"vocab\": [{\"r\\u0061nk\": 0}], " CONFIG("276", "20", "v3") "}", "a key with an escape"},
         {"{\"vocab\": [], \"config\": 5}", "cannot be read"},
         {"{\"vocab\": [], \"config\": {}}", "default_vocab_size"},
         {"{\"vocab\": [], \"config\": {\"default_vocab_size\": 300, \"default_num_special_tokens\": 20}}",
@@ -372,6 +427,25 @@ static void given_tekken_tokens_that_contradict_each_other_then_they_are_refused
     refused(test, "may match nothing");
 }
 
+static void given_a_tekken_pattern_that_rust_reads_differently_then_it_is_refused(void **state) {
+    static const struct {
+        const char *pattern, *part;
+    } examples[] = {
+        {"[a-z--b]", "a difference of classes"}, {"[+--]", "a difference of classes"},
+        {"[--a]", "a difference of classes"},    {"[a~~b]", "a difference of classes"},
+        {"[a-z&&b]", "an intersection"},         {"\\\\<a", "the edge of a word"},
+        {"a\\\\>", "the edge of a word"},
+    };
+    struct tokenizer_test *test = *state;
+    for (size_t i = 0; i < sizeof examples / sizeof *examples; i++) {
+        tekken_json_write(test, examples[i].pattern, "", 20, 0, "");
+        refused(test, examples[i].part);
+    }
+    tekken_json_write(test, "[a-]-|[~]~|[\\\\-~]", "", 20, 0, "");
+    tokenizer_given_files(test);
+    assert_encodes(test, "--a~~", 20 + '-', 20 + '-', 20 + '~', 20 + '~');
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TOKENIZER_TEST(given_no_tokenizer_then_both_names_are_told),
@@ -387,6 +461,7 @@ int main(void) {
         TOKENIZER_TEST(given_a_pattern_that_is_too_long_or_deep_then_it_is_refused),
         TOKENIZER_TEST(given_a_pattern_that_goes_back_without_end_then_it_is_stopped),
         TOKENIZER_TEST(given_text_that_is_no_tekken_json_then_it_is_refused),
+        TOKENIZER_TEST(given_a_tekken_pattern_that_rust_reads_differently_then_it_is_refused),
         TOKENIZER_TEST(given_tekken_tokens_that_contradict_each_other_then_they_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,6 +38,12 @@ struct tokenizer_test {
     "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false}"
 #define GPT2 "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true}"
 
+/* A token with `flags` set, the last of a name counts: ADDED("<s>", 256, NORMALIZED). */
+#define ADDED(text, id, flags)                                                                                         \
+    "{\"id\": " #id ", \"content\": \"" text "\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "      \
+    "\"normalized\": false, \"special\": false" flags "}"
+#define NORMALIZED ", \"normalized\": true"
+
 static inline int tokenizer_setup(void **state) {
     struct tokenizer_test *test = calloc(1, sizeof *test);
     void *fixture;
