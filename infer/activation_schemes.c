@@ -1,4 +1,5 @@
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,13 +14,17 @@ struct target {
     struct pattern *pattern; /* re: */
 };
 
+/* Of DeepSeek's and Qwen's weights; transformers' default. */
+static const struct scale_block usual_block = {128, 128};
+
 struct activation_schemes {
+    const char *path;           /* of the checkpoint, for messages */
     struct quant_config config; /* of compressed-tensors */
     struct target *targets;     /* in the order of the groups */
     size_t target_count;
     bool compressed;
-    bool dynamic; /* of quant_method fp8 */
-    uint32_t group;
+    bool dynamic;             /* of quant_method fp8 */
+    struct scale_block block; /* likewise */
 };
 
 void activation_schemes_free(struct activation_schemes *schemes) {
@@ -78,6 +83,27 @@ static enum status config_load(const struct checkpoint *checkpoint, json_t **con
     return STATUS_OK;
 }
 
+/* Whether rows and columns are sizes that a block can have. */
+static bool block_set(double rows, double columns, struct scale_block *block) {
+    static const double most = 1 << 24; /* larger than any weight's side */
+    if (!(rows >= 1 && rows <= most && columns >= 1 && columns <= most) || floor(rows) != rows ||
+        floor(columns) != columns)
+        return false;
+    *block = (struct scale_block){.rows = (uint32_t)rows, .columns = (uint32_t)columns};
+    return true;
+}
+
+static enum status block_size_read(const struct checkpoint *checkpoint, const json_t *config, struct scale_block *block,
+                                   struct error *error) {
+    const json_t *size = json_object_get(config, "weight_block_size");
+    if (!size || json_is_null(size) ||
+        (json_array_size(size) == 2 &&
+         block_set(json_number_value(json_array_get(size, 0)), json_number_value(json_array_get(size, 1)), block)))
+        return STATUS_OK;
+    return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': weight_block_size is not a pair of sizes",
+                     checkpoint->path);
+}
+
 enum status activation_schemes_read(const struct checkpoint *checkpoint, struct activation_schemes **schemes,
                                     struct error *error) {
     json_t *config = NULL;
@@ -85,6 +111,10 @@ enum status activation_schemes_read(const struct checkpoint *checkpoint, struct 
     *schemes = calloc(1, sizeof **schemes);
     if (status == STATUS_OK && !*schemes)
         status = error_set_memory(error);
+    if (status == STATUS_OK) {
+        (*schemes)->path = checkpoint->path;
+        (*schemes)->block = usual_block;
+    }
     if (status == STATUS_OK && config) {
         const char *method = json_string_value(json_object_get(config, "quant_method"));
         (*schemes)->compressed = method && strcmp(method, "compressed-tensors") == 0;
@@ -95,6 +125,7 @@ enum status activation_schemes_read(const struct checkpoint *checkpoint, struct 
         } else {
             const char *scheme = json_string_value(json_object_get(config, "activation_scheme"));
             (*schemes)->dynamic = scheme && strcmp(scheme, "dynamic") == 0;
+            status = block_size_read(checkpoint, config, &(*schemes)->block, error);
         }
     }
     json_decref(config);
@@ -121,6 +152,26 @@ static enum status group_of(const struct activation_schemes *schemes, const char
         }
     }
     *group = exact != none ? exact : by_pattern != none ? by_pattern : by_class;
+    return STATUS_OK;
+}
+
+enum status scale_block_of(struct activation_schemes *schemes, const char *module, struct scale_block *block,
+                           struct error *error) {
+    size_t group = schemes->config.group_count;
+    *block = schemes->block;
+    enum status status = schemes->compressed ? group_of(schemes, module, &group, error) : STATUS_OK;
+    if (status != STATUS_OK || group == schemes->config.group_count)
+        return status;
+    const struct quant_args *weights = &schemes->config.groups[group].weights;
+    bool fine = true;
+    if (weights->present && weights->strategy == STRATEGY_BLOCK)
+        fine = block_set((double)weights->block_rows, (double)weights->block_columns, block);
+    else if (weights->present && weights->strategy == STRATEGY_GROUP)
+        fine = block_set(1, (double)weights->group_size, block);
+    if (!fine)
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s/config.json': group '%s' names no size of the blocks that share a scale of '%s.weight'",
+                         schemes->path, schemes->config.groups[group].name, module);
     return STATUS_OK;
 }
 

@@ -113,6 +113,7 @@ LAYOUTS = [
     ("FP8 per tensor, compressed-tensors", dict(layout="ct-tensor"), "static"),
     ("FP8 per channel", dict(layout="ct-channel"), "token"),
     ("FP8 per block", dict(layout="fp8-block", hidden=256, mlp=384), "group"),
+    ("FP8 per block, the last ones cut short", dict(layout="fp8-block", hidden=256, mlp=320), "float"),
     ("MXFP8", dict(layout="mxfp8"), "float"),
 ]
 
@@ -408,6 +409,34 @@ def reshape(tensor, shape):
     return lambda folder: models.edit_header(folder, change)
 
 
+def tensor_of(tensor, dtype, shape, size, byte=0x3C):
+    """Another tensor of that name, `size` bytes large."""
+    def change(header, data):
+        if LAYER + tensor in header:
+            header["was." + tensor] = header.pop(LAYER + tensor)
+        header[LAYER + tensor] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + size]}
+        data += bytes([byte]) * size
+    return lambda folder: models.edit_header(folder, change)
+
+
+def bias_of(dtype, size):
+    def change(header, data):
+        header["model.layers.1.self_attn.q_proj.bias"] = {"dtype": dtype, "shape": [128],
+                                                          "data_offsets": [len(data), len(data) + 128 * size]}
+        data += bytes(128 * size)
+    return lambda folder: (models.edit_header(folder, change), models.edit_config(
+        folder, lambda config: config.update(attention_bias=True)))
+
+
+def packed(change):
+    """Onto the MXFP4 weights that the folder's weights are quantized to."""
+    def apply(folder):
+        source = folder.rename(folder.with_name("source"))
+        subprocess.run([QSTREAM, "quantize", source, folder, "--recipe", RECIPE, "--quiet"], check=True)
+        change(folder)
+    return apply
+
+
 def truncate(folder):
     path = sorted(folder.glob("*.safetensors"))[-1]
     path.write_bytes(path.read_bytes()[:-1000])
@@ -436,6 +465,36 @@ bad("an unknown rope", rope_of(rope_type="dynamic"), "dynamic")
 bad("partial rotation", rope_of(partial_rotary_factor=0.5), "partial_rotary_factor")
 bad("an unknown activation function", config(hidden_act="gelu"), "gelu")
 bad("a text model that is none of ours", config(model_type="qwen3"), "qwen3")
+
+bad("FP8 weights without a scale", drop("mlp.up_proj.weight_scale_inv"), LAYER + "mlp.up_proj.weight_scale")
+bad("MXFP4 weights without a scale", packed(drop("mlp.up_proj.weight_scale")), LAYER + "mlp.up_proj.weight_scale")
+for shape in [0, 1], [0], [1, 0], [256, 0]:
+    bad("an FP8 scale of shape %s" % shape, tensor_of("mlp.up_proj.weight_scale_inv", "F32", shape, 0),
+        LAYER + "mlp.up_proj.weight_scale_inv", "[256, 128]")
+for shape in [200, 1], [49, 1], [1, 256], [2, 2], [192, 2], [1000, 1], [2], [128], [400, 300], [256, 1, 1]:
+    bad("an FP8 scale of shape %s" % shape, tensor_of("mlp.up_proj.weight_scale_inv", "F32", shape, 4 * int(np.prod(shape))),
+        LAYER + "mlp.up_proj.weight_scale_inv", "[256, 128]")
+bad("an FP8 scale of whole numbers", tensor_of("mlp.up_proj.weight_scale_inv", "I32", [1], 4), "mlp.up_proj.weight_scale_inv", "I32")
+bad("scales of other blocks than config.json has", config(quantization_config={
+    "quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [64, 128]}), "weight_scale_inv", "64 x 128",
+    layout="fp8-block", arch="llama", hidden=256, mlp=384)
+bad("a weight_block_size that is no pair", config(quantization_config={
+    "quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128]}), "config.json", "weight_block_size",
+    layout="fp8-block", arch="llama", hidden=256, mlp=384)
+for dtype, shape in ("U8", [1]), ("U8", [256, 2]), ("U8", [256, 8]), ("U8", [4, 256]), ("U8", [128, 4]), ("U8", [0, 4]), ("F8_E8M0", [2, 1]):
+    size = int(np.prod(shape))
+    bad("MXFP4 scales %s %s" % (dtype, shape), packed(tensor_of("mlp.up_proj.weight_scale", dtype, shape, size)),
+        LAYER + "mlp.up_proj.weight_scale", "[256, 4]")
+    bad("MXFP8 scales %s %s" % (dtype, shape), tensor_of("mlp.up_proj.weight_scale_inv", dtype, shape, size),
+        LAYER + "mlp.up_proj.weight_scale_inv", "[256, 4]", layout="mxfp8")
+bad("MXFP4 scales in BF16", packed(tensor_of("mlp.up_proj.weight_scale", "BF16", [256, 4], 2048)),
+    LAYER + "mlp.up_proj.weight_scale", "BF16")
+bad("MXFP4 weights in I8", packed(tensor_of("mlp.up_proj.weight_packed", "I8", [256, 64], 256 * 64)),
+    LAYER + "mlp.up_proj.weight_packed", "I8")
+bad("FP8 weights in E5M2", tensor_of("mlp.up_proj.weight", "F8_E5M2", [256, 128], 256 * 128), LAYER + "mlp.up_proj.weight",
+    "F8_E5M2")
+for dtype, size in ("I32", 4), ("I64", 8), ("F64", 8), ("U8", 1), ("F8_E4M3", 1):
+    bad("biases in " + dtype, bias_of(dtype, size), "self_attn.q_proj.bias", dtype, layout="bf16", arch="llama")
 
 
 @test("given ids beyond the vocabulary, then they are refused by number")
