@@ -23,7 +23,7 @@ struct activation_schemes {
     struct target *targets;     /* in the order of the groups */
     size_t target_count;
     bool compressed;
-    bool dynamic;             /* of quant_method fp8 */
+    bool dynamic, is_static;  /* of quant_method fp8 */
     struct scale_block block; /* likewise */
 };
 
@@ -54,9 +54,10 @@ static enum status targets_compile(struct activation_schemes *schemes, struct er
                 target->name = text;
                 continue;
             }
-            enum status status = pattern_new(text, &target->pattern, error);
+            struct error reason;
+            enum status status = pattern_new(text, &target->pattern, &reason);
             if (status != STATUS_OK)
-                return status;
+                return error_set(error, status, "'%s/config.json': %s", schemes->path, reason.message);
         }
     return STATUS_OK;
 }
@@ -125,6 +126,7 @@ enum status activation_schemes_read(const struct checkpoint *checkpoint, struct 
         } else {
             const char *scheme = json_string_value(json_object_get(config, "activation_scheme"));
             (*schemes)->dynamic = scheme && strcmp(scheme, "dynamic") == 0;
+            (*schemes)->is_static = scheme && strcmp(scheme, "static") == 0;
             status = block_size_read(checkpoint, config, &(*schemes)->block, error);
         }
     }
@@ -141,9 +143,10 @@ static enum status group_of(const struct activation_schemes *schemes, const char
         const struct target *target = &schemes->targets[i];
         bool matches = false;
         if (target->pattern) {
-            enum status status = pattern_match(target->pattern, module, &matches, error);
+            struct error reason;
+            enum status status = pattern_match(target->pattern, module, &matches, &reason);
             if (status != STATUS_OK)
-                return status;
+                return error_set(error, status, "'%s/config.json': %s", schemes->path, reason.message);
             by_pattern = matches && by_pattern == none ? target->group : by_pattern;
         } else if (strcmp(target->name, module) == 0) {
             exact = exact == none ? target->group : exact;
@@ -175,51 +178,86 @@ enum status scale_block_of(struct activation_schemes *schemes, const char *modul
     return STATUS_OK;
 }
 
-enum status activation_scheme_of(struct activation_schemes *schemes, const char *module, struct weight_place *place,
+/* What cannot be done as served can be measured without. */
+static enum status scheme_refuse(const struct activation_schemes *schemes, const char *module, const char *what,
                                  struct error *error) {
+    return error_set(error, STATUS_BAD_INPUT,
+                     "'%s/config.json': quantization_config rounds the activations before '%s' %s; --activations float "
+                     "does without",
+                     schemes->path, module, what);
+}
+
+static enum status static_scheme(const struct activation_schemes *schemes, const char *module,
+                                 struct weight_place *place, struct error *error) {
+    if (!place->input_scale)
+        return scheme_refuse(schemes, module,
+                             "statically, but the checkpoint has no input_scale or activation_scale of it", error);
+    place->weight.activations = ACTIVATIONS_FP8_STATIC;
+    return STATUS_OK;
+}
+
+/* By activation_scheme of quant_method fp8. */
+static enum status fp8_scheme(const struct activation_schemes *schemes, const char *module, struct weight_place *place,
+                              struct error *error) {
     struct weight *weight = &place->weight;
-    weight->activations = ACTIVATIONS_FLOAT;
     if (weight->format != WEIGHT_FP8)
-        return STATUS_OK;
-    const bool blocks = weight->scale_columns < weight->columns;
-    if (!schemes->compressed) {
-        if (place->input_scale) {
-            weight->activations = ACTIVATIONS_FP8_STATIC;
-        } else if (schemes->dynamic) {
-            weight->activations = blocks ? ACTIVATIONS_FP8_GROUP : ACTIVATIONS_FP8_TOKEN;
-            weight->group = weight->scale_columns;
-        }
+        return schemes->dynamic || schemes->is_static
+                   ? scheme_refuse(schemes, module, "though its weight is of MX format, which is not supported", error)
+                   : STATUS_OK;
+    if (place->input_scale || schemes->is_static)
+        return static_scheme(schemes, module, place, error);
+    if (schemes->dynamic) {
+        weight->activations = weight->scale_columns < weight->columns ? ACTIVATIONS_FP8_GROUP : ACTIVATIONS_FP8_TOKEN;
+        weight->group = weight->scale_columns;
+    }
+    return STATUS_OK;
+}
+
+/* By input_activations of a group of compressed-tensors. */
+static enum status group_scheme(const struct activation_schemes *schemes, const struct quant_args *inputs,
+                                const char *module, struct weight_place *place, struct error *error) {
+    struct weight *weight = &place->weight;
+    if (inputs->num_bits != 8 || inputs->type != NUMBER_FLOAT)
+        return scheme_refuse(schemes, module, "to a format that is not 8-bit float", error);
+    if (weight->format != WEIGHT_FP8)
+        return scheme_refuse(schemes, module, "though its weight is of MX format, which is not supported", error);
+    if (inputs->local)
+        return scheme_refuse(schemes, module, "with scales of two levels (dynamic \"local\")", error);
+    if (!inputs->dynamic)
+        return static_scheme(schemes, module, place, error);
+    if (inputs->strategy == STRATEGY_TOKEN) {
+        weight->activations = ACTIVATIONS_FP8_TOKEN;
         return STATUS_OK;
     }
+    if (inputs->strategy != STRATEGY_GROUP || inputs->group_size <= 0) {
+        char what[96]; /* of tensor: the scale would be that of all tokens that happen to be computed together */
+        snprintf(what, sizeof what, "dynamically by %s; token and group are supported",
+                 strategy_name(inputs->strategy));
+        return scheme_refuse(schemes, module, what, error);
+    }
+    if (weight->columns % inputs->group_size != 0) {
+        char what[96];
+        snprintf(what, sizeof what, "in groups of %lld, which do not divide its %u columns",
+                 (long long)inputs->group_size, weight->columns);
+        return scheme_refuse(schemes, module, what, error);
+    }
+    weight->activations = ACTIVATIONS_FP8_GROUP;
+    weight->group = (uint32_t)inputs->group_size;
+    return STATUS_OK;
+}
+
+enum status activation_scheme_of(struct activation_schemes *schemes, const char *module, struct weight_place *place,
+                                 struct error *error) {
+    const enum weight_format format = place->weight.format;
+    place->weight.activations = ACTIVATIONS_FLOAT;
+    if (format != WEIGHT_FP8 && format != WEIGHT_MXFP8 && format != WEIGHT_MXFP4)
+        return STATUS_OK;
+    if (!schemes->compressed)
+        return fp8_scheme(schemes, module, place, error);
     size_t group;
     enum status status = group_of(schemes, module, &group, error);
     if (status != STATUS_OK || group == schemes->config.group_count)
         return status;
     const struct quant_args *inputs = &schemes->config.groups[group].inputs;
-    if (!inputs->present || inputs->empty)
-        return STATUS_OK;
-    if (inputs->num_bits != 8 || inputs->type != NUMBER_FLOAT)
-        return error_set(error, STATUS_BAD_INPUT,
-                         "config.json: group '%s' rounds the activations before '%s' to a format that is not 8-bit "
-                         "float; --activations float measures without",
-                         schemes->config.groups[group].name, module);
-    if (!inputs->dynamic) {
-        if (!place->input_scale)
-            return error_set(error, STATUS_BAD_INPUT,
-                             "'%s' has static activations by config.json, but no input_scale; --activations float "
-                             "measures without",
-                             module);
-        weight->activations = ACTIVATIONS_FP8_STATIC;
-    } else if (inputs->strategy == STRATEGY_GROUP && inputs->group_size > 0) {
-        if (weight->columns % inputs->group_size != 0)
-            return error_set(error, STATUS_BAD_INPUT,
-                             "config.json: group_size %lld does not divide the %u columns of "
-                             "'%s'",
-                             (long long)inputs->group_size, weight->columns, module);
-        weight->activations = ACTIVATIONS_FP8_GROUP;
-        weight->group = (uint32_t)inputs->group_size;
-    } else {
-        weight->activations = ACTIVATIONS_FP8_TOKEN;
-    }
-    return STATUS_OK;
+    return inputs->present && !inputs->empty ? group_scheme(schemes, inputs, module, place, error) : STATUS_OK;
 }

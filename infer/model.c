@@ -144,20 +144,24 @@ static enum status layers_find(struct model *model, const char *prefix, struct a
     return status;
 }
 
+/* What activations_text has seen: a bit for static, one for dynamic. */
+static unsigned activations_bit(const struct weight_place *place) {
+    switch (place->weight.activations) {
+    case ACTIVATIONS_FLOAT:
+        return 0;
+    case ACTIVATIONS_FP8_STATIC:
+        return 1;
+    default:
+        return 2;
+    }
+}
+
 static const char *activations_text(const struct model *model) {
     static const char *const texts[] = {"float", "static fp8", "dynamic fp8", "static and dynamic fp8"};
-    unsigned seen = 0;
+    unsigned seen = activations_bit(&model->head);
     for (uint32_t i = 0; i < model->layer_count; i++)
         for (enum layer_weight j = 0; j < LAYER_WEIGHTS; j++)
-            switch (model->layers[i].weights[j].weight.activations) {
-            case ACTIVATIONS_FLOAT:
-                break;
-            case ACTIVATIONS_FP8_STATIC:
-                seen |= 1;
-                break;
-            default:
-                seen |= 2;
-            }
+            seen |= activations_bit(&model->layers[i].weights[j]);
     return texts[seen];
 }
 
@@ -182,15 +186,18 @@ static enum status weights_find(struct model *model, bool tied, struct activatio
     for (size_t i = 0; i < HEADS && !head; i++)
         if (module_find(model, heads[i]))
             head = heads[i];
-    if (head)
+    if (head) {
         status = weight_find(model, schemes, head, model->vocabulary, model->hidden, &model->head, error);
-    else if (tied)
+        if (status == STATUS_OK && !model->options.activations_float)
+            status = activation_scheme_of(schemes, head, &model->head, error);
+    } else if (tied) {
         model->head = model->embedding;
-    else
+    } else {
         return error_set(error, STATUS_BAD_INPUT,
                          "'%s': tensor 'lm_head.weight' is missing, and config.json does not "
                          "tie the head to the embedding (tie_word_embeddings)",
                          model->checkpoint.path);
+    }
     if (status == STATUS_OK) {
         snprintf(name, sizeof name, "%snorm", prefix);
         status = norm_find(model, name, &model->norm, error);

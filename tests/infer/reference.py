@@ -201,8 +201,9 @@ def forward(checkpoint, ids, activations="float", rope_bf16=False):
         states.append(x)
     y = norm(x, prefix + "norm")
     head = checkpoint.first("lm_head.weight", "language_model.lm_head.weight")
-    return y @ (checkpoint.weight(head[: -len(".weight")]) if head else checkpoint.floats(
-        prefix + "embed_tokens.weight")).T, states
+    if head and checkpoint.tensors[head][0] == "F8_E4M3":
+        return linear(y, head[: -len(".weight")]), states
+    return y @ checkpoint.floats(head or prefix + "embed_tokens.weight").T, states
 
 
 def log_shares(logits):
