@@ -38,9 +38,24 @@ static uint64_t scale_count(const struct weight *weight) {
            (((uint64_t)weight->columns + weight->scale_columns - 1) / weight->scale_columns);
 }
 
+/* The bias of a weight, which config.json says that it has. Without one in the checkpoint it is 0. */
+static enum status bias_find(const struct model *model, const struct module *module, struct weight_place *place,
+                             struct error *error) {
+    place->bias = module_part(&model->checkpoint, module, PART_BIAS);
+    if (!place->bias)
+        return STATUS_OK;
+    if (place->bias->info.rank != 1 || place->bias->info.shape[0] != place->weight.rows)
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s': tensor '%s' does not have the %u elements of its weight's rows", model->checkpoint.path,
+                         place->bias->info.name, place->weight.rows);
+    place->bytes += aligned((uint64_t)place->weight.rows * sizeof(float));
+    return float_tensor_check(&model->checkpoint, place->bias, error);
+}
+
 /* The weight of module `name`, [rows, columns]. */
 static enum status weight_find(const struct model *model, struct activation_schemes *schemes, const char *name,
-                               uint32_t rows, uint32_t columns, struct weight_place *place, struct error *error) {
+                               uint32_t rows, uint32_t columns, bool biased, struct weight_place *place,
+                               struct error *error) {
     const struct checkpoint *checkpoint = &model->checkpoint;
     const struct module *module = module_find(model, name);
     if (!module)
@@ -63,19 +78,12 @@ static enum status weight_find(const struct model *model, struct activation_sche
     if (status != STATUS_OK)
         return status;
     place->input_scale = module_part(checkpoint, module, PART_INPUT_SCALE);
-    place->bias = module_part(checkpoint, module, PART_BIAS);
-    if (place->bias && (place->bias->info.rank != 1 || place->bias->info.shape[0] != rows))
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s': tensor '%s' does not have the %u elements of its weight's rows", checkpoint->path,
-                         place->bias->info.name, rows);
-    if (place->bias && (status = float_tensor_check(checkpoint, place->bias, error)) != STATUS_OK)
-        return status;
-    place->bytes = aligned(place->codes->info.size) + (place->bias ? aligned((uint64_t)rows * sizeof(float)) : 0);
+    place->bytes = aligned(place->codes->info.size);
     if (weight->format == WEIGHT_MXFP8 || weight->format == WEIGHT_MXFP4)
         place->bytes += aligned((uint64_t)rows * (columns / MX_BLOCK));
     else if (weight->format == WEIGHT_FP8)
         place->bytes += aligned(scale_count(weight) * sizeof(float));
-    return STATUS_OK;
+    return biased ? bias_find(model, module, place, error) : STATUS_OK;
 }
 
 static enum status norm_find(const struct model *model, const char *name, const struct tensor **norm,
@@ -106,7 +114,8 @@ static enum status layer_find(const struct model *model, const char *prefix, uin
         struct weight_place *place = &layer->weights[i];
         snprintf(name, sizeof name, "%slayers.%u.%s.%s", prefix, index, i < WEIGHT_GATE ? "self_attn" : "mlp",
                  layer_weight_name(i));
-        enum status status = weight_find(model, schemes, name, shapes[i][0], shapes[i][1], place, error);
+        const bool biased = i < WEIGHT_GATE ? model->attention_bias : model->mlp_bias;
+        enum status status = weight_find(model, schemes, name, shapes[i][0], shapes[i][1], biased, place, error);
         if (status == STATUS_OK && !model->options.activations_float)
             status = activation_scheme_of(schemes, name, place, error);
         if (status != STATUS_OK)
@@ -179,7 +188,8 @@ static enum status weights_find(struct model *model, bool tied, struct activatio
                          "'%s': no tensor is the embedding of a text model (PREFIX."
                          "embed_tokens.weight, PREFIX model, model.language_model or language_model.model)",
                          model->checkpoint.path);
-    enum status status = weight_find(model, schemes, name, model->vocabulary, model->hidden, &model->embedding, error);
+    enum status status =
+        weight_find(model, schemes, name, model->vocabulary, model->hidden, false, &model->embedding, error);
     if (status != STATUS_OK)
         return status;
     const char *head = NULL;
@@ -187,7 +197,7 @@ static enum status weights_find(struct model *model, bool tied, struct activatio
         if (module_find(model, heads[i]))
             head = heads[i];
     if (head) {
-        status = weight_find(model, schemes, head, model->vocabulary, model->hidden, &model->head, error);
+        status = weight_find(model, schemes, head, model->vocabulary, model->hidden, false, &model->head, error);
         if (status == STATUS_OK && !model->options.activations_float)
             status = activation_scheme_of(schemes, head, &model->head, error);
     } else if (tied) {

@@ -199,6 +199,12 @@ ROPES = {
     "yarn with mscale": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 16.0, "beta_fast": 16, "beta_slow": 2,
                          "mscale": 1.0, "mscale_all_dim": 0.5, "truncate": False,
                          "original_max_position_embeddings": 32},
+    "yarn with zeros": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64,
+                        "beta_fast": 0, "beta_slow": 0, "truncate": 0, "mscale": 0, "mscale_all_dim": 1.0},
+    "yarn with nulls": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64,
+                        "beta_fast": None, "attention_factor": None, "truncate": None},
+    "yarn with an attention_factor": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "attention_factor": 0.0,
+                                      "original_max_position_embeddings": 64},
 }
 
 
@@ -225,6 +231,31 @@ def old_rope(case):
     compare(case, model, count=200, window=150, stride=50)
 
 
+@test("given rope_scaling beside rope_parameters, when measured, then it is the one that counts")
+def two_ropes(case):
+    model = models.make(case.folder / "model", seed=case.seed, layout="bf16")
+    models.edit_config(model, lambda config: config.update(rope_parameters=ROPES["default"],
+                                                           rope_scaling={"type": "linear", "factor": 4.0}, rope_theta=20000.0))
+    compare(case, model, count=200, window=150, stride=50)
+    models.edit_config(model, lambda config: config.update(rope_scaling={}))
+    compare(case, model, count=200, window=150, stride=50)
+
+
+@test("given original_max_position_embeddings beside the rope parameters, when measured, then it counts for yarn and llama3")
+def outer_original(case):
+    model = models.make(case.folder / "model", seed=case.seed, layout="bf16")
+    for name in "yarn", "llama3", "default":
+        models.edit_config(model, lambda config: config.update(rope_parameters=ROPES[name], original_max_position_embeddings=24))
+        compare(case, model, count=200, window=150, stride=50)
+
+
+@test("given a ministral3 without rope parameters, when measured, then it has transformers'")
+def ministral3_rope(case):
+    model = models.make(case.folder / "model", seed=case.seed, layout="bf16", arch="mistral3")
+    models.edit_config(model, lambda config: config.pop("rope_parameters"))
+    compare(case, model, count=200, window=150, stride=50)
+
+
 @test("given ministral3's growing queries, when measured, then each token's NLL is NumPy's")
 def growing_queries(case):
     model = models.make(case.folder / "model", seed=case.seed, layout="bf16", arch="mistral3")
@@ -246,7 +277,20 @@ def tied(case):
     compare(case, model)
 
 
-@test("given biases, when measured, then each token's NLL is NumPy's")
+@test("given mistral3 without a head, then it is the embedding unless the outer config says that it is not")
+def tied_by_default(case):
+    model = models.make(case.folder / "model", seed=case.seed, layout="bf16", arch="mistral3")
+    models.edit_header(model, lambda header, data: header.__setitem__("other.weight", header.pop("lm_head.weight")))
+    text = json.loads((model / "config.json").read_text())
+    text.pop("tie_word_embeddings", None)
+    text["text_config"]["tie_word_embeddings"] = False
+    (model / "config.json").write_text(json.dumps(text))
+    compare(case, model)
+    (model / "config.json").write_text(json.dumps(dict(text, tie_word_embeddings=False)))
+    case.refused(model, "lm_head.weight", "tie_word_embeddings")
+
+
+@test("given biases, when measured, then each token's NLL is NumPy's: they count where the config says so")
 def biases(case):
     model = models.make(case.folder / "model", seed=case.seed, layout="ct-channel")
 
@@ -258,7 +302,11 @@ def biases(case):
             data += values.tobytes()
     models.edit_header(model, change)
     models.edit_config(model, lambda config: config.update(attention_bias=True))
-    compare(case, model)
+    with_them, _ = compare(case, model)
+    for change in dict(attention_bias=False, mlp_bias=True), dict(attention_bias=True, model_type="mistral"):
+        models.edit_config(model, lambda config: config.update(change))
+        without_them, _ = compare(case, model)
+        assert np.abs(with_them["nll"] - without_them["nll"]).max() > 0.1
 
 
 # ---- the same whatever the threads and the memory ----
@@ -535,6 +583,21 @@ def inputs_of(**values):
         (folder / "config.json").write_text(json.dumps(text))
     return change
 
+
+for key in "rms_norm_eps", "head_dim", "sliding_window", "rope_parameters", "rope_theta", "num_hidden_layers":
+    for number in np.nan, np.inf:
+        value = {"rope_type": "default", "rope_theta": number} if key == "rope_parameters" else number
+        bad("%s with %s" % (key, number), config(**{key: value}), "model/config.json", key)
+bad("rms_norm_eps in words", config(rms_norm_eps="1e-5"), "model/config.json", "rms_norm_eps")
+bad("hidden_act that is a number", config(hidden_act=5), "model/config.json", "hidden_act")
+for value in "false", 1:
+    bad("tie_word_embeddings %r" % value, config(tie_word_embeddings=value), "model/config.json", "tie_word_embeddings",
+        layout="bf16", arch="llama")
+bad("attention_bias that is a number", config(attention_bias=1), "model/config.json", "attention_bias", layout="bf16", arch="llama")
+for value in 5, None:
+    bad("rope_type %r" % value, rope_of(rope_type=value), "model/config.json", "rope_type")
+bad("partial rotation beside the rope parameters", lambda folder: (config(partial_rotary_factor=0.5)(folder), rope_of(
+    rope_type="linear", factor=2.0)(folder)), "partial_rotary_factor")
 
 FLOAT = "--activations float"
 COMPRESSED = dict(layout="ct-channel", arch="llama")
