@@ -76,8 +76,8 @@ static enum status config_load(const struct checkpoint *checkpoint, json_t **con
     if (!found)
         return STATUS_OK;
     json_error_t at;
-    *config = json_loadb(checkpoint->config + member.value.begin, member.value.end - member.value.begin,
-                         JSON_DECODE_INT_AS_REAL, &at);
+    *config = json_loadb(checkpoint->config + member.value.begin, member.value.end - member.value.begin, 0,
+                         &at); /* whole numbers stay such: block_structure wants them */
     if (!*config)
         return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': quantization_config cannot be read: %s",
                          checkpoint->path, at.text);

@@ -71,8 +71,10 @@ static enum status weight_find(const struct model *model, struct activation_sche
     struct weight *weight = &place->weight;
     weight->rows = rows;
     weight->columns = columns;
-    struct scale_block block;
-    enum status status = scale_block_of(schemes, name, &block, error);
+    struct scale_block block = {0};
+    enum status status = STATUS_OK;
+    if (module_is_quantized(module))
+        status = scale_block_of(schemes, name, &block, error);
     if (status == STATUS_OK)
         status = weight_format_find(checkpoint, module, block, place, error);
     if (status != STATUS_OK)

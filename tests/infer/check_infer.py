@@ -175,6 +175,15 @@ def quantized(case):
         compare(case, target, activations="static")
 
 
+@test("given the output for sources in FP8 blocks and MXFP8, when measured, then each token's NLL is NumPy's")
+def quantized_blocks(case):
+    for layout in "fp8-block", "mxfp8", "ct-channel", "bf16":
+        source = models.make(case.folder / layout, seed=case.seed, layout=layout, arch="mistral3", layers=1, hidden=256, mlp=384)
+        target = case.folder / (layout + "-out")
+        subprocess.run([QSTREAM, "quantize", source, target, "--recipe", RECIPE, "--quiet"], check=True)
+        compare(case, target)
+
+
 @test("given shapes that fill no block, when measured, then each token's NLL is NumPy's")
 def odd_shapes(case):
     model = models.make(case.folder / "model", seed=case.seed, layout="bf16", hidden=72, mlp=100, heads=6, kv_heads=1,
