@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/json_text.h"
 #include "common/pattern.h"
@@ -105,6 +106,19 @@ static enum status block_size_read(const struct checkpoint *checkpoint, const js
                      checkpoint->path);
 }
 
+/* activation_scheme; quant_method fp8 is dynamic without one, as in transformers. */
+static enum status fp8_scheme_read(struct activation_schemes *schemes, const char *method, const json_t *value,
+                                   struct error *error) {
+    const char *scheme = json_string_value(value);
+    const bool known = method && (strcmp(method, "fp8") == 0 || strcmp(method, "mxfp8") == 0);
+    schemes->is_static = scheme && strcasecmp(scheme, "static") == 0;
+    schemes->dynamic = (scheme && strcasecmp(scheme, "dynamic") == 0) || (known && (!value || json_is_null(value)));
+    if (known && !schemes->is_static && !schemes->dynamic)
+        return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': activation_scheme is neither static nor dynamic",
+                         schemes->path);
+    return STATUS_OK;
+}
+
 enum status activation_schemes_read(const struct checkpoint *checkpoint, struct activation_schemes **schemes,
                                     struct error *error) {
     json_t *config = NULL;
@@ -124,10 +138,9 @@ enum status activation_schemes_read(const struct checkpoint *checkpoint, struct 
             if (status == STATUS_OK)
                 status = targets_compile(*schemes, error);
         } else {
-            const char *scheme = json_string_value(json_object_get(config, "activation_scheme"));
-            (*schemes)->dynamic = scheme && strcmp(scheme, "dynamic") == 0;
-            (*schemes)->is_static = scheme && strcmp(scheme, "static") == 0;
-            status = block_size_read(checkpoint, config, &(*schemes)->block, error);
+            status = fp8_scheme_read(*schemes, method, json_object_get(config, "activation_scheme"), error);
+            if (status == STATUS_OK)
+                status = block_size_read(checkpoint, config, &(*schemes)->block, error);
         }
     }
     json_decref(config);

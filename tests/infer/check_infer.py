@@ -163,6 +163,13 @@ def quantized_head(case):
         compare(case, model, activations=served, most=1)
 
 
+@test("given quant_method fp8 without an activation_scheme, then activations are rounded dynamically as in transformers")
+def no_scheme(case):
+    model = models.make(case.folder / "model", seed=case.seed, layers=1, layout="fp8-block", hidden=256, mlp=384)
+    models.edit_config(model, lambda text: text["quantization_config"].pop("activation_scheme"))
+    compare(case, model, activations="group")
+
+
 @test("given the output of each rule for an FP8 source, when measured, then each token's NLL is NumPy's")
 def quantized(case):
     source = models.make(case.folder / "source", seed=case.seed, layout="fp8-tensor", arch="mistral3", layers=1)
@@ -624,6 +631,8 @@ bad("a static scheme of compressed-tensors without an input_scale", inputs_of(st
     "model/config.json", "q_proj", "input_scale", FLOAT, **COMPRESSED)
 bad("a static scheme without an activation_scale", drop("self_attn.q_proj.activation_scale"), "model/config.json", LAYER,
     "activation_scale", FLOAT)
+bad("an unknown activation_scheme", config(quantization_config={"quant_method": "fp8", "activation_scheme": "none"}),
+    "model/config.json", "activation_scheme", layout="fp8-tensor", arch="llama")
 bad("a pattern that is none", lambda folder: models.edit_config(folder, lambda text: text["quantization_config"]["config_groups"][
     "group_0"].update(targets=["re:("])), "model/config.json", "re:(", **COMPRESSED)
 
