@@ -462,6 +462,12 @@ const struct tensor *checkpoint_find(const struct checkpoint *checkpoint, const 
 
 enum status checkpoint_read(const struct checkpoint *checkpoint, const struct tensor *tensor, uint64_t offset,
                             void *buffer, size_t size, struct error *error) {
+    if (offset > tensor->info.size || size > tensor->info.size - offset)
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s': tensor '%s' has %llu bytes, fewer than its shape and use take (%zu from byte %llu on): "
+                         "it is truncated or of another format",
+                         checkpoint->path, tensor->info.name, (unsigned long long)tensor->info.size, size,
+                         (unsigned long long)offset);
     return byte_source_read_at(checkpoint->shards[tensor->shard].source, tensor->info.offset + offset, buffer, size,
                                error);
 }

@@ -85,7 +85,7 @@ const struct tensor *checkpoint_find(const struct checkpoint *checkpoint, const 
 const struct tensor *checkpoint_find_joined(const struct checkpoint *checkpoint, const char *stem, size_t stem_length,
                                             const char *suffix);
 
-/* Reads `size` bytes of a tensor's data from `offset` on. */
+/* Reads `size` bytes of a tensor's data from `offset` on. STATUS_BAD_INPUT when it has fewer: never another's bytes. */
 enum status checkpoint_read(const struct checkpoint *checkpoint, const struct tensor *tensor, uint64_t offset,
                             void *buffer, size_t size, struct error *error);
 

@@ -1,6 +1,8 @@
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/json_text.h"
 #include "common/pattern.h"
@@ -13,13 +15,17 @@ struct target {
     struct pattern *pattern; /* re: */
 };
 
+/* Of DeepSeek's and Qwen's weights; transformers' default. */
+static const struct scale_block usual_block = {128, 128};
+
 struct activation_schemes {
+    const char *path;           /* of the checkpoint, for messages */
     struct quant_config config; /* of compressed-tensors */
     struct target *targets;     /* in the order of the groups */
     size_t target_count;
     bool compressed;
-    bool dynamic; /* of quant_method fp8 */
-    uint32_t group;
+    bool dynamic, is_static;  /* of quant_method fp8 */
+    struct scale_block block; /* likewise */
 };
 
 void activation_schemes_free(struct activation_schemes *schemes) {
@@ -49,9 +55,10 @@ static enum status targets_compile(struct activation_schemes *schemes, struct er
                 target->name = text;
                 continue;
             }
-            enum status status = pattern_new(text, &target->pattern, error);
+            struct error reason;
+            enum status status = pattern_new(text, &target->pattern, &reason);
             if (status != STATUS_OK)
-                return status;
+                return error_set(error, status, "'%s/config.json': %s", schemes->path, reason.message);
         }
     return STATUS_OK;
 }
@@ -70,11 +77,45 @@ static enum status config_load(const struct checkpoint *checkpoint, json_t **con
     if (!found)
         return STATUS_OK;
     json_error_t at;
-    *config = json_loadb(checkpoint->config + member.value.begin, member.value.end - member.value.begin,
-                         JSON_DECODE_INT_AS_REAL, &at);
+    *config = json_loadb(checkpoint->config + member.value.begin, member.value.end - member.value.begin, 0,
+                         &at); /* whole numbers stay such: block_structure wants them */
     if (!*config)
         return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': quantization_config cannot be read: %s",
                          checkpoint->path, at.text);
+    return STATUS_OK;
+}
+
+/* Whether rows and columns are sizes that a block can have. */
+static bool block_set(double rows, double columns, struct scale_block *block) {
+    static const double most = 1 << 24; /* larger than any weight's side */
+    if (!(rows >= 1 && rows <= most && columns >= 1 && columns <= most) || floor(rows) != rows ||
+        floor(columns) != columns)
+        return false;
+    *block = (struct scale_block){.rows = (uint32_t)rows, .columns = (uint32_t)columns};
+    return true;
+}
+
+static enum status block_size_read(const struct checkpoint *checkpoint, const json_t *config, struct scale_block *block,
+                                   struct error *error) {
+    const json_t *size = json_object_get(config, "weight_block_size");
+    if (!size || json_is_null(size) ||
+        (json_array_size(size) == 2 &&
+         block_set(json_number_value(json_array_get(size, 0)), json_number_value(json_array_get(size, 1)), block)))
+        return STATUS_OK;
+    return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': weight_block_size is not a pair of sizes",
+                     checkpoint->path);
+}
+
+/* activation_scheme; quant_method fp8 is dynamic without one, as in transformers. */
+static enum status fp8_scheme_read(struct activation_schemes *schemes, const char *method, const json_t *value,
+                                   struct error *error) {
+    const char *scheme = json_string_value(value);
+    const bool known = method && (strcmp(method, "fp8") == 0 || strcmp(method, "mxfp8") == 0);
+    schemes->is_static = scheme && strcasecmp(scheme, "static") == 0;
+    schemes->dynamic = (scheme && strcasecmp(scheme, "dynamic") == 0) || (known && (!value || json_is_null(value)));
+    if (known && !schemes->is_static && !schemes->dynamic)
+        return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': activation_scheme is neither static nor dynamic",
+                         schemes->path);
     return STATUS_OK;
 }
 
@@ -85,6 +126,10 @@ enum status activation_schemes_read(const struct checkpoint *checkpoint, struct 
     *schemes = calloc(1, sizeof **schemes);
     if (status == STATUS_OK && !*schemes)
         status = error_set_memory(error);
+    if (status == STATUS_OK) {
+        (*schemes)->path = checkpoint->path;
+        (*schemes)->block = usual_block;
+    }
     if (status == STATUS_OK && config) {
         const char *method = json_string_value(json_object_get(config, "quant_method"));
         (*schemes)->compressed = method && strcmp(method, "compressed-tensors") == 0;
@@ -93,8 +138,9 @@ enum status activation_schemes_read(const struct checkpoint *checkpoint, struct 
             if (status == STATUS_OK)
                 status = targets_compile(*schemes, error);
         } else {
-            const char *scheme = json_string_value(json_object_get(config, "activation_scheme"));
-            (*schemes)->dynamic = scheme && strcmp(scheme, "dynamic") == 0;
+            status = fp8_scheme_read(*schemes, method, json_object_get(config, "activation_scheme"), error);
+            if (status == STATUS_OK)
+                status = block_size_read(checkpoint, config, &(*schemes)->block, error);
         }
     }
     json_decref(config);
@@ -110,9 +156,10 @@ static enum status group_of(const struct activation_schemes *schemes, const char
         const struct target *target = &schemes->targets[i];
         bool matches = false;
         if (target->pattern) {
-            enum status status = pattern_match(target->pattern, module, &matches, error);
+            struct error reason;
+            enum status status = pattern_match(target->pattern, module, &matches, &reason);
             if (status != STATUS_OK)
-                return status;
+                return error_set(error, status, "'%s/config.json': %s", schemes->path, reason.message);
             by_pattern = matches && by_pattern == none ? target->group : by_pattern;
         } else if (strcmp(target->name, module) == 0) {
             exact = exact == none ? target->group : exact;
@@ -124,51 +171,106 @@ static enum status group_of(const struct activation_schemes *schemes, const char
     return STATUS_OK;
 }
 
-enum status activation_scheme_of(struct activation_schemes *schemes, const char *module, struct weight_place *place,
+enum status scale_block_of(struct activation_schemes *schemes, const char *module, struct scale_block *block,
+                           struct error *error) {
+    size_t group = schemes->config.group_count;
+    *block = schemes->block;
+    enum status status = schemes->compressed ? group_of(schemes, module, &group, error) : STATUS_OK;
+    if (status != STATUS_OK || group == schemes->config.group_count)
+        return status;
+    const struct quant_args *weights = &schemes->config.groups[group].weights;
+    bool fine = true;
+    if (weights->present && weights->strategy == STRATEGY_BLOCK)
+        fine = block_set((double)weights->block_rows, (double)weights->block_columns, block);
+    else if (weights->present && weights->strategy == STRATEGY_GROUP)
+        fine = block_set(1, (double)weights->group_size, block);
+    if (!fine)
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s/config.json': group '%s' names no size of the blocks that share a scale of '%s.weight'",
+                         schemes->path, schemes->config.groups[group].name, module);
+    return STATUS_OK;
+}
+
+/* What cannot be done as served can be measured without. */
+static enum status scheme_refuse(const struct activation_schemes *schemes, const char *module, const char *what,
                                  struct error *error) {
+    return error_set(error, STATUS_BAD_INPUT,
+                     "'%s/config.json': quantization_config rounds the activations before '%s' %s; --activations float "
+                     "does without",
+                     schemes->path, module, what);
+}
+
+static enum status static_scheme(const struct activation_schemes *schemes, const char *module,
+                                 struct weight_place *place, struct error *error) {
+    if (!place->input_scale)
+        return scheme_refuse(schemes, module,
+                             "statically, but the checkpoint has no input_scale or activation_scale of it", error);
+    place->weight.activations = ACTIVATIONS_FP8_STATIC;
+    return STATUS_OK;
+}
+
+/* By activation_scheme of quant_method fp8. */
+static enum status fp8_scheme(const struct activation_schemes *schemes, const char *module, struct weight_place *place,
+                              struct error *error) {
     struct weight *weight = &place->weight;
-    weight->activations = ACTIVATIONS_FLOAT;
     if (weight->format != WEIGHT_FP8)
-        return STATUS_OK;
-    const bool blocks = weight->scale_columns < weight->columns;
-    if (!schemes->compressed) {
-        if (place->input_scale) {
-            weight->activations = ACTIVATIONS_FP8_STATIC;
-        } else if (schemes->dynamic) {
-            weight->activations = blocks ? ACTIVATIONS_FP8_GROUP : ACTIVATIONS_FP8_TOKEN;
-            weight->group = weight->scale_columns;
-        }
+        return schemes->dynamic || schemes->is_static
+                   ? scheme_refuse(schemes, module, "though its weight is of MX format, which is not supported", error)
+                   : STATUS_OK;
+    if (place->input_scale || schemes->is_static)
+        return static_scheme(schemes, module, place, error);
+    if (schemes->dynamic) {
+        weight->activations = weight->scale_columns < weight->columns ? ACTIVATIONS_FP8_GROUP : ACTIVATIONS_FP8_TOKEN;
+        weight->group = weight->scale_columns;
+    }
+    return STATUS_OK;
+}
+
+/* By input_activations of a group of compressed-tensors. */
+static enum status group_scheme(const struct activation_schemes *schemes, const struct quant_args *inputs,
+                                const char *module, struct weight_place *place, struct error *error) {
+    struct weight *weight = &place->weight;
+    if (inputs->num_bits != 8 || inputs->type != NUMBER_FLOAT)
+        return scheme_refuse(schemes, module, "to a format that is not 8-bit float", error);
+    if (weight->format != WEIGHT_FP8)
+        return scheme_refuse(schemes, module, "though its weight is of MX format, which is not supported", error);
+    if (inputs->local)
+        return scheme_refuse(schemes, module, "with scales of two levels (dynamic \"local\")", error);
+    if (!inputs->dynamic)
+        return static_scheme(schemes, module, place, error);
+    if (inputs->strategy == STRATEGY_TOKEN) {
+        weight->activations = ACTIVATIONS_FP8_TOKEN;
         return STATUS_OK;
     }
+    if (inputs->strategy != STRATEGY_GROUP || inputs->group_size <= 0) {
+        char what[96]; /* of tensor: the scale would be that of all tokens that happen to be computed together */
+        snprintf(what, sizeof what, "dynamically by %s; token and group are supported",
+                 strategy_name(inputs->strategy));
+        return scheme_refuse(schemes, module, what, error);
+    }
+    if (weight->columns % inputs->group_size != 0) {
+        char what[96];
+        snprintf(what, sizeof what, "in groups of %lld, which do not divide its %u columns",
+                 (long long)inputs->group_size, weight->columns);
+        return scheme_refuse(schemes, module, what, error);
+    }
+    weight->activations = ACTIVATIONS_FP8_GROUP;
+    weight->group = (uint32_t)inputs->group_size;
+    return STATUS_OK;
+}
+
+enum status activation_scheme_of(struct activation_schemes *schemes, const char *module, struct weight_place *place,
+                                 struct error *error) {
+    const enum weight_format format = place->weight.format;
+    place->weight.activations = ACTIVATIONS_FLOAT;
+    if (format != WEIGHT_FP8 && format != WEIGHT_MXFP8 && format != WEIGHT_MXFP4)
+        return STATUS_OK;
+    if (!schemes->compressed)
+        return fp8_scheme(schemes, module, place, error);
     size_t group;
     enum status status = group_of(schemes, module, &group, error);
     if (status != STATUS_OK || group == schemes->config.group_count)
         return status;
     const struct quant_args *inputs = &schemes->config.groups[group].inputs;
-    if (!inputs->present || inputs->empty)
-        return STATUS_OK;
-    if (inputs->num_bits != 8 || inputs->type != NUMBER_FLOAT)
-        return error_set(error, STATUS_BAD_INPUT,
-                         "config.json: group '%s' rounds the activations before '%s' to a format that is not 8-bit "
-                         "float; --activations float measures without",
-                         schemes->config.groups[group].name, module);
-    if (!inputs->dynamic) {
-        if (!place->input_scale)
-            return error_set(error, STATUS_BAD_INPUT,
-                             "'%s' has static activations by config.json, but no input_scale; --activations float "
-                             "measures without",
-                             module);
-        weight->activations = ACTIVATIONS_FP8_STATIC;
-    } else if (inputs->strategy == STRATEGY_GROUP && inputs->group_size > 0) {
-        if (weight->columns % inputs->group_size != 0)
-            return error_set(error, STATUS_BAD_INPUT,
-                             "config.json: group_size %lld does not divide the %u columns of "
-                             "'%s'",
-                             (long long)inputs->group_size, weight->columns, module);
-        weight->activations = ACTIVATIONS_FP8_GROUP;
-        weight->group = (uint32_t)inputs->group_size;
-    } else {
-        weight->activations = ACTIVATIONS_FP8_TOKEN;
-    }
-    return STATUS_OK;
+    return inputs->present && !inputs->empty ? group_scheme(schemes, inputs, module, place, error) : STATUS_OK;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "infer/model_config.h"
+#include "infer/weight_format.h"
 
 static const char *const prefixes[] = {"model.language_model.", "language_model.model.", "model.", ""};
 static const char *const heads[] = {"lm_head", "language_model.lm_head", "model.lm_head",
@@ -32,82 +33,29 @@ static const struct module *module_find(const struct model *model, const char *n
     return NULL;
 }
 
-static enum status plain_format(const char *path, const struct tensor *tensor, enum weight_format *format,
-                                struct error *error) {
-    switch (tensor->info.dtype) {
-    case DTYPE_F32:
-        *format = WEIGHT_F32;
-        return STATUS_OK;
-    case DTYPE_F16:
-        *format = WEIGHT_F16;
-        return STATUS_OK;
-    case DTYPE_BF16:
-        *format = WEIGHT_BF16;
-        return STATUS_OK;
-    default:
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s': tensor '%s' is %s, which cannot be run; BF16, F16, F32, FP8, "
-                         "MXFP8 and MXFP4 can",
-                         path, tensor->info.name, dtype_name(tensor->info.dtype));
-    }
-}
-
-/* One element for all, or one for each row or block. */
-static enum status scales_place(const struct model *model, const struct module *module, struct weight_place *place,
-                                struct error *error) {
-    struct weight *weight = &place->weight;
-    place->scales = module_scale(&model->checkpoint, module);
-    if (!place->scales)
-        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' is FP8 without a scale", model->checkpoint.path,
-                         place->codes->info.name);
-    weight->scale_rows = weight->rows;
-    weight->scale_columns = weight->columns;
-    if (module->format == STORED_FP8_CHANNEL) {
-        weight->scale_rows = 1;
-    } else if (module->format == STORED_FP8_BLOCK) {
-        weight->scale_rows = module->block_rows;
-        weight->scale_columns = module->block_columns;
-    }
-    const enum dtype dtype = place->scales->info.dtype;
-    if (dtype != DTYPE_F32 && dtype != DTYPE_BF16 && dtype != DTYPE_F16)
-        return error_set(error, STATUS_BAD_INPUT, "'%s': the scale '%s' is %s; F32, BF16 and F16 can be read",
-                         model->checkpoint.path, place->scales->info.name, dtype_name(dtype));
-    return STATUS_OK;
-}
-
 static uint64_t scale_count(const struct weight *weight) {
     return ((uint64_t)weight->rows + weight->scale_rows - 1) / weight->scale_rows *
            (((uint64_t)weight->columns + weight->scale_columns - 1) / weight->scale_columns);
 }
 
-static enum status format_place(const struct model *model, const struct module *module, struct weight_place *place,
-                                struct error *error) {
-    struct weight *weight = &place->weight;
-    switch (module->format) {
-    case STORED_PLAIN:
-        return plain_format(model->checkpoint.path, place->codes, &weight->format, error);
-    case STORED_FP8_TENSOR:
-    case STORED_FP8_CHANNEL:
-    case STORED_FP8_BLOCK:
-        weight->format = WEIGHT_FP8;
-        return scales_place(model, module, place, error);
-    case STORED_MXFP8:
-    case STORED_MXFP4:
-        weight->format = module->format == STORED_MXFP8 ? WEIGHT_MXFP8 : WEIGHT_MXFP4;
-        place->scales = module_scale(&model->checkpoint, module);
+/* The bias of a weight, which config.json says that it has. Without one in the checkpoint it is 0. */
+static enum status bias_find(const struct model *model, const struct module *module, struct weight_place *place,
+                             struct error *error) {
+    place->bias = module_part(&model->checkpoint, module, PART_BIAS);
+    if (!place->bias)
         return STATUS_OK;
-    default:
+    if (place->bias->info.rank != 1 || place->bias->info.shape[0] != place->weight.rows)
         return error_set(error, STATUS_BAD_INPUT,
-                         "'%s': the weight '%.*s' is stored as %s, which cannot be run; BF16, F16, F32, FP8, MXFP8 and "
-                         "MXFP4 can",
-                         model->checkpoint.path, (int)module->name_length, module->name,
-                         stored_format_name(module->format));
-    }
+                         "'%s': tensor '%s' does not have the %u elements of its weight's rows", model->checkpoint.path,
+                         place->bias->info.name, place->weight.rows);
+    place->bytes += aligned((uint64_t)place->weight.rows * sizeof(float));
+    return float_tensor_check(&model->checkpoint, place->bias, error);
 }
 
 /* The weight of module `name`, [rows, columns]. */
-static enum status weight_find(const struct model *model, const char *name, uint32_t rows, uint32_t columns,
-                               struct weight_place *place, struct error *error) {
+static enum status weight_find(const struct model *model, struct activation_schemes *schemes, const char *name,
+                               uint32_t rows, uint32_t columns, bool biased, struct weight_place *place,
+                               struct error *error) {
     const struct checkpoint *checkpoint = &model->checkpoint;
     const struct module *module = module_find(model, name);
     if (!module)
@@ -123,21 +71,21 @@ static enum status weight_find(const struct model *model, const char *name, uint
     struct weight *weight = &place->weight;
     weight->rows = rows;
     weight->columns = columns;
-    enum status status = format_place(model, module, place, error);
+    struct scale_block block = {0};
+    enum status status = STATUS_OK;
+    if (module_is_quantized(module))
+        status = scale_block_of(schemes, name, &block, error);
+    if (status == STATUS_OK)
+        status = weight_format_find(checkpoint, module, block, place, error);
     if (status != STATUS_OK)
         return status;
     place->input_scale = module_part(checkpoint, module, PART_INPUT_SCALE);
-    place->bias = module_part(checkpoint, module, PART_BIAS);
-    if (place->bias && (place->bias->info.rank != 1 || place->bias->info.shape[0] != rows))
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s': tensor '%s' does not have the %u elements of its weight's rows", checkpoint->path,
-                         place->bias->info.name, rows);
-    place->bytes = aligned(place->codes->info.size) + (place->bias ? aligned((uint64_t)rows * sizeof(float)) : 0);
+    place->bytes = aligned(place->codes->info.size);
     if (weight->format == WEIGHT_MXFP8 || weight->format == WEIGHT_MXFP4)
         place->bytes += aligned((uint64_t)rows * (columns / MX_BLOCK));
     else if (weight->format == WEIGHT_FP8)
         place->bytes += aligned(scale_count(weight) * sizeof(float));
-    return STATUS_OK;
+    return biased ? bias_find(model, module, place, error) : STATUS_OK;
 }
 
 static enum status norm_find(const struct model *model, const char *name, const struct tensor **norm,
@@ -145,11 +93,10 @@ static enum status norm_find(const struct model *model, const char *name, const 
     *norm = checkpoint_find_joined(&model->checkpoint, name, strlen(name), ".weight");
     if (!*norm)
         return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s.weight' is missing", model->checkpoint.path, name);
-    enum weight_format ignored;
     if ((*norm)->info.rank != 1 || (*norm)->info.shape[0] != model->hidden)
         return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' does not have the %u elements of hidden_size",
                          model->checkpoint.path, (*norm)->info.name, model->hidden);
-    return plain_format(model->checkpoint.path, *norm, &ignored, error);
+    return float_tensor_check(&model->checkpoint, *norm, error);
 }
 
 /* ---- layers ---- */
@@ -169,7 +116,8 @@ static enum status layer_find(const struct model *model, const char *prefix, uin
         struct weight_place *place = &layer->weights[i];
         snprintf(name, sizeof name, "%slayers.%u.%s.%s", prefix, index, i < WEIGHT_GATE ? "self_attn" : "mlp",
                  layer_weight_name(i));
-        enum status status = weight_find(model, name, shapes[i][0], shapes[i][1], place, error);
+        const bool biased = i < WEIGHT_GATE ? model->attention_bias : model->mlp_bias;
+        enum status status = weight_find(model, schemes, name, shapes[i][0], shapes[i][1], biased, place, error);
         if (status == STATUS_OK && !model->options.activations_float)
             status = activation_scheme_of(schemes, name, place, error);
         if (status != STATUS_OK)
@@ -188,11 +136,11 @@ static enum status layer_find(const struct model *model, const char *prefix, uin
     return STATUS_OK;
 }
 
-static enum status layers_find(struct model *model, const char *prefix, struct error *error) {
-    struct activation_schemes *schemes = NULL;
-    enum status status = activation_schemes_read(&model->checkpoint, &schemes, error);
+static enum status layers_find(struct model *model, const char *prefix, struct activation_schemes *schemes,
+                               struct error *error) {
+    enum status status = STATUS_OK;
     /* a layer has tensors: more layers than tensors are a mistake that must not cost memory */
-    if (status == STATUS_OK && model->layer_count > model->checkpoint.tensor_count)
+    if (model->layer_count > model->checkpoint.tensor_count)
         status = error_set(error, STATUS_BAD_INPUT,
                            "'%s/config.json': num_hidden_layers %u, but the checkpoint has only "
                            "%zu tensors",
@@ -204,28 +152,32 @@ static enum status layers_find(struct model *model, const char *prefix, struct e
     }
     for (uint32_t i = 0; status == STATUS_OK && i < model->layer_count; i++)
         status = layer_find(model, prefix, i, schemes, &model->layers[i], error);
-    activation_schemes_free(schemes);
     return status;
+}
+
+/* What activations_text has seen: a bit for static, one for dynamic. */
+static unsigned activations_bit(const struct weight_place *place) {
+    switch (place->weight.activations) {
+    case ACTIVATIONS_FLOAT:
+        return 0;
+    case ACTIVATIONS_FP8_STATIC:
+        return 1;
+    default:
+        return 2;
+    }
 }
 
 static const char *activations_text(const struct model *model) {
     static const char *const texts[] = {"float", "static fp8", "dynamic fp8", "static and dynamic fp8"};
-    unsigned seen = 0;
+    unsigned seen = activations_bit(&model->head);
     for (uint32_t i = 0; i < model->layer_count; i++)
         for (enum layer_weight j = 0; j < LAYER_WEIGHTS; j++)
-            switch (model->layers[i].weights[j].weight.activations) {
-            case ACTIVATIONS_FLOAT:
-                break;
-            case ACTIVATIONS_FP8_STATIC:
-                seen |= 1;
-                break;
-            default:
-                seen |= 2;
-            }
+            seen |= activations_bit(&model->layers[i].weights[j]);
     return texts[seen];
 }
 
-static enum status weights_find(struct model *model, bool tied, struct error *error) {
+static enum status weights_find(struct model *model, bool tied, struct activation_schemes *schemes,
+                                struct error *error) {
     char name[64];
     const char *prefix = NULL;
     for (size_t i = 0; i < PREFIXES && !prefix; i++) {
@@ -238,28 +190,32 @@ static enum status weights_find(struct model *model, bool tied, struct error *er
                          "'%s': no tensor is the embedding of a text model (PREFIX."
                          "embed_tokens.weight, PREFIX model, model.language_model or language_model.model)",
                          model->checkpoint.path);
-    enum status status = weight_find(model, name, model->vocabulary, model->hidden, &model->embedding, error);
+    enum status status =
+        weight_find(model, schemes, name, model->vocabulary, model->hidden, false, &model->embedding, error);
     if (status != STATUS_OK)
         return status;
     const char *head = NULL;
     for (size_t i = 0; i < HEADS && !head; i++)
         if (module_find(model, heads[i]))
             head = heads[i];
-    if (head)
-        status = weight_find(model, head, model->vocabulary, model->hidden, &model->head, error);
-    else if (tied)
+    if (head) {
+        status = weight_find(model, schemes, head, model->vocabulary, model->hidden, false, &model->head, error);
+        if (status == STATUS_OK && !model->options.activations_float)
+            status = activation_scheme_of(schemes, head, &model->head, error);
+    } else if (tied) {
         model->head = model->embedding;
-    else
+    } else {
         return error_set(error, STATUS_BAD_INPUT,
                          "'%s': tensor 'lm_head.weight' is missing, and config.json does not "
                          "tie the head to the embedding (tie_word_embeddings)",
                          model->checkpoint.path);
+    }
     if (status == STATUS_OK) {
         snprintf(name, sizeof name, "%snorm", prefix);
         status = norm_find(model, name, &model->norm, error);
     }
     if (status == STATUS_OK)
-        status = layers_find(model, prefix, error);
+        status = layers_find(model, prefix, schemes, error);
     model->activations = status == STATUS_OK ? activations_text(model) : "";
     return status;
 }
@@ -273,8 +229,12 @@ enum status model_open(const char *folder, const struct model_options *options, 
         status = modules_collect(&model->checkpoint, &model->modules, error);
     if (status == STATUS_OK)
         status = model_config_read(model, &tied, error);
+    struct activation_schemes *schemes = NULL;
     if (status == STATUS_OK)
-        status = weights_find(model, tied, error);
+        status = activation_schemes_read(&model->checkpoint, &schemes, error);
+    if (status == STATUS_OK)
+        status = weights_find(model, tied, schemes, error);
+    activation_schemes_free(schemes);
     model->rope.frequencies_bf16 = options->rope_bf16;
     return status;
 }

@@ -48,6 +48,7 @@ struct model {
     uint32_t context;        /* max_position_embeddings; 0: not said */
     uint32_t sliding_window; /* 0: none */
     float norm_epsilon;
+    bool attention_bias, mlp_bias; /* whether biases of these weights count; others never do */
     struct rope rope;
     struct layer_place *layers;
     struct weight_place embedding, head; /* [vocabulary, hidden]; the head of tied models is the embedding */

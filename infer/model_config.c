@@ -22,30 +22,49 @@ struct config {
     const struct text_model *model;
 };
 
+static enum status refuse(const struct config *config, struct error *error, const char *key, const char *wanted) {
+    return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': %s is not %s", config->checkpoint->path, key, wanted);
+}
+
 /*
  * The value of a member as a jansson tree, NULL when it is missing or null. Member by member, since other parts of
  * the file may hold what jansson does not take (NaN, integers beyond 64 bits).
  */
-static json_t *config_value(const struct config *config, struct json_span object, const char *key) {
+static enum status config_value(const struct config *config, struct json_span object, const char *key, json_t **value,
+                                struct error *error) {
     struct json_member member;
     const char *json = config->checkpoint->config;
+    *value = NULL;
     if (!json_text_member(json, object, key, &member))
-        return NULL;
-    json_t *value = json_loadb(json + member.value.begin, member.value.end - member.value.begin,
-                               JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, NULL);
-    if (json_is_null(value))
-        value = NULL; /* a constant: nothing to release */
-    return value;
+        return STATUS_OK;
+    *value = json_loadb(json + member.value.begin, member.value.end - member.value.begin,
+                        JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, NULL);
+    if (!*value)
+        return refuse(config, error, key, "usable: NaN, Infinity and numbers out of range cannot be read");
+    if (json_is_null(*value))
+        *value = NULL; /* a constant: nothing to release */
+    return STATUS_OK;
 }
 
-static enum status refuse(const struct config *config, struct error *error, const char *key, const char *wanted) {
-    return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': %s is not %s", config->checkpoint->path, key, wanted);
+/* A number, NAN when it is missing or null. */
+static enum status optional_number_read(const struct config *config, const char *key, double *number,
+                                        struct error *error) {
+    json_t *value;
+    enum status status = config_value(config, config->text, key, &value, error);
+    *number = value ? json_number_value(value) : (double)NAN;
+    if (value && !json_is_number(value))
+        status = refuse(config, error, key, "a number");
+    json_decref(value);
+    return status;
 }
 
 /* A positive whole number. `fallback` 0: it has to be there. */
 static enum status size_read(const struct config *config, const char *key, uint32_t fallback, uint32_t *size,
                              struct error *error) {
-    json_t *value = config_value(config, config->text, key);
+    json_t *value;
+    enum status status = config_value(config, config->text, key, &value, error);
+    if (status != STATUS_OK)
+        return status;
     const double number = value ? json_number_value(value) : fallback;
     const bool given = value != NULL;
     const bool fine = (!given || json_is_number(value)) && number >= 1 && number <= size_max && floor(number) == number;
@@ -57,11 +76,15 @@ static enum status size_read(const struct config *config, const char *key, uint3
     return STATUS_OK;
 }
 
-static bool flag_read(const struct config *config, struct json_span object, const char *key, bool fallback) {
-    json_t *value = config_value(config, object, key);
-    const bool flag = value ? json_is_true(value) : fallback;
+static enum status flag_read(const struct config *config, struct json_span object, const char *key, bool fallback,
+                             bool *flag, struct error *error) {
+    json_t *value;
+    enum status status = config_value(config, object, key, &value, error);
+    *flag = value ? json_is_true(value) : fallback;
+    if (value && !json_is_boolean(value))
+        status = refuse(config, error, key, "true or false");
     json_decref(value);
-    return flag;
+    return status;
 }
 
 /* ---- text models ---- */
@@ -74,11 +97,12 @@ struct text_model {
     uint32_t sliding_window; /* 0: none */
     float norm_epsilon;
     bool slides; /* looks at sliding_window at all */
+    bool biases; /* may have biases: attention_bias, mlp_bias */
 };
 static const struct text_model text_models[] = {
-    {"llama", 0, 0, 0, 1e-6f, false},
-    {"mistral", 8, 0, 4096, 1e-6f, true},
-    {"ministral3", 8, 128, 0, 1e-5f, true},
+    {"llama", 0, 0, 0, 1e-6f, false, true},
+    {"mistral", 8, 0, 4096, 1e-6f, true, false},
+    {"ministral3", 8, 128, 0, 1e-5f, true, false},
 };
 enum { TEXT_MODELS = sizeof text_models / sizeof *text_models };
 
@@ -117,16 +141,46 @@ static enum status positive(const struct config *config, double number, const ch
     return number > 0 ? STATUS_OK : refuse(config, error, key, "positive");
 }
 
-/* The parameters of a rope type, from `values` (rope_parameters of transformers 5, rope_scaling before). */
-static enum status rope_read_values(const struct config *config, const json_t *values, const struct model *model,
-                                    double theta, struct rope *rope, struct error *error) {
-    const char *name = json_string_value(json_object_get(values, "rope_type"));
-    name = name ? name : json_string_value(json_object_get(values, "type"));
-    rope->type = name ? rope_type_parse(name) : ROPE_DEFAULT;
-    if (rope->type == ROPE_TYPES)
+/* What the rope parameters may leave to the config around them; NAN: not there either. */
+struct rope_around {
+    double theta, partial, original_positions;
+};
+
+static enum status rope_type_read(const struct config *config, const json_t *values, enum rope_type *type,
+                                  struct error *error) {
+    const json_t *name = json_object_get(values, "rope_type");
+    name = name ? name : json_object_get(values, "type");
+    *type = ROPE_DEFAULT;
+    if (!name)
+        return STATUS_OK;
+    if (!json_is_string(name))
+        return refuse(config, error, "rope_type", "a string");
+    *type = rope_type_parse(json_string_value(name));
+    if (*type == ROPE_TYPES)
         return error_set(error, STATUS_BAD_INPUT,
                          "'%s/config.json': the rope type '%s' is not supported; default, linear, llama3 and yarn are",
-                         config->checkpoint->path, name);
+                         config->checkpoint->path, json_string_value(name));
+    return STATUS_OK;
+}
+
+/* As Python takes a value for true or false. */
+static bool is_truthy(const json_t *value) {
+    if (json_is_number(value))
+        return json_number_value(value) != 0;
+    if (json_is_string(value))
+        return json_string_length(value) > 0;
+    if (json_is_array(value) || json_is_object(value))
+        return json_array_size(value) + json_object_size(value) > 0;
+    return json_is_true(value);
+}
+
+/* The parameters of a rope type, from `values` (rope_parameters of transformers 5, rope_scaling before). */
+static enum status rope_read_values(const struct config *config, const json_t *values, const struct model *model,
+                                    const struct rope_around *around, struct rope *rope, struct error *error) {
+    enum status status = rope_type_read(config, values, &rope->type, error);
+    if (status != STATUS_OK)
+        return status;
+    static const double default_theta = 10000, default_fast = 32, default_slow = 1; /* of transformers */
     const double context = model->context ? (double)model->context : (double)NAN;
     const bool scaled = rope->type != ROPE_DEFAULT, llama3 = rope->type == ROPE_LLAMA3, yarn = rope->type == ROPE_YARN;
     double partial;
@@ -135,39 +189,49 @@ static enum status rope_read_values(const struct config *config, const json_t *v
         double fallback;
         double *number;
         bool positive;
+        bool zero_is_none; /* 0 means the fallback */
     } const wanted[] = {
-        {"rope_theta", theta, &rope->theta, true},
-        {"partial_rotary_factor", 1, &partial, true},
+        {"rope_theta", isnan(around->theta) ? default_theta : around->theta, &rope->theta, true, false},
+        {"partial_rotary_factor", scaled && !isnan(around->partial) ? around->partial : 1, &partial, true, false},
         {"original_max_position_embeddings",
          llama3 || yarn ? context
          : context > 0  ? context
                         : 1,
-         &rope->original_positions, true},
+         &rope->original_positions, true, false},
         {"factor",
          !scaled ? 1
          : yarn  ? context / rope->original_positions
                  : NAN,
-         &rope->factor, true},
-        {"low_freq_factor", llama3 ? NAN : 1, &rope->low_frequency, true},
-        {"high_freq_factor", llama3 ? NAN : 4, &rope->high_frequency, true},
-        {"beta_fast", 32, &rope->beta_fast, true},
-        {"beta_slow", 1, &rope->beta_slow, true},
-        {"mscale", 0, &rope->mscale, false},
-        {"mscale_all_dim", 0, &rope->mscale_all, false},
-        {"attention_factor", 0, &rope->attention_factor, false},
-        {"llama_4_scaling_beta", 0, &rope->query_beta, false},
+         &rope->factor, true, false},
+        {"low_freq_factor", llama3 ? NAN : 1, &rope->low_frequency, true, false},
+        {"high_freq_factor", llama3 ? NAN : 4, &rope->high_frequency, true, false},
+        {"beta_fast", default_fast, &rope->beta_fast, true, true},
+        {"beta_slow", default_slow, &rope->beta_slow, true, true},
+        {"mscale", 0, &rope->mscale, false, false},
+        {"mscale_all_dim", 0, &rope->mscale_all, false, false},
+        {"attention_factor", 0, &rope->attention_factor, false, false},
+        {"llama_4_scaling_beta", 0, &rope->query_beta, false, false},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
         double fallback = wanted[i].fallback;
+        if ((llama3 || yarn) && wanted[i].number == &rope->original_positions && !isnan(around->original_positions)) {
+            rope->original_positions = around->original_positions; /* this one comes before the parameters' own */
+            continue;
+        }
         if (yarn && strcmp(wanted[i].key, "factor") == 0) /* known only now */
             fallback = context / rope->original_positions;
-        enum status status = number_read(config, values, wanted[i].key, fallback, wanted[i].number, error);
+        status = number_read(config, values, wanted[i].key, fallback, wanted[i].number, error);
+        if (status == STATUS_OK && wanted[i].zero_is_none && *wanted[i].number == 0)
+            *wanted[i].number = fallback;
         if (status == STATUS_OK && wanted[i].positive)
             status = positive(config, *wanted[i].number, wanted[i].key, error);
         if (status != STATUS_OK)
             return status;
     }
-    rope->truncate = !json_is_false(json_object_get(values, "truncate"));
+    const json_t *attention_factor = json_object_get(values, "attention_factor"),
+                 *truncate = json_object_get(values, "truncate");
+    rope->attention_given = attention_factor && !json_is_null(attention_factor);
+    rope->truncate = !truncate || is_truthy(truncate);
     if (partial != 1)
         return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': partial_rotary_factor %g is not supported",
                          config->checkpoint->path, partial);
@@ -178,46 +242,76 @@ static enum status rope_read_values(const struct config *config, const json_t *v
     return STATUS_OK;
 }
 
-static enum status rope_read(const struct config *config, struct model *model, struct error *error) {
-    json_t *values = config_value(config, config->text, "rope_parameters");
-    values = values ? values : config_value(config, config->text, "rope_scaling");
-    json_t *theta = config_value(config, config->text, "rope_theta");
+/* Ministral3Config's rope_parameters where a config has none. */
+static json_t *ministral3_rope(void) {
+    return json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "rope_type", "yarn", "rope_theta", 1e6, "factor",
+                     16.0, "original_max_position_embeddings", 16384.0, "beta_fast", 32.0, "beta_slow", 1.0, "mscale",
+                     1.0, "mscale_all_dim", 1.0, "llama_4_scaling_beta", 0.1);
+}
+
+/* rope_scaling where there is one, as in transformers: it comes before rope_parameters. */
+static enum status rope_values_find(const struct config *config, json_t **values, struct error *error) {
+    static const char *const keys[] = {"rope_scaling", "rope_parameters"};
     enum status status = STATUS_OK;
-    if (values && !json_is_object(values))
-        status = refuse(config, error, "rope_parameters", "an object");
-    else if (theta && !json_is_number(theta))
-        status = refuse(config, error, "rope_theta", "a number");
-    else if (!values && is_ministral3(config))
-        status = error_set(error, STATUS_BAD_INPUT, "'%s/config.json': rope_parameters is missing",
-                           config->checkpoint->path);
-    if (status == STATUS_OK) {
-        static const double default_theta = 10000; /* of transformers' configs */
-        status = rope_read_values(config, values, model, theta ? json_number_value(theta) : default_theta, &model->rope,
-                                  error);
+    *values = NULL;
+    for (size_t i = 0; i < 2 && status == STATUS_OK && json_object_size(*values) == 0; i++) {
+        json_decref(*values);
+        status = config_value(config, config->text, keys[i], values, error);
+        if (status == STATUS_OK && *values && !json_is_object(*values))
+            status = refuse(config, error, keys[i], "an object");
     }
+    if (status == STATUS_OK && !*values && is_ministral3(config) && !(*values = ministral3_rope()))
+        status = error_set_memory(error);
+    return status;
+}
+
+static enum status rope_read(const struct config *config, struct model *model, struct error *error) {
+    struct rope_around around;
+    json_t *values = NULL;
+    enum status status = optional_number_read(config, "rope_theta", &around.theta, error);
+    if (status == STATUS_OK)
+        status = optional_number_read(config, "partial_rotary_factor", &around.partial, error);
+    if (status == STATUS_OK)
+        status = optional_number_read(config, "original_max_position_embeddings", &around.original_positions, error);
+    if (status == STATUS_OK && around.original_positions <= 0)
+        status = refuse(config, error, "original_max_position_embeddings", "positive");
+    if (status == STATUS_OK)
+        status = rope_values_find(config, &values, error);
+    if (status == STATUS_OK)
+        status = rope_read_values(config, values, model, &around, &model->rope, error);
     if (!is_ministral3(config))
         model->rope.query_beta = 0; /* only ministral3's attention looks at it */
     json_decref(values);
-    json_decref(theta);
     return status;
 }
 
 /* ---- sizes ---- */
 
-static const char *text_value(const struct config *config, struct json_span object, const char *key, char *out,
-                              size_t size) {
-    json_t *value = config_value(config, object, key);
+/* A string, empty when it is missing or null. */
+static enum status text_value(const struct config *config, struct json_span object, const char *key, char *out,
+                              size_t size, struct error *error) {
+    json_t *value;
+    enum status status = config_value(config, object, key, &value, error);
+    if (value && !json_is_string(value))
+        status = refuse(config, error, key, "a string");
     snprintf(out, size, "%s", json_is_string(value) ? json_string_value(value) : "");
     json_decref(value);
-    return out;
+    return status;
 }
+
+/* A text model inside a larger one, as in mistral3. */
+static bool is_inside(const struct config *config) { return config->text.begin != config->top.begin; }
 
 static enum status architecture_check(struct config *config, struct error *error) {
     char outer[64], type[64], activation[64];
-    text_value(config, config->top, "model_type", outer, sizeof outer);
-    text_value(config, config->text, "model_type", type, sizeof type);
-    const bool inside = config->text.begin != config->top.begin;
-    for (size_t i = 0; i < TEXT_MODELS && (!inside || strcmp(outer, "mistral3") == 0); i++)
+    enum status status = text_value(config, config->top, "model_type", outer, sizeof outer, error);
+    if (status == STATUS_OK)
+        status = text_value(config, config->text, "model_type", type, sizeof type, error);
+    if (status == STATUS_OK)
+        status = text_value(config, config->text, "hidden_act", activation, sizeof activation, error);
+    if (status != STATUS_OK)
+        return status;
+    for (size_t i = 0; i < TEXT_MODELS && (!is_inside(config) || strcmp(outer, "mistral3") == 0); i++)
         if (strcmp(type, text_models[i].type) == 0)
             config->model = &text_models[i];
     if (!config->model)
@@ -225,7 +319,6 @@ static enum status architecture_check(struct config *config, struct error *error
                          "'%s/config.json': model_type '%s' (of the text model: '%s') cannot be run; llama, mistral, "
                          "ministral3, and mistral3 with one of these can",
                          config->checkpoint->path, outer, type);
-    text_value(config, config->text, "hidden_act", activation, sizeof activation);
     if (*activation && strcmp(activation, "silu") != 0 && strcmp(activation, "swish") != 0)
         return error_set(error, STATUS_BAD_INPUT, "'%s/config.json': hidden_act '%s' is not supported; silu is",
                          config->checkpoint->path, activation);
@@ -286,15 +379,19 @@ enum status model_config_read(struct model *model, bool *tied, struct error *err
         status = sizes_read(&config, model, error);
     if (status == STATUS_OK)
         status = rope_read(&config, model, error);
-    if (status != STATUS_OK)
-        return status;
-    json_t *epsilon = config_value(&config, config.text, "rms_norm_eps");
-    model->norm_epsilon = epsilon ? (float)json_number_value(epsilon) : config.model->norm_epsilon;
-    const bool fine = !epsilon || (json_is_number(epsilon) && model->norm_epsilon >= 0 && model->norm_epsilon < 1);
-    json_decref(epsilon);
-    if (!fine)
-        return refuse(&config, error, "rms_norm_eps", "a number from 0 to 1");
-    *tied = flag_read(&config, config.text, "tie_word_embeddings", false) ||
-            flag_read(&config, config.top, "tie_word_embeddings", false);
-    return STATUS_OK;
+    double epsilon = NAN;
+    if (status == STATUS_OK)
+        status = optional_number_read(&config, "rms_norm_eps", &epsilon, error);
+    if (status == STATUS_OK && (epsilon < 0 || epsilon >= 1))
+        status = refuse(&config, error, "rms_norm_eps", "a number from 0 to 1");
+    if (status == STATUS_OK)
+        model->norm_epsilon = isnan(epsilon) ? config.model->norm_epsilon : (float)epsilon;
+    /* the whole model's config decides; mistral3's default differs from that of its text models */
+    if (status == STATUS_OK)
+        status = flag_read(&config, config.top, "tie_word_embeddings", is_inside(&config), tied, error);
+    if (status == STATUS_OK && config.model->biases)
+        status = flag_read(&config, config.text, "attention_bias", false, &model->attention_bias, error);
+    if (status == STATUS_OK && config.model->biases)
+        status = flag_read(&config, config.text, "mlp_bias", false, &model->mlp_bias, error);
+    return status;
 }

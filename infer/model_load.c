@@ -65,6 +65,23 @@ static enum status scales_load(const struct model *model, const struct weight_pl
                                : status;
 }
 
+static enum status input_scale_load(const struct model *model, const struct weight_place *place, float *scale,
+                                    struct error *error) {
+    uint64_t elements;
+    const struct tensor_info *info = &place->input_scale->info;
+    if (!shape_elements(info->shape, info->rank, &elements) || elements != 1 ||
+        (info->dtype != DTYPE_F32 && info->dtype != DTYPE_BF16 && info->dtype != DTYPE_F16))
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s': the activation scale '%s' is not one element of F32, BF16 or "
+                         "F16",
+                         model->checkpoint.path, info->name);
+    enum status status = floats_load(model, place->input_scale, 0, 1, scale, error);
+    if (status == STATUS_OK && !(*scale > 0 && isfinite(*scale)))
+        status = error_set(error, STATUS_BAD_INPUT, "'%s': the activation scale '%s' is %g; it has to be positive",
+                           model->checkpoint.path, info->name, (double)*scale);
+    return status;
+}
+
 uint64_t weight_rows_bytes(const struct weight_place *place, uint32_t count) {
     const struct weight *weight = &place->weight;
     uint64_t bytes = aligned((uint64_t)count * weight_row_bytes(weight));
@@ -107,23 +124,8 @@ enum status weight_rows_load(const struct model *model, const struct weight_plac
         if (weight->scale_rows >= place->weight.rows)
             weight->scale_rows = count;
     }
-    return status;
-}
-
-static enum status input_scale_load(const struct model *model, const struct weight_place *place, float *scale,
-                                    struct error *error) {
-    uint64_t elements;
-    const struct tensor_info *info = &place->input_scale->info;
-    if (!shape_elements(info->shape, info->rank, &elements) || elements != 1 ||
-        (info->dtype != DTYPE_F32 && info->dtype != DTYPE_BF16 && info->dtype != DTYPE_F16))
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s': the activation scale '%s' is not one element of F32, BF16 or "
-                         "F16",
-                         model->checkpoint.path, info->name);
-    enum status status = floats_load(model, place->input_scale, 0, 1, scale, error);
-    if (status == STATUS_OK && !(*scale > 0 && isfinite(*scale)))
-        status = error_set(error, STATUS_BAD_INPUT, "'%s': the activation scale '%s' is %g; it has to be positive",
-                           model->checkpoint.path, info->name, (double)*scale);
+    if (status == STATUS_OK && weight->activations == ACTIVATIONS_FP8_STATIC)
+        status = input_scale_load(model, place, &weight->input_scale, error);
     return status;
 }
 
@@ -171,8 +173,6 @@ enum status layer_load(const struct model *model, uint32_t index, void *buffer, 
     for (enum layer_weight i = 0; status == STATUS_OK && i < LAYER_WEIGHTS; i++) {
         const struct weight_place *place = &places->weights[i];
         status = weight_rows_load(model, place, 0, place->weight.rows, at, &layer->weights[i], error);
-        if (status == STATUS_OK && layer->weights[i].activations == ACTIVATIONS_FP8_STATIC)
-            status = input_scale_load(model, place, &layer->weights[i].input_scale, error);
         at += place->bytes;
     }
     if (status == STATUS_OK) {

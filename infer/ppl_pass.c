@@ -355,7 +355,7 @@ static enum status slice_run(struct pass *pass, size_t slice, size_t group, stru
                              struct error *error) {
     struct ppl_setup *setup = pass->setup;
     const struct group *scored = &pass->scored_groups[group];
-    struct operand_rows operands[2] = {{.scale = 1}, {.scale = 1}};
+    struct operand_rows operands[2];
     struct head_run run = {.first_row = (uint32_t)slice * setup->head_rows, .group = scored, .tokens = tokens};
     unsigned char *at = pass->space.bytes;
     for (unsigned side = 0; side < setup->sides; side++) {
@@ -366,8 +366,11 @@ static enum status slice_run(struct pass *pass, size_t slice, size_t group, stru
                                  .norm = pass->norms[side],
                                  .weight = &pass->heads[slice][side],
                                  .operand = &operands[side]};
+        operand_begin(fill.weight, &operands[side]);
         operands[side].act = at;
         at += ((size_t)scored->tokens * fill.model->hidden * setup->engine.element + 63) / 64 * 64;
+        operands[side].token_scales = (float *)at;
+        at += ((size_t)scored->tokens * sizeof(float) + 63) / 64 * 64;
         float *values;
         const enum status status = hidden_get(&pass->hidden, side * setup->groups + group, side, 0, &values, error);
         if (status != STATUS_OK)

@@ -199,7 +199,9 @@ static enum status group_sizes(struct ppl_setup *setup, struct error *error) {
             setup->space = larger(setup->space, size);
         }
         const uint64_t hidden = setup->models[0].hidden;
-        setup->space = larger(setup->space, setup->sides * aligned((uint64_t)scored * hidden * setup->engine.element));
+        const uint64_t operand = aligned((uint64_t)scored * hidden * setup->engine.element) +
+                                 aligned((uint64_t)scored * sizeof(float)); /* of the head, and its tokens' scales */
+        setup->space = larger(setup->space, setup->sides * operand);
         setup->slot_bytes = larger(setup->slot_bytes, aligned((uint64_t)tokens * hidden * sizeof(float)));
     }
     return STATUS_OK;

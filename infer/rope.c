@@ -66,7 +66,7 @@ float rope_frequencies(const struct rope *rope, uint32_t head_dim, float *freque
     }
     if (rope->type != ROPE_YARN)
         return 1;
-    if (rope->attention_factor != 0)
+    if (rope->attention_given)
         return (float)rope->attention_factor;
     if (rope->mscale != 0 && rope->mscale_all != 0)
         return (float)(yarn_mscale(rope->factor, rope->mscale) / yarn_mscale(rope->factor, rope->mscale_all));

@@ -14,13 +14,15 @@ struct rope {
     enum rope_type type;
     double theta;
     double factor;
-    double original_positions;                   /* original_max_position_embeddings */
-    double low_frequency, high_frequency;        /* llama3: low_freq_factor, high_freq_factor */
-    double beta_fast, beta_slow;                 /* YaRN */
-    double mscale, mscale_all, attention_factor; /* YaRN; 0: not given */
-    bool truncate;                               /* YaRN */
-    double query_beta;                           /* llama_4_scaling_beta; 0: none */
-    bool frequencies_bf16;                       /* rounded to bfloat16, as models cast as a whole hold them */
+    double original_positions;            /* original_max_position_embeddings */
+    double low_frequency, high_frequency; /* llama3: low_freq_factor, high_freq_factor */
+    double beta_fast, beta_slow;          /* YaRN */
+    double mscale, mscale_all;            /* YaRN; 0: not given */
+    double attention_factor;              /* YaRN; counts if attention_given */
+    bool attention_given;
+    bool truncate;         /* YaRN */
+    double query_beta;     /* llama_4_scaling_beta; 0: none */
+    bool frequencies_bf16; /* rounded to bfloat16, as models cast as a whole hold them */
 };
 
 /* "default", "linear", "llama3", "yarn"; ROPE_TYPES when there is no such type. */

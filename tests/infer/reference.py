@@ -105,9 +105,20 @@ def round_activations(x, mode, static):
     return to_e4m3(np.divide(x, scale, where=scale > 0, out=np.zeros_like(x))) * scale
 
 
+def rope_values(config):
+    """As transformers finds them."""
+    rope = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
+    if not rope and config.get("rope_parameters") is None and config["model_type"] == "ministral3":
+        rope = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 16384,
+                "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}
+    if rope.get("rope_type", rope.get("type")) in ("yarn", "llama3") and "original_max_position_embeddings" in config:
+        rope["original_max_position_embeddings"] = config["original_max_position_embeddings"]
+    return rope
+
+
 def rope_frequencies(config, head_dim):
     """Radians per position of each pair, and the factor of cosine and sine."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope = rope_values(config)
     theta = rope.get("rope_theta", config.get("rope_theta", 10000.0))
     kind = rope.get("rope_type", rope.get("type", "default"))
     plain = theta ** -(np.arange(0, head_dim, 2) / head_dim)
@@ -131,7 +142,7 @@ def rope_frequencies(config, head_dim):
     if kind == "yarn":
         def dimension(turns):
             return head_dim * math.log(context / (turns * 2 * math.pi)) / (2 * math.log(theta))
-        low, high = dimension(rope.get("beta_fast", 32)), dimension(rope.get("beta_slow", 1))
+        low, high = dimension(rope.get("beta_fast") or 32), dimension(rope.get("beta_slow") or 1)
         if rope.get("truncate", True):
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, head_dim - 1)
@@ -157,7 +168,7 @@ def forward(checkpoint, ids, activations="float", rope_bf16=False):
     heads, kv_heads = config["num_attention_heads"], config.get("num_key_value_heads", config["num_attention_heads"])
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
     epsilon, tokens = config["rms_norm_eps"], len(ids)
-    rope = config.get("rope_parameters") or {}
+    rope = rope_values(config)
 
     def norm(x, name):
         return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + epsilon) * checkpoint.floats(name + ".weight")
@@ -165,7 +176,8 @@ def forward(checkpoint, ids, activations="float", rope_bf16=False):
     def linear(x, module):
         x = round_activations(x, activations, checkpoint.static_scale(module))
         y = x @ checkpoint.weight(module).T
-        return y + checkpoint.floats(module + ".bias") if module + ".bias" in checkpoint.tensors else y
+        biased = config["model_type"] == "llama" and config.get("mlp_bias" if ".mlp." in module else "attention_bias")
+        return y + checkpoint.floats(module + ".bias") if biased and module + ".bias" in checkpoint.tensors else y
 
     frequencies, factor = rope_frequencies(config, head_dim)
     if rope_bf16:
@@ -201,8 +213,9 @@ def forward(checkpoint, ids, activations="float", rope_bf16=False):
         states.append(x)
     y = norm(x, prefix + "norm")
     head = checkpoint.first("lm_head.weight", "language_model.lm_head.weight")
-    return y @ (checkpoint.weight(head[: -len(".weight")]) if head else checkpoint.floats(
-        prefix + "embed_tokens.weight")).T, states
+    if head and checkpoint.tensors[head][0] == "F8_E4M3":
+        return linear(y, head[: -len(".weight")]), states
+    return y @ checkpoint.floats(head or prefix + "embed_tokens.weight").T, states
 
 
 def log_shares(logits):

@@ -122,6 +122,8 @@ static void given_a_tensor_then_any_range_of_its_bytes_can_be_read(void **state)
     assert_ok(checkpoint_read(&fixture->checkpoint, tensor, 600, got, 0, &fixture->error), fixture->error);
     assert_refused(checkpoint_read(&fixture->checkpoint, tensor, 500, got, 600, &fixture->error), STATUS_BAD_INPUT,
                    fixture->error, "truncated");
+    assert_refused(checkpoint_read(&fixture->checkpoint, tensor, 599, got, 2, &fixture->error), STATUS_BAD_INPUT,
+                   fixture->error, "'x' has 600 bytes"); /* the next tensor's byte */
 }
 
 static void given_a_shard_that_changes_while_open_then_it_is_noticed(void **state) {

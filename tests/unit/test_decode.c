@@ -52,7 +52,8 @@ static void weight_append(struct text *shard, enum kind kind, unsigned layer, co
         text_printf(shard, "%s.weight %s %ux%u\n", module, kind_names[kind], rows, columns);
 }
 
-static void model_make(struct fixture *fixture, enum kind kind) {
+/* `head`: its tensors. */
+static void model_make_headed(struct fixture *fixture, enum kind kind, const char *head, const char *config) {
     static const struct {
         const char *name;
         unsigned rows, columns;
@@ -62,8 +63,7 @@ static void model_make(struct fixture *fixture, enum kind kind) {
     fixture_clear(fixture);
     struct text shard = {0};
     text_printf(&shard, "model.embed_tokens.weight BF16 96x64\nmodel.norm.weight BF16 64\n");
-    if (kind >= KIND_FP8)
-        text_printf(&shard, "lm_head.weight BF16 96x64\n");
+    text_append_string(&shard, head);
     for (unsigned layer = 0; layer < LAYERS; layer++) {
         for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
             weight_append(&shard, kind, layer, weights[i].name, weights[i].rows, weights[i].columns);
@@ -74,10 +74,14 @@ static void model_make(struct fixture *fixture, enum kind kind) {
     }
     fixture_shard(fixture, "model.safetensors", shard.bytes);
     text_free(&shard);
-    fixture_file(fixture, "config.json",
-                 kind == KIND_FP8     ? fp8_config
-                 : kind == KIND_MXFP4 ? mxfp4_config
-                                      : plain_config);
+    fixture_file(fixture, "config.json", config);
+}
+
+static void model_make(struct fixture *fixture, enum kind kind) {
+    model_make_headed(fixture, kind, kind >= KIND_FP8 ? "lm_head.weight BF16 96x64\n" : "",
+                      kind == KIND_FP8     ? fp8_config
+                      : kind == KIND_MXFP4 ? mxfp4_config
+                                           : plain_config);
 }
 
 static void ids_fill(int32_t ids[TOKENS]) {
@@ -123,12 +127,13 @@ static void decode_nlls(struct fixture *fixture, const struct decode_options *op
     decoder_close(decoder);
 }
 
-static void window_nlls(struct fixture *fixture, enum kv_cache kv_cache, const int32_t *ids, float nll[TOKENS - 1]) {
+static void window_nlls(struct fixture *fixture, enum kv_cache kv_cache, bool activations_float, const int32_t *ids,
+                        float nll[TOKENS - 1]) {
     const struct ppl_options options = {.model = fixture->path,
                                         .protocol = {.window = TOKENS, .stride = TOKENS, .windows = 1},
                                         .compute = COMPUTE_F32,
                                         .kv_cache = kv_cache,
-                                        .activations_float = true,
+                                        .activations_float = activations_float,
                                         .memory = 1 << 30,
                                         .jobs = 1,
                                         .cpu = cpu_best(),
@@ -156,7 +161,7 @@ static void given_a_format_then_each_token_costs_what_it_does_in_a_window(void *
     ids_fill(ids);
     for (enum kind kind = 0; kind < KINDS; kind++) {
         model_make(fixture, kind);
-        window_nlls(fixture, KV_CACHE_AUTO, ids, expected);
+        window_nlls(fixture, KV_CACHE_AUTO, true, ids, expected);
         for (enum cpu_level level = 0; level < CPU_LEVELS; level++)
             if (cpu_has(level)) {
                 const struct decode_options options = options_of(level, 1);
@@ -164,6 +169,32 @@ static void given_a_format_then_each_token_costs_what_it_does_in_a_window(void *
                 /* x of MXFP4 is rounded to 16 bits on some levels */
                 nlls_check(kind_names[kind], nll, expected, kind == KIND_MXFP4 ? 3e-3 : 1e-4);
             }
+    }
+}
+
+static void given_a_head_in_fp8_then_both_ways_round_what_goes_into_it(void **state) {
+    struct fixture *fixture = *state;
+    static const char *const heads[] = {
+        "lm_head.weight F8_E4M3 96x64\nlm_head.weight_scale_inv F32 3x2\n",  /* dynamic, by group */
+        "lm_head.weight F8_E4M3 96x64\nlm_head.weight_scale_inv F32 96x1\n", /* by token */
+        "lm_head.weight F8_E4M3 96x64\nlm_head.weight_scale_inv F32 1\nlm_head.activation_scale F32 1\n"};
+    int32_t ids[TOKENS];
+    float nll[TOKENS - 1], expected[TOKENS - 1], unrounded[TOKENS - 1];
+    ids_fill(ids);
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        model_make_headed(fixture, KIND_BF16, heads[i], fp8_config);
+        struct decode_options options = options_of(cpu_best(), 1);
+        decode_nlls(fixture, &options, ids, unrounded);
+        options.model.activations_float = false;
+        decode_nlls(fixture, &options, ids, nll);
+        window_nlls(fixture, KV_CACHE_AUTO, false, ids, expected);
+        double mean = 0, rounding = 0; /* single tokens move when a sum's last bit turns a rounding */
+        for (int j = 0; j < TOKENS - 1; j++) {
+            mean += fabs((double)nll[j] - (double)expected[j]) / (TOKENS - 1);
+            rounding += fabs((double)nll[j] - (double)unrounded[j]) / (TOKENS - 1);
+        }
+        if (!(mean < 5e-2 * rounding))
+            fail_msg("head %zu: the two are %g apart, rounding moves tokens by %g", i, mean, rounding);
     }
 }
 
@@ -177,7 +208,7 @@ static void given_a_smaller_cache_then_tokens_cost_what_they_do_with_rounded_key
         struct decode_options options = options_of(cpu_best(), 1);
         options.kv_cache = kv_cache;
         decode_nlls(fixture, &options, ids, nll);
-        window_nlls(fixture, kv_cache, ids, expected);
+        window_nlls(fixture, kv_cache, true, ids, expected);
         double mean = 0; /* single tokens move when a sum's last bit turns a rounding */
         for (int i = 0; i < TOKENS - 1; i++)
             mean += ((double)nll[i] - (double)expected[i]) / (TOKENS - 1);
@@ -359,6 +390,7 @@ static void given_no_space_or_a_receiver_that_fails_then_generation_ends(void **
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(given_a_format_then_each_token_costs_what_it_does_in_a_window),
+        TEST(given_a_head_in_fp8_then_both_ways_round_what_goes_into_it),
         TEST(given_a_smaller_cache_then_tokens_cost_what_they_do_with_rounded_keys),
         TEST(given_any_number_of_threads_then_costs_are_the_same_to_the_bit),
         TEST(given_a_sliding_window_then_older_tokens_are_not_seen),

@@ -501,6 +501,7 @@ static void given_each_rope_then_frequencies_and_factor_are_those_of_transformer
           .beta_fast = 32,
           .beta_slow = 1,
           .attention_factor = 1.5,
+          .attention_given = true,
           .truncate = true},
          16,
          1.5,
