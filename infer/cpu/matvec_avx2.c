@@ -17,11 +17,13 @@ enum {
 
 #define ALWAYS static inline __attribute__((always_inline))
 
+/* Rows one after the other are one stream to the memory, which is quicker than four; see matvec_together. */
 #define ROWS_FUNCTION(name, function)                                                                                  \
     static void name(const struct weight *weight, const void *prepared, float *y, uint32_t begin, uint32_t end) {      \
         uint32_t row = begin;                                                                                          \
-        for (; row + ROWS <= end; row += ROWS)                                                                         \
-            function(weight, prepared, y, row, ROWS);                                                                  \
+        if (matvec_together(weight))                                                                                   \
+            for (; row + ROWS <= end; row += ROWS)                                                                     \
+                function(weight, prepared, y, row, ROWS);                                                              \
         for (; row < end; row++)                                                                                       \
             function(weight, prepared, y, row, 1);                                                                     \
     }
