@@ -8,6 +8,8 @@
 
 enum {
     ROWS = 4,
+    FP8_ROWS = 2, /* four sums each are as many as there are registers for */
+    FP8_SUMS = 4,
     AHEAD = 1024, /* bytes that are prefetched before they are read */
     PLAIN_STEP = 16,
     FP8_STEP = 32,
@@ -18,12 +20,12 @@ enum {
 #define ALWAYS static inline __attribute__((always_inline))
 
 /* Rows one after the other are one stream to the memory, which is quicker than four; see matvec_together. */
-#define ROWS_FUNCTION(name, function)                                                                                  \
+#define ROWS_FUNCTION(name, function, rows)                                                                            \
     static void name(const struct weight *weight, const void *prepared, float *y, uint32_t begin, uint32_t end) {      \
         uint32_t row = begin;                                                                                          \
         if (matvec_together(weight))                                                                                   \
-            for (; row + ROWS <= end; row += ROWS)                                                                     \
-                function(weight, prepared, y, row, ROWS);                                                              \
+            for (; row + (rows) <= end; row += (rows))                                                                 \
+                function(weight, prepared, y, row, rows);                                                              \
         for (; row < end; row++)                                                                                       \
             function(weight, prepared, y, row, 1);                                                                     \
     }
@@ -121,9 +123,9 @@ ALWAYS void f16_rows_of(const struct weight *weight, const float *x, float *y, u
 ALWAYS void bf16_rows_of(const struct weight *weight, const float *x, float *y, uint32_t row, unsigned count) {
     plain_rows(WEIGHT_BF16, weight, x, y, row, count);
 }
-ROWS_FUNCTION(f32_rows, f32_rows_of)
-ROWS_FUNCTION(f16_rows, f16_rows_of)
-ROWS_FUNCTION(bf16_rows, bf16_rows_of)
+ROWS_FUNCTION(f32_rows, f32_rows_of, ROWS)
+ROWS_FUNCTION(f16_rows, f16_rows_of, ROWS)
+ROWS_FUNCTION(bf16_rows, bf16_rows_of, ROWS)
 
 /* ---- FP8, MXFP8 ---- */
 
@@ -212,12 +214,16 @@ ALWAYS __m256i fp8_rest(const unsigned char *at, uint32_t count) {
 }
 
 /* Adds 32 products to `sums`; *most becomes the largest magnitude of all codes, byte by byte, which tells of NaN. */
-ALWAYS void fp8_add(enum fp8_way way, __m256i codes, const float *x, __m256 sums[2], __m256i *most) {
-    __m256 values[4];
+ALWAYS void fp8_add(enum fp8_way way, __m256i codes, const float *x, __m256 sums[FP8_SUMS], __m256i *most) {
+    __m256 values[FP8_SUMS];
     fp8_decode(way, codes, values);
     *most = _mm256_max_epu8(*most, _mm256_and_si256(codes, _mm256_set1_epi8(0x7f)));
-    for (unsigned i = 0; i < 4; i++)
-        sums[i % 2] = _mm256_fmadd_ps(values[i], _mm256_load_ps(x + 8 * i), sums[i % 2]);
+    for (unsigned i = 0; i < FP8_SUMS; i++)
+        sums[i] = _mm256_fmadd_ps(values[i], _mm256_load_ps(x + 8 * i), sums[i]);
+}
+
+ALWAYS __m256 fp8_sum(const __m256 sums[FP8_SUMS]) {
+    return _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
 }
 
 /* The sums of rows; NaN where a code is, which is looked for if there is one at all. */
@@ -248,9 +254,10 @@ ALWAYS void fp8_rows_of(enum fp8_way way, const struct weight *weight, const flo
     }
     for (uint32_t at = 0, number = 0; at < columns; number++) {
         const uint32_t end = columns - at > run ? at + run : columns;
-        __m256 sums[ROWS][2];
+        __m256 sums[FP8_ROWS][FP8_SUMS];
         for (unsigned r = 0; r < count; r++)
-            sums[r][0] = sums[r][1] = _mm256_setzero_ps();
+            for (unsigned i = 0; i < FP8_SUMS; i++)
+                sums[r][i] = _mm256_setzero_ps();
         for (; at + FP8_STEP <= end; at += FP8_STEP)
             for (unsigned r = 0; r < count; r++) {
                 prefetch(codes[r] + at);
@@ -261,8 +268,7 @@ ALWAYS void fp8_rows_of(enum fp8_way way, const struct weight *weight, const flo
                 fp8_add(way, fp8_rest(codes[r] + at, end - at), x + at, sums[r], &most);
         at = end;
         for (unsigned r = 0; r < count; r++)
-            totals[r] =
-                _mm256_fmadd_ps(_mm256_add_ps(sums[r][0], sums[r][1]), _mm256_set1_ps(scales[r][number]), totals[r]);
+            totals[r] = _mm256_fmadd_ps(fp8_sum(sums[r]), _mm256_set1_ps(scales[r][number]), totals[r]);
     }
     fp8_finish(weight, codes, totals, most, *fp8_factor(weight, x), y + row, count);
 }
@@ -273,8 +279,8 @@ ALWAYS void fp8_rows_of_float(const struct weight *weight, const float *x, float
 ALWAYS void fp8_rows_of_half(const struct weight *weight, const float *x, float *y, uint32_t row, unsigned count) {
     fp8_rows_of(AS_HALF, weight, x, y, row, count);
 }
-ROWS_FUNCTION(fp8_even_rows_float, fp8_rows_of_float)
-ROWS_FUNCTION(fp8_even_rows_half, fp8_rows_of_half)
+ROWS_FUNCTION(fp8_even_rows_float, fp8_rows_of_float, FP8_ROWS)
+ROWS_FUNCTION(fp8_even_rows_half, fp8_rows_of_half, FP8_ROWS)
 
 static void fp8_rows_float(const struct weight *weight, const void *prepared, float *y, uint32_t begin, uint32_t end) {
     (matvec_scales_odd(weight, FP8_STEP) ? matvec_portable.rows : fp8_even_rows_float)(weight, prepared, y, begin, end);
@@ -326,11 +332,13 @@ ALWAYS void mxfp8_rows_of(enum fp8_way way, const struct weight *weight, const f
             powers_fill(weight, row + r, from / MATVEC_BLOCK, (end - from) / MATVEC_BLOCK, NULL, powers[r]);
         for (uint32_t at = from; at < end; at += FP8_STEP)
             for (unsigned r = 0; r < count; r++) {
-                __m256 sums[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+                __m256 sums[FP8_SUMS];
+                for (unsigned i = 0; i < FP8_SUMS; i++)
+                    sums[i] = _mm256_setzero_ps();
                 prefetch(codes[r] + at);
                 fp8_add(way, _mm256_loadu_si256((const __m256i *)(codes[r] + at)), x + at, sums, &most);
                 const __m256 power = _mm256_broadcast_ss(&powers[r][(at - from) / MATVEC_BLOCK]);
-                totals[r] = _mm256_fmadd_ps(_mm256_add_ps(sums[0], sums[1]), power, totals[r]);
+                totals[r] = _mm256_fmadd_ps(fp8_sum(sums), power, totals[r]);
             }
     }
     fp8_finish(weight, codes, totals, most, *fp8_factor(weight, x), y + row, count);
@@ -342,8 +350,8 @@ ALWAYS void mxfp8_rows_of_float(const struct weight *weight, const float *x, flo
 ALWAYS void mxfp8_rows_of_half(const struct weight *weight, const float *x, float *y, uint32_t row, unsigned count) {
     mxfp8_rows_of(AS_HALF, weight, x, y, row, count);
 }
-ROWS_FUNCTION(mxfp8_rows_float, mxfp8_rows_of_float)
-ROWS_FUNCTION(mxfp8_rows_half, mxfp8_rows_of_half)
+ROWS_FUNCTION(mxfp8_rows_float, mxfp8_rows_of_float, FP8_ROWS)
+ROWS_FUNCTION(mxfp8_rows_half, mxfp8_rows_of_half, FP8_ROWS)
 
 /* ---- MXFP4 ---- */
 
@@ -428,7 +436,7 @@ ALWAYS void mxfp4_rows_of(const struct weight *weight, const void *prepared, flo
     for (unsigned r = 0; r < count; r++)
         y[row + r] = lanes_sum(totals[r]) * (0.5f / 256); /* at the end: no power of two gets lost */
 }
-ROWS_FUNCTION(mxfp4_rows, mxfp4_rows_of)
+ROWS_FUNCTION(mxfp4_rows, mxfp4_rows_of, ROWS)
 
 #define KERNELS(way)                                                                                                   \
     {                                                                                                                  \
