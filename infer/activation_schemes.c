@@ -18,6 +18,8 @@ struct target {
 /* Of DeepSeek's and Qwen's weights; transformers' default. */
 static const struct scale_block usual_block = {128, 128};
 
+enum { MX_GROUP = 32 };
+
 struct activation_schemes {
     const char *path;           /* of the checkpoint, for messages */
     struct quant_config config; /* of compressed-tensors */
@@ -213,13 +215,12 @@ static enum status static_scheme(const struct activation_schemes *schemes, const
 static enum status fp8_scheme(const struct activation_schemes *schemes, const char *module, struct weight_place *place,
                               struct error *error) {
     struct weight *weight = &place->weight;
-    if (weight->format != WEIGHT_FP8)
-        return schemes->dynamic || schemes->is_static
-                   ? scheme_refuse(schemes, module, "though its weight is of MX format, which is not supported", error)
-                   : STATUS_OK;
     if (place->input_scale || schemes->is_static)
         return static_scheme(schemes, module, place, error);
-    if (schemes->dynamic) {
+    if (schemes->dynamic && weight->format == WEIGHT_MXFP8) {
+        weight->activations = ACTIVATIONS_MXFP8;
+        weight->group = MX_GROUP;
+    } else if (schemes->dynamic) {
         weight->activations = weight->scale_columns < weight->columns ? ACTIVATIONS_FP8_GROUP : ACTIVATIONS_FP8_TOKEN;
         weight->group = weight->scale_columns;
     }
@@ -232,8 +233,6 @@ static enum status group_scheme(const struct activation_schemes *schemes, const 
     struct weight *weight = &place->weight;
     if (inputs->num_bits != 8 || inputs->type != NUMBER_FLOAT)
         return scheme_refuse(schemes, module, "to a format that is not 8-bit float", error);
-    if (weight->format != WEIGHT_FP8)
-        return scheme_refuse(schemes, module, "though its weight is of MX format, which is not supported", error);
     if (inputs->local)
         return scheme_refuse(schemes, module, "with scales of two levels (dynamic \"local\")", error);
     if (!inputs->dynamic)
@@ -254,7 +253,8 @@ static enum status group_scheme(const struct activation_schemes *schemes, const 
                  (long long)inputs->group_size, weight->columns);
         return scheme_refuse(schemes, module, what, error);
     }
-    weight->activations = ACTIVATIONS_FP8_GROUP;
+    const bool mx = inputs->group_size == MX_GROUP && strcmp(inputs->scale_dtype, "uint8") == 0;
+    weight->activations = mx ? ACTIVATIONS_MXFP8 : ACTIVATIONS_FP8_GROUP;
     weight->group = (uint32_t)inputs->group_size;
     return STATUS_OK;
 }

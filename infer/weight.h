@@ -12,6 +12,8 @@
  * | FP8_STATIC | e4m3(clamp(x / input_scale, +-448)) * input_scale                                        |
  * | FP8_TOKEN  | the same with input_scale = max |x of the token| / 448                                   |
  * | FP8_GROUP  | the same per `group` columns                                                             |
+ * | MXFP8      | the same per 32 columns, the scale 2^(e - 8): e is the exponent of max |x|, one more where |
+ * |            | its fraction is 1.75 or above (compressed-tensors, generate_mx_scales)                   |
  */
 #ifndef QSTREAM_INFER_WEIGHT_H
 #define QSTREAM_INFER_WEIGHT_H
@@ -21,7 +23,13 @@
 
 enum weight_format { WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16, WEIGHT_FP8, WEIGHT_MXFP8, WEIGHT_MXFP4, WEIGHT_FORMATS };
 
-enum activations { ACTIVATIONS_FLOAT, ACTIVATIONS_FP8_STATIC, ACTIVATIONS_FP8_TOKEN, ACTIVATIONS_FP8_GROUP };
+enum activations {
+    ACTIVATIONS_FLOAT,
+    ACTIVATIONS_FP8_STATIC,
+    ACTIVATIONS_FP8_TOKEN,
+    ACTIVATIONS_FP8_GROUP,
+    ACTIVATIONS_MXFP8
+};
 
 struct weight {
     enum weight_format format;
@@ -32,7 +40,7 @@ struct weight {
     uint32_t scale_rows, scale_columns; /* what a scale covers: all, one row, a block */
     enum activations activations;
     float input_scale; /* FP8_STATIC */
-    uint32_t group;    /* FP8_GROUP */
+    uint32_t group;    /* FP8_GROUP, MXFP8 */
     const float *bias; /* [rows], or NULL; whoever takes the product adds it */
 };
 

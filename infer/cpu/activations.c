@@ -1,13 +1,19 @@
 #include "infer/cpu/activations.h"
 
+#include <math.h>
 #include <string.h>
 
 static const float fp8_largest = 448;
 
-/* The scale that brings the largest value to 448. */
-static float scale_of(const struct row_kernels *rows, const float *x, uint32_t n) {
+/* The scale that brings the largest value to 448; of MXFP8 the power of two that brings it to 224 .. 448. */
+static float scale_of(const struct row_kernels *rows, const struct weight *weight, const float *x, uint32_t n) {
     const float largest = rows->largest(x, n);
-    return largest == 0 ? 1 : largest / fp8_largest;
+    if (largest == 0 || !(largest < INFINITY))
+        return largest == 0 ? 1 : largest;
+    if (weight->activations != ACTIVATIONS_MXFP8)
+        return largest / fp8_largest;
+    const int exponent = ilogbf(largest), up = ldexpf(largest, -exponent) >= 1.75f;
+    return ldexpf(1, exponent + up < -118 ? -126 : exponent + up - 8); /* subnormal scales are of no use */
 }
 
 float activations_round(const struct row_kernels *rows, const struct weight *weight, const float *x, float *out) {
@@ -19,13 +25,14 @@ float activations_round(const struct row_kernels *rows, const struct weight *wei
         rows->to_fp8(x, scale, columns, out);
         return scale;
     case ACTIVATIONS_FP8_TOKEN:
-        scale = scale_of(rows, x, columns);
+        scale = scale_of(rows, weight, x, columns);
         rows->to_fp8(x, scale, columns, out);
         return scale;
     case ACTIVATIONS_FP8_GROUP:
+    case ACTIVATIONS_MXFP8:
         for (uint32_t at = 0; at < columns; at += weight->group) {
             const uint32_t n = columns - at < weight->group ? columns - at : weight->group;
-            scale = scale_of(rows, x + at, n);
+            scale = scale_of(rows, weight, x + at, n);
             rows->to_fp8(x + at, scale, n, out + at);
             rows->multiply(out + at, scale, n);
         }

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/cpu/activations.h"
+
 enum status engine_open(const struct engine_options *options, struct engine *engine, struct error *error) {
     *engine = (struct engine){.rows = row_kernels_of(options->cpu)};
     const bool has_bf16 = products_have_bf16(options->cpu);
@@ -72,41 +74,16 @@ const float *act_to_floats(const struct engine *engine, const void *act, uint32_
 
 /* ---- operands ---- */
 
-static const float fp8_largest = 448;
-
-bool operands_equal(const struct weight *a, const struct weight *b) {
-    return a->activations == b->activations &&
-           (a->activations != ACTIVATIONS_FP8_STATIC || a->input_scale == b->input_scale) &&
-           (a->activations != ACTIVATIONS_FP8_GROUP || a->group == b->group);
-}
-
 void operand_begin(const struct weight *weight, struct operand_rows *operand) {
     operand->scale = weight->activations == ACTIVATIONS_FP8_STATIC ? weight->input_scale : 1;
     operand->per_token = weight->activations == ACTIVATIONS_FP8_TOKEN;
 }
 
-/* The scale that brings the largest value to 448. */
-static float scale_of(const struct engine *engine, const float *values, uint32_t n) {
-    const float largest = engine->rows->largest(values, n);
-    return largest == 0 ? 1 : largest / fp8_largest;
-}
-
 void operand_row_fill(const struct engine *engine, const struct weight *weight, float *values, size_t token,
                       struct operand_rows *operand) {
     const uint32_t columns = weight->columns;
-    void *act = operand->act + token * columns * engine->element;
-    if (weight->activations == ACTIVATIONS_FP8_STATIC) {
-        engine->rows->to_fp8(values, weight->input_scale, columns, values);
-    } else if (weight->activations == ACTIVATIONS_FP8_TOKEN) {
-        operand->token_scales[token] = scale_of(engine, values, columns);
-        engine->rows->to_fp8(values, operand->token_scales[token], columns, values);
-    } else if (weight->activations == ACTIVATIONS_FP8_GROUP) {
-        for (uint32_t at = 0; at < columns; at += weight->group) {
-            const uint32_t n = columns - at < weight->group ? columns - at : weight->group;
-            const float scale = scale_of(engine, values + at, n);
-            engine->rows->to_fp8(values + at, scale, n, values + at);
-            engine->rows->multiply(values + at, scale, n);
-        }
-    }
-    act_from_floats(engine, values, columns, act);
+    const float factor = activations_round(engine->rows, weight, values, values);
+    if (operand->per_token)
+        operand->token_scales[token] = factor;
+    act_from_floats(engine, values, columns, operand->act + token * columns * engine->element);
 }

@@ -74,9 +74,6 @@ struct operand_rows {
     float scale;
 };
 
-/* Whether two weights take the same operands from the same values. */
-bool operands_equal(const struct weight *a, const struct weight *b);
-
 /* One token: rounds `values` [columns] (they may change) as the weight wants it, into row `token` of the operand. */
 void operand_row_fill(const struct engine *engine, const struct weight *weight, float *values, size_t token,
                       struct operand_rows *operand);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/cpu/activations.h"
+
 static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* ---- tables ---- */
@@ -76,7 +78,7 @@ static bool gate_differs_from_up(const struct model *model) {
         const struct weight_place *weights = model->layers[i].weights;
         /* static scales are known only when the layer is loaded */
         if (weights[WEIGHT_GATE].weight.activations == ACTIVATIONS_FP8_STATIC ||
-            !operands_equal(&weights[WEIGHT_GATE].weight, &weights[WEIGHT_UP].weight))
+            !activations_equal(&weights[WEIGHT_GATE].weight, &weights[WEIGHT_UP].weight))
             return true;
     }
     return false;
@@ -269,7 +271,7 @@ static enum status attention(struct pass *pass, struct error *error) {
     const struct weight *weights = pass->run->layer->weights;
     struct operand_rows *operand = &pass->places.operands[0];
     for (enum layer_weight i = WEIGHT_Q; i <= WEIGHT_V; i++) {
-        if (i == WEIGHT_Q || !operands_equal(&weights[i], &weights[i - 1]))
+        if (i == WEIGHT_Q || !activations_equal(&weights[i], &weights[i - 1]))
             operands_fill(pass, pass->run->layer->attention_norm, NULL, &weights[i], operand, NULL, NULL);
         pass->which = i;
         const enum status status =
@@ -299,7 +301,7 @@ static enum status attention(struct pass *pass, struct error *error) {
 static enum status mlp(struct pass *pass, struct error *error) {
     const struct weight *weights = pass->run->layer->weights, *gate = &weights[WEIGHT_GATE], *up = &weights[WEIGHT_UP];
     struct operand_rows *first = &pass->places.operands[0], *second = &pass->places.operands[1];
-    if (operands_equal(gate, up)) {
+    if (activations_equal(gate, up)) {
         operands_fill(pass, pass->run->layer->mlp_norm, NULL, gate, first, NULL, NULL);
         second = first;
     } else {

@@ -116,7 +116,7 @@ LAYOUTS = [
     ("FP8 per channel", dict(layout="ct-channel"), "token"),
     ("FP8 per block", dict(layout="fp8-block", hidden=256, mlp=384), "group"),
     ("FP8 per block, the last ones cut short", dict(layout="fp8-block", hidden=256, mlp=320), "float"),
-    ("MXFP8", dict(layout="mxfp8"), "float"),
+    ("MXFP8", dict(layout="mxfp8"), "mx"),
 ]
 
 
@@ -189,6 +189,17 @@ def quantized_blocks(case):
         target = case.folder / (layout + "-out")
         subprocess.run([QSTREAM, "quantize", source, target, "--recipe", RECIPE, "--quiet"], check=True)
         compare(case, target)
+
+
+@test("given MXFP4 weights with activations of 8 bits, then these are rounded by token or in groups")
+def quantized_inputs(case):
+    for name, mode, values in (("token", "token", dict(strategy="token")),
+                               ("mx", "mx", dict(strategy="group", group_size=32, scale_dtype="torch.uint8"))):
+        source = models.make(case.folder / name, seed=case.seed, layout="bf16", arch="mistral3", layers=1, hidden=256, mlp=384)
+        target = case.folder / (name + "-out")
+        subprocess.run([QSTREAM, "quantize", source, target, "--recipe", RECIPE, "--quiet"], check=True)
+        inputs_of(**values)(target)
+        compare(case, target, activations=mode)
 
 
 @test("given shapes that fill no block, when measured, then each token's NLL is NumPy's")
@@ -617,10 +628,8 @@ bad("partial rotation beside the rope parameters", lambda folder: (config(partia
 
 FLOAT = "--activations float"
 COMPRESSED = dict(layout="ct-channel", arch="llama")
-bad("MXFP8 weights with rounded activations", lambda folder: None, "model/config.json", "q_proj", FLOAT, layout="mxfp8")
 bad("MXFP4 weights with activations of 4 bits", packed(inputs_of(num_bits=4, strategy="group", group_size=32)),
     "model/config.json", FLOAT)
-bad("MXFP4 weights with activations of 8 bits", packed(inputs_of(strategy="token")), "model/config.json", "mlp.gate_proj", FLOAT)
 bad("activations rounded dynamically with one scale for all tokens", inputs_of(strategy="tensor"), "model/config.json", "tensor",
     FLOAT, **COMPRESSED)
 bad("activations rounded in local groups", inputs_of(strategy="tensor_group", group_size=16, dynamic="local"), "model/config.json",

@@ -91,9 +91,14 @@ class Checkpoint:
 
 
 def round_activations(x, mode, static):
-    """x [tokens, columns] as served: mode float, static (where there is a scale), token, or group (of 128)."""
+    """x [tokens, columns] as served: mode float, static (where there is a scale), token, group (of 128) or mx (of 32, powers of two)."""
     if mode == "float" or (mode == "static" and static is None):
         return x
+    if mode == "mx":
+        parts = x.reshape(len(x), -1, 32)
+        fraction, exponent = np.frexp(np.float32(np.abs(parts).max(axis=-1, keepdims=True)))
+        scale = 2.0 ** (exponent - 1 + (fraction >= 0.875) - 8)
+        return (to_e4m3(parts / scale) * scale).reshape(x.shape)
     if mode == "static":
         scale = np.float64(static)
     else:
