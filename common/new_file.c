@@ -76,7 +76,8 @@ enum status new_file_probe(const char *name, struct error *error) {
     if (status != STATUS_OK)
         return status;
     fclose(file.stream);
-    unlink(file.temporary);
+    if (file.temporary)
+        unlink(file.temporary);
     free(file.temporary);
     return STATUS_OK;
 }

@@ -307,12 +307,14 @@ ALWAYS void powers_fill(const struct weight *weight, uint32_t row, uint32_t firs
     const uint8_t *exponents = weight->exponents + row * blocks + first,
                   *end = weight->exponents + weight->rows * blocks;
     const __m256i least = _mm256_set1_epi32(0x00400000); /* of exponent 0: 2^-127 */
-    for (uint32_t i = 0; i < count; i += 8) {
+    uint32_t i = 0;
+    do {
         const __m128i eight = _mm_cvtsi64_si128((long long)exponents_load(exponents + i, end));
         const __m256i bits = _mm256_slli_epi32(_mm256_cvtepu8_epi32(eight), 23);
         const __m256 power = _mm256_castsi256_ps(_mm256_max_epi32(bits, least));
         _mm256_storeu_ps(powers + i, factors ? _mm256_mul_ps(power, _mm256_loadu_ps(factors + i)) : power);
-    }
+        i += 8;
+    } while (i < count);
 }
 
 ALWAYS void mxfp8_rows_of(enum fp8_way way, const struct weight *weight, const float *x, float *y, uint32_t row,

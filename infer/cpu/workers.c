@@ -15,6 +15,12 @@
  */
 enum { SPINS = 5000, SPINS_ALONE = 50 };
 
+/* The tasks of a thread: a run of them, so that what it reads is one stream. Others take of it when theirs are done. */
+struct share {
+    _Alignas(64) atomic_size_t next;
+    size_t end;
+};
+
 struct workers {
     struct thread_team team;
     unsigned count; /* with the caller's */
@@ -23,10 +29,9 @@ struct workers {
     unsigned sleeping;
     bool stop;
     /* the loop that runs */
-    atomic_uint round; /* changes with each loop */
-    atomic_size_t next;
-    atomic_uint busy; /* threads that are not done with this round */
-    size_t tasks;
+    atomic_uint round;    /* changes with each loop */
+    atomic_uint busy;     /* threads that are not done with this round */
+    struct share *shares; /* of each thread */
     task_function *function;
     void *context;
 };
@@ -44,9 +49,12 @@ static void pause_briefly(int spin) {
 }
 
 static void tasks_run(struct workers *workers, unsigned thread) {
-    size_t task;
-    while ((task = atomic_fetch_add_explicit(&workers->next, 1, memory_order_relaxed)) < workers->tasks)
-        workers->function(workers->context, task, thread);
+    for (unsigned i = 0; i < workers->count; i++) {
+        struct share *share = &workers->shares[(thread + i) % workers->count];
+        size_t task;
+        while ((task = atomic_fetch_add_explicit(&share->next, 1, memory_order_relaxed)) < share->end)
+            workers->function(workers->context, task, thread);
+    }
 }
 
 /* Waits until the round is another than `seen`. */
@@ -79,8 +87,11 @@ static void worker(void *context, unsigned number) {
     product_thread_end();
 }
 
-static void round_begin(struct workers *workers) {
-    atomic_store_explicit(&workers->next, 0, memory_order_relaxed);
+static void round_begin(struct workers *workers, size_t tasks) {
+    for (unsigned i = 0; i < workers->count; i++) {
+        atomic_store_explicit(&workers->shares[i].next, tasks * i / workers->count, memory_order_relaxed);
+        workers->shares[i].end = tasks * (i + 1) / workers->count;
+    }
     atomic_store_explicit(&workers->busy, workers->count - 1, memory_order_relaxed);
     pthread_mutex_lock(&workers->lock);
     atomic_fetch_add_explicit(&workers->round, 1, memory_order_release);
@@ -90,11 +101,10 @@ static void round_begin(struct workers *workers) {
 }
 
 void workers_run(struct workers *workers, size_t count, task_function *function, void *context) {
-    workers->tasks = count;
     workers->function = function;
     workers->context = context;
     if (workers->count > 1 && count > 1) {
-        round_begin(workers);
+        round_begin(workers, count);
         tasks_run(workers, 0);
         for (int i = 0; atomic_load_explicit(&workers->busy, memory_order_acquire) > 0; i = (i + 1) % SPINS_ALONE)
             pause_briefly(i);
@@ -115,6 +125,9 @@ enum status workers_start(unsigned count, struct workers **out, struct error *er
     workers->count = 1;
     if (count <= 1)
         return STATUS_OK;
+    workers->shares = aligned_alloc(64, count * sizeof *workers->shares);
+    if (!workers->shares)
+        return error_set_memory(error);
     enum status status = thread_team_start(&workers->team, count - 1, worker, workers, error);
     workers->count += workers->team.count;
     return status;
@@ -125,11 +138,12 @@ void workers_stop(struct workers *workers) {
         return;
     if (workers->team.count > 0) {
         workers->stop = true;
-        round_begin(workers);
+        round_begin(workers, 0);
         thread_team_join(&workers->team);
     }
     pthread_cond_destroy(&workers->wake);
     pthread_mutex_destroy(&workers->lock);
+    free(workers->shares);
     free(workers);
 }
 
