@@ -83,15 +83,17 @@ only=${1:-}
 sanitize="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 
-# Every unit test of a build folder, under an optional emulator.
+# Every unit test of a build folder, under an optional emulator; as many at a time as there are processors.
 units() {
-    local folder=$1 test status=0
+    local folder=$1 test status=0 place
     shift
+    place=$(mktemp -d)
     for test in "$folder"/test_*; do
-        [ -x "$test" ] && [ ! -d "$test" ] || continue
-        case $test in *.d) continue ;; esac
-        CMOCKA_MESSAGE_OUTPUT=tap timeout 600 "$@" "$test" || status=1
-    done
+        [ -x "$test" ] && [ ! -d "$test" ] && [ "${test%.d}" = "$test" ] && echo "$test"
+    done | CMOCKA_MESSAGE_OUTPUT=tap xargs -P "$jobs" -I TEST sh -c \
+        'out=$1/${2##*/} test=$2 && shift 2 && timeout 600 "$@" "$test" >"$out"' units "$place" TEST "$@" || status=1
+    cat "$place"/test_*
+    rm -rf "$place"
     return $status
 }
 units_asan() { QSTREAM_TEST_SCALE=0.05 units build/asan/unit; }
