@@ -217,6 +217,8 @@ static enum status fp8_scheme(const struct activation_schemes *schemes, const ch
     struct weight *weight = &place->weight;
     if (place->input_scale || schemes->is_static)
         return static_scheme(schemes, module, place, error);
+    if (schemes->dynamic && weight->format == WEIGHT_MXFP4)
+        return scheme_refuse(schemes, module, "as for FP8 weights, but its weight is MXFP4", error);
     if (schemes->dynamic && weight->format == WEIGHT_MXFP8) {
         weight->activations = ACTIVATIONS_MXFP8;
         weight->group = MX_GROUP;

@@ -630,6 +630,16 @@ FLOAT = "--activations float"
 COMPRESSED = dict(layout="ct-channel", arch="llama")
 bad("MXFP4 weights with activations of 4 bits", packed(inputs_of(num_bits=4, strategy="group", group_size=32)),
     "model/config.json", FLOAT)
+
+
+def fp8_scheme(folder):
+    text = json.loads((folder / "config.json").read_text())
+    text["quantization_config"] = {"quant_method": "fp8", "activation_scheme": "dynamic"}
+    (folder / "config.json").write_text(json.dumps(text))
+
+
+bad("MXFP4 weights under the scheme of FP8 weights", packed(fp8_scheme), "model/config.json", "mlp.gate_proj", FLOAT,
+    layout="bf16")
 bad("activations rounded dynamically with one scale for all tokens", inputs_of(strategy="tensor"), "model/config.json", "tensor",
     FLOAT, **COMPRESSED)
 bad("activations rounded in local groups", inputs_of(strategy="tensor_group", group_size=16, dynamic="local"), "model/config.json",
