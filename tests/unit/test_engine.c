@@ -15,11 +15,9 @@
 #include "common/formats.h"
 #include "infer/cpu/head.h"
 #include "infer/rope.h"
-#include "infer/sampler.h" /* random numbers */
+#include "weight_values.h"
 
 static uint32_t minimum(uint32_t a, uint32_t b) { return a < b ? a : b; }
-
-static double uniform(uint64_t *random) { return (double)(random_next(random) >> 11) * 0x1p-53 * 2 - 1; }
 
 static float *random_floats(size_t n, double most, uint64_t seed) {
     float *x = malloc(n * sizeof *x);
@@ -114,36 +112,12 @@ enum { WINDOWS = 3, ROWS = 330, COLUMNS = 608, BLOCK = 32 };
 
 static const struct attention_window linear_windows[WINDOWS] = {{0, 5}, {5, 257}, {262, 40}};
 
-static const char *const format_names[WEIGHT_FORMATS] = {"F32", "F16", "BF16", "FP8", "MXFP8", "MXFP4"};
-
 struct linear_case {
     enum weight_format format;
     uint32_t scale_rows, scale_columns;
     enum activations activations;
     bool bias;
 };
-
-static double code_value(const struct weight *weight, uint32_t row, uint32_t column) {
-    const size_t at = (size_t)row * weight->columns + column;
-    const unsigned char *codes = weight->codes;
-    const uint32_t across = (weight->columns + weight->scale_columns - 1) / weight->scale_columns;
-    switch (weight->format) {
-    case WEIGHT_F32:
-        return (double)((const float *)weight->codes)[at];
-    case WEIGHT_F16:
-        return (double)f16_decode(((const uint16_t *)weight->codes)[at]);
-    case WEIGHT_BF16:
-        return (double)bf16_decode(((const uint16_t *)weight->codes)[at]);
-    case WEIGHT_FP8:
-        return (double)fp8_e4m3_decode(codes[at]) *
-               (double)weight->scales[row / weight->scale_rows * across + column / weight->scale_columns];
-    case WEIGHT_MXFP8:
-        return (double)fp8_e4m3_decode(codes[at]) * (double)e8m0_decode(weight->exponents[at / BLOCK]);
-    default:
-        return (double)e2m1_decode((uint8_t)(codes[at / 2] >> at % 2 * 4 & 15)) *
-               (double)e8m0_decode(weight->exponents[at / BLOCK]);
-    }
-}
 
 static struct weight weight_make(const struct linear_case *given, uint64_t seed) {
     struct weight weight = {.format = given->format,
@@ -265,7 +239,7 @@ static void linear_check(const struct linear_case *given, bool bf16) {
                 round_activations(&weights[which], x + (size_t)token * COLUMNS, rounded);
                 double sum = 0, most = 1;
                 for (uint32_t c = 0; c < COLUMNS; c++) {
-                    const double product = rounded[c] * code_value(&weights[which], row, c);
+                    const double product = rounded[c] * weight_value(&weights[which], row, c);
                     sum += product;
                     most += fabs(product);
                 }

@@ -17,13 +17,9 @@
 #include "infer/cpu/activations.h"
 #include "infer/cpu/combine.h"
 #include "infer/cpu/matvec_kernels.h"
-#include "infer/sampler.h" /* random numbers */
+#include "weight_values.h"
 
 enum { BLOCK = 32 };
-
-static const char *const format_names[WEIGHT_FORMATS] = {"F32", "F16", "BF16", "FP8", "MXFP8", "MXFP4"};
-
-static double uniform(uint64_t *random) { return (double)(random_next(random) >> 11) * 0x1p-53 * 2 - 1; }
 
 /* ---- weights ---- */
 
@@ -95,32 +91,6 @@ static void product_free(struct product *product) {
     free(product->prepared);
 }
 
-static double value_of(const struct weight *weight, uint32_t row, uint32_t column) {
-    const size_t at = (size_t)row * weight->columns + column;
-    const unsigned char *codes = weight->codes;
-    float value;
-    uint16_t half;
-    switch (weight->format) {
-    case WEIGHT_F32:
-        memcpy(&value, codes + at * 4, 4);
-        return (double)value;
-    case WEIGHT_F16:
-    case WEIGHT_BF16:
-        memcpy(&half, codes + at * 2, 2);
-        return (double)(weight->format == WEIGHT_F16 ? f16_decode(half) : bf16_decode(half));
-    case WEIGHT_FP8: {
-        const size_t across = (weight->columns + (size_t)weight->scale_columns - 1) / weight->scale_columns;
-        return (double)fp8_e4m3_decode(codes[at]) *
-               (double)weight->scales[row / weight->scale_rows * across + column / weight->scale_columns];
-    }
-    case WEIGHT_MXFP8:
-        return (double)fp8_e4m3_decode(codes[at]) * (double)e8m0_decode(weight->exponents[at / BLOCK]);
-    default:
-        return (double)e2m1_decode((uint8_t)(codes[at / 2] >> (column % 2 * 4) & 15)) *
-               (double)e8m0_decode(weight->exponents[at / BLOCK]);
-    }
-}
-
 static void kernel_run(struct product *product, const struct matvec_kernel *kernel) {
     free(product->prepared);
     const size_t space = (kernel->space(&product->weight) + 63) / 64 * 64;
@@ -143,7 +113,7 @@ static void product_check(struct product *product, enum cpu_level level) {
         for (uint32_t begin = 0; begin < weight->columns; begin += BLOCK) {
             double most = 0, values = 0;
             for (uint32_t column = begin; column < weight->columns && column < begin + BLOCK; column++) {
-                const double value = value_of(weight, row, column), x = (double)product->x[column];
+                const double value = weight_value(weight, row, column), x = (double)product->x[column];
                 sum += value * x;
                 allowed += fabs(value * x) * 4e-6;
                 most = fabs(x) > most ? fabs(x) : most;

@@ -16,15 +16,13 @@
 #include "common/formats.h"
 #include "guarded.h"
 #include "infer/cpu/rows.h"
-#include "infer/sampler.h" /* random numbers */
+#include "weight_values.h"
 
 #define EACH_LEVEL(level)                                                                                              \
     for (enum cpu_level level = 0; level < CPU_LEVELS; level++)                                                        \
         if (cpu_has(level))
 
 enum { LONGEST = 200 };
-
-static double uniform(uint64_t *random) { return (double)(random_next(random) >> 11) * 0x1p-53 * 2 - 1; }
 
 /* n floats at the end of a page: of many sizes, or up to `most`. */
 struct row {
@@ -343,31 +341,11 @@ static void given_rows_then_products_and_sums_are_those_of_each_value(void **sta
 
 /* ---- weights ---- */
 
-static float weight_value(const struct weight *weight, uint32_t row, uint32_t column) {
-    const size_t at = (size_t)row * weight->columns + column;
-    const unsigned char *codes = weight->codes;
-    float value;
-    uint16_t code;
-    switch (weight->format) {
-    case WEIGHT_F32:
-        memcpy(&value, codes + at * 4, 4);
-        return value;
-    case WEIGHT_F16:
-    case WEIGHT_BF16:
-        memcpy(&code, codes + at * 2, 2);
-        return weight->format == WEIGHT_F16 ? f16_decode(code) : bf16_decode(code);
-    case WEIGHT_FP8: {
-        const bool by_block = weight->scale_columns < weight->columns;
-        const uint32_t across = (weight->columns + weight->scale_columns - 1) / weight->scale_columns;
-        const float scale =
-            by_block ? weight->scales[row / weight->scale_rows * across + column / weight->scale_columns] : 1;
-        return fp8_e4m3_decode(codes[at]) * scale;
-    }
-    case WEIGHT_MXFP8:
-        return fp8_e4m3_decode(codes[at]) * e8m0_decode(weight->exponents[at / 32]);
-    default:
-        return e2m1_decode((uint8_t)(codes[at / 2] >> at % 2 * 4 & 15)) * e8m0_decode(weight->exponents[at / 32]);
-    }
+/* What unpack gives: of FP8 only scales of blocks are applied. */
+static float unpacked_value(const struct weight *weight, uint32_t row, uint32_t column) {
+    if (weight->format == WEIGHT_FP8 && weight->scale_columns >= weight->columns)
+        return fp8_e4m3_decode(((const uint8_t *)weight->codes)[(size_t)row * weight->columns + column]);
+    return (float)weight_value(weight, row, column); /* rounded once, as the product in float32 is */
 }
 
 /* All codes of a format, all exponents, blocks of 48 columns that end within the runs asked for. */
@@ -401,7 +379,7 @@ static void given_weights_of_each_format_then_they_unpack_as_the_scalar_decoders
                         row_kernels_of(level)->unpack(&weight, row, k0, k, out);
                         row_kernels_of(level)->unpack_bf16(&weight, row, k0, k, short_out);
                         for (uint32_t i = 0; i < k; i++) {
-                            const float expected = weight_value(&weight, row, k0 + i);
+                            const float expected = unpacked_value(&weight, row, k0 + i);
                             check("unpack", level, k, i, (double)out[i], (double)expected, 0);
                             if (format == WEIGHT_BF16 || !isnan(expected))
                                 check("unpack_bf16", level, k, i, (double)bf16_decode(short_out[i]),
