@@ -70,8 +70,9 @@ enum status tokenizer_open(const char *folder, struct tokenizer **tokenizer, str
             tokenizer_close(made);
         return status;
     }
-    return error_set(error, STATUS_BAD_INPUT, "'%s' has no tokenizer: neither tokenizer.json nor tekken.json is there",
-                     folder);
+    return error_set(error, STATUS_BAD_INPUT,
+                     "'%s' has no tokenizer: neither tokenizer.json nor tekken.json is there%s", folder,
+                     access(folder, F_OK) == 0 ? "" : "; there is no such folder");
 }
 
 void tokenizer_close(struct tokenizer *tokenizer) {
