@@ -5,15 +5,13 @@
 #include <string.h>
 
 #include "common/text.h"
-#include "infer/cpu/head.h"
-#include "infer/cpu/layer.h"
+#include "infer/cpu/engine.h" /* ROW_UNIT */
+#include "infer/ppl_backend.h"
 
 enum {
     PROGRAM_BYTES = 48 << 20, /* the program, its libraries, generated kernels, stacks */
     TENSOR_BYTES = 640,       /* what is kept of a tensor's header */
     SLICE_MIN = 4 << 20,      /* bytes of a slice of the head, if layers are smaller */
-    PACKED_WANTED = 64 << 20, /* packed weights: fewer rounds */
-    GROUP_MOST = 8,           /* windows that are computed together: each packing serves them all */
     LONGEST_WINDOW = 1 << 22
 };
 
@@ -142,27 +140,8 @@ struct prefetch_options ppl_setup_prefetch(const struct ppl_setup *setup) {
 
 /* ---- memory ---- */
 
-/* Packed (at least) and scratch space that any step wants. */
-static enum status engine_sizes(struct ppl_setup *setup, size_t *packed, size_t *scratch, struct error *error) {
-    *packed = *scratch = 0;
-    for (unsigned side = 0; side < setup->sides; side++) {
-        size_t sizes[2][2];
-        enum status status = layer_engine_size(&setup->engine, &setup->models[side], &sizes[0][0], &sizes[0][1], error);
-        if (status == STATUS_OK)
-            status = head_engine_size(&setup->engine, &setup->models[side].head.weight, setup->sides, &sizes[1][0],
-                                      &sizes[1][1], error);
-        if (status != STATUS_OK)
-            return status;
-        for (size_t i = 0; i < 2; i++) {
-            *packed = larger(*packed, sizes[i][0]);
-            *scratch = larger(*scratch, sizes[i][1]);
-        }
-    }
-    return STATUS_OK;
-}
-
 /* What does not depend on how the windows are grouped. */
-static uint64_t fixed_bytes(const struct ppl_setup *setup, size_t count) {
+uint64_t ppl_setup_fixed_bytes(const struct ppl_setup *setup, size_t count) {
     uint64_t bytes = PROGRAM_BYTES + count * sizeof(int32_t) +
                      setup->scored * (sizeof(struct ppl_token) + sizeof(struct head_token)) + setup->window_count * 256;
     for (unsigned side = 0; side < setup->sides; side++) {
@@ -173,96 +152,13 @@ static uint64_t fixed_bytes(const struct ppl_setup *setup, size_t count) {
     return bytes;
 }
 
-static void groups_choose(struct ppl_setup *setup, uint32_t windows) {
+void ppl_setup_group(struct ppl_setup *setup, uint32_t windows) {
     setup->groups = (setup->window_count + windows - 1) / windows;
     setup->group_windows = (uint32_t)((setup->window_count + setup->groups - 1) / setup->groups);
     setup->groups = (setup->window_count + setup->group_windows - 1) / setup->group_windows;
 }
 
-/* Bytes of the space for activations of a group, and of its hidden states. */
-static enum status group_sizes(struct ppl_setup *setup, struct error *error) {
-    setup->space = 0;
-    setup->slot_bytes = 0;
-    for (size_t group = 0; group < setup->groups; group++) {
-        const size_t first = group * setup->group_windows;
-        uint32_t tokens = 0, scored = 0, windows = 0;
-        for (; windows < setup->group_windows && first + windows < setup->window_count; windows++) {
-            tokens += setup->windows[first + windows].tokens;
-            scored += setup->windows[first + windows].scored;
-        }
-        for (unsigned side = 0; side < setup->sides && group < 2; side++) { /* the first is the largest or like it */
-            const size_t size =
-                layer_space_size(&setup->engine, &setup->models[side], setup->group_windows * setup->longest,
-                                 setup->group_windows, setup->longest, error);
-            if (size == 0)
-                return STATUS_IO;
-            setup->space = larger(setup->space, size);
-        }
-        const uint64_t hidden = setup->models[0].hidden;
-        const uint64_t operand = aligned((uint64_t)scored * hidden * setup->engine.element) +
-                                 aligned((uint64_t)scored * sizeof(float)); /* of the head, and its tokens' scales */
-        setup->space = larger(setup->space, setup->sides * operand);
-        setup->slot_bytes = larger(setup->slot_bytes, aligned((uint64_t)tokens * hidden * sizeof(float)));
-    }
-    return STATUS_OK;
-}
-
-struct shape {
-    uint32_t windows; /* of a group */
-    unsigned buffers;
-    size_t packed;
-    bool spill;
-};
-
-/* Fills the budget for a shape. */
-static enum status shape_try(struct ppl_setup *setup, const struct shape *shape, uint64_t fixed, struct error *error) {
-    struct ppl_budget *budget = &setup->budget;
-    groups_choose(setup, shape->windows);
-    enum status status = group_sizes(setup, error);
-    if (status != STATUS_OK)
-        return status;
-    setup->buffers = shape->buffers;
-    setup->packed = shape->packed;
-    const struct prefetch_options prefetch = ppl_setup_prefetch(setup);
-    const size_t slots = setup->groups * setup->sides;
-    budget->group = setup->group_windows;
-    budget->groups = (uint32_t)setup->groups;
-    budget->weights = prefetch_bytes(&prefetch);
-    budget->work = fixed + setup->packed + setup->scratch * setup->options->jobs + setup->space;
-    budget->hidden = slots * setup->slot_bytes;
-    setup->slots_in_memory = slots;
-    if (shape->spill) { /* those in the file pass through buffers */
-        budget->work += setup->sides * setup->slot_bytes;
-        const uint64_t others = budget->weights + budget->work;
-        const uint64_t rest = setup->options->memory > others ? setup->options->memory - others : 0;
-        setup->slots_in_memory = rest / setup->slot_bytes < slots ? (size_t)(rest / setup->slot_bytes) : slots;
-    }
-    budget->hidden_memory = setup->slots_in_memory * setup->slot_bytes;
-    budget->total = budget->weights + budget->work + budget->hidden_memory;
-    return STATUS_OK;
-}
-
-/* The first shape that fits, from the quickest to the smallest. */
-static enum status memory_divide(struct ppl_setup *setup, size_t count, struct error *error) {
-    size_t packed;
-    enum status status = engine_sizes(setup, &packed, &setup->scratch, error);
-    const uint64_t fixed = fixed_bytes(setup, count);
-    uint32_t most = GROUP_MOST;
-    while (most > 1 && most / 2 >= setup->window_count)
-        most /= 2;
-    struct shape shape;
-    for (int spill = 0; status == STATUS_OK && spill < 2; spill++)
-        for (shape.buffers = 2; shape.buffers > 0; shape.buffers--)
-            for (int small = 0; small < 2; small++)
-                for (shape.windows = most; shape.windows > 0; shape.windows /= 2) {
-                    shape.spill = spill;
-                    shape.packed = small ? packed : larger(packed, PACKED_WANTED);
-                    status = shape_try(setup, &shape, fixed, error);
-                    if (status != STATUS_OK || setup->budget.total <= setup->options->memory)
-                        return status;
-                }
-    if (status != STATUS_OK)
-        return status;
+enum status ppl_setup_too_small(const struct ppl_setup *setup, struct error *error) {
     const struct ppl_budget *budget = &setup->budget;
     char weights[TEXT_SIZE_MAX], hidden[TEXT_SIZE_MAX], work[TEXT_SIZE_MAX];
     return error_set(error, STATUS_USAGE,
@@ -277,7 +173,7 @@ static enum status memory_divide(struct ppl_setup *setup, size_t count, struct e
 
 enum status ppl_setup_open(const struct ppl_options *options, const int32_t *ids, size_t count, struct ppl_setup *setup,
                            struct error *error) {
-    *setup = (struct ppl_setup){.options = options};
+    *setup = (struct ppl_setup){.options = options, .backend = &ppl_backend_cpu};
     enum status status = ppl_windows(&options->protocol, count, &setup->windows, &setup->window_count, error);
     if (status == STATUS_OK)
         status = models_open(setup, error);
@@ -285,23 +181,15 @@ enum status ppl_setup_open(const struct ppl_options *options, const int32_t *ids
         status = ids_check(setup, ids, count, error);
     if (status == STATUS_OK)
         status = window_check(setup, error);
-    if (status == STATUS_OK) {
-        const struct engine_options engine = {
-            .jobs = options->jobs,
-            .cpu = options->cpu,
-            .bf16 = options->compute == COMPUTE_BF16 ||
-                    (options->compute == COMPUTE_AUTO && products_have_bf16(options->cpu))};
-        status = engine_open(&engine, &setup->engine, error);
-    }
     if (status == STATUS_OK)
         status = steps_lay(setup, error);
     if (status == STATUS_OK)
-        status = memory_divide(setup, count, error);
+        status = setup->backend->plan(setup, count, error);
     return status;
 }
 
 void ppl_setup_close(struct ppl_setup *setup) {
-    engine_close(&setup->engine);
+    setup->backend->plan_free(setup);
     for (unsigned side = 0; side < setup->sides; side++)
         model_close(&setup->models[side]);
     free(setup->windows);
@@ -316,6 +204,12 @@ void ppl_setup_result(struct ppl_setup *setup, struct ppl_result *result) {
     result->tokens_run = setup->budget.tokens;
     result->tokens_scored = setup->scored;
     result->budget = setup->budget;
-    result->compute = setup->engine.bf16 || setup->engine.round ? COMPUTE_BF16 : COMPUTE_F32;
+    result->compute = setup->compute;
     result->has_baseline = setup->sides == 2;
+}
+
+const char *ppl_setup_spill_folder(const struct ppl_setup *setup) {
+    const char *folder = setup->options->spill_folder;
+    folder = folder ? folder : getenv("TMPDIR");
+    return folder && *folder ? folder : "/tmp";
 }

@@ -4,16 +4,16 @@
 #ifndef QSTREAM_INFER_PPL_SETUP_H
 #define QSTREAM_INFER_PPL_SETUP_H
 
-#include "infer/cpu/engine.h"
 #include "infer/model.h"
 #include "infer/perplexity.h"
 #include "infer/prefetch.h"
+
+struct ppl_backend;
 
 struct ppl_setup {
     const struct ppl_options *options;
     unsigned sides; /* 1, or 2 with a baseline, which is models[1] */
     struct model models[2];
-    struct engine engine; /* without space yet */
     struct ppl_window *windows;
     size_t window_count;
     uint32_t longest; /* tokens of the longest window */
@@ -30,7 +30,10 @@ struct ppl_setup {
     uint64_t slot_bytes;
     size_t slots_in_memory;
     unsigned buffers; /* of steps */
-    size_t packed, scratch, space;
+
+    const struct ppl_backend *backend;
+    void *machine; /* the backend's */
+    enum compute compute;
     struct ppl_budget budget;
 };
 
@@ -44,6 +47,15 @@ uint32_t ppl_setup_slice_rows(const struct ppl_setup *setup, size_t slice);
 
 /* The steps as prefetching wants them; the caller adds load and context. */
 struct prefetch_options ppl_setup_prefetch(const struct ppl_setup *setup);
+
+/* For plans: memory that does not depend on how the windows are grouped, for a text of so many ids. */
+uint64_t ppl_setup_fixed_bytes(const struct ppl_setup *setup, size_t ids);
+/* Groups of at most so many windows, about equally large. */
+void ppl_setup_group(struct ppl_setup *setup, uint32_t windows);
+/* STATUS_USAGE: what the budget needs at least. */
+enum status ppl_setup_too_small(const struct ppl_setup *setup, struct error *error);
+
+const char *ppl_setup_spill_folder(const struct ppl_setup *setup);
 
 /* Moves the windows, the budget and what follows from the protocol into a result. */
 void ppl_setup_result(struct ppl_setup *setup, struct ppl_result *result);

@@ -14,17 +14,10 @@
 #include "infer/cpu/product.h"
 #include "infer/cpu/rows.h"
 #include "infer/cpu/workers.h"
+#include "infer/token_group.h"
 #include "infer/weight.h"
 
-enum { TOKEN_BLOCK = 256, ROW_UNIT = 256 };
-
-/* Tokens that are computed together: a run of them inside one window. */
-struct token_block {
-    uint32_t first;    /* in the buffers */
-    uint32_t count;    /* at most TOKEN_BLOCK */
-    uint32_t window;   /* number of its window */
-    uint32_t position; /* of its first token in the window */
-};
+enum { ROW_UNIT = 256 };
 
 struct engine {
     struct workers *workers;
@@ -119,9 +112,6 @@ enum status linear_run(struct engine *engine, const struct linear *linear, struc
  * 1 / sqrt(head_dim) already; k, v: act [window][kv_head][token][head_dim]; out: act [token][heads][head_dim].
  * kv_packed: attention_packed bytes.
  */
-struct attention_window {
-    uint32_t first, tokens; /* in the buffers */
-};
 struct attention {
     uint32_t heads, kv_heads, head_dim;
     const struct attention_window *windows;

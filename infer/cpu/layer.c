@@ -8,67 +8,6 @@
 
 static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-/* ---- tables ---- */
-
-enum status rope_table_make(const struct model *model, uint32_t positions, struct rope_table *table,
-                            struct error *error) {
-    const uint32_t half = model->head_dim / 2;
-    *table = (struct rope_table){.cosines = malloc((size_t)positions * half * sizeof(float)),
-                                 .sines = malloc((size_t)positions * half * sizeof(float)),
-                                 .query_factors = malloc(positions * sizeof(float))};
-    float *frequencies = malloc(half * sizeof *frequencies);
-    if (!table->cosines || !table->sines || !table->query_factors || !frequencies) {
-        free(frequencies);
-        return error_set_memory(error);
-    }
-    const float factor = rope_frequencies(&model->rope, model->head_dim, frequencies);
-    const float scale = (float)(1 / sqrt((double)model->head_dim));
-    for (uint32_t position = 0; position < positions; position++) {
-        for (uint32_t i = 0; i < half; i++) {
-            const float angle = (float)position * frequencies[i];
-            table->cosines[(size_t)position * half + i] = (float)(cos((double)angle) * (double)factor);
-            table->sines[(size_t)position * half + i] = (float)(sin((double)angle) * (double)factor);
-        }
-        table->query_factors[position] = rope_query_scale(&model->rope, position) * scale;
-    }
-    free(frequencies);
-    return STATUS_OK;
-}
-
-void rope_table_free(struct rope_table *table) {
-    free(table->cosines);
-    free(table->sines);
-    free(table->query_factors);
-    *table = (struct rope_table){0};
-}
-
-enum status group_make(const struct attention_window *windows, uint32_t window_count, struct group *group,
-                       struct error *error) {
-    *group = (struct group){.windows = windows, .window_count = window_count};
-    for (uint32_t i = 0; i < window_count; i++)
-        group->block_count += (windows[i].tokens + TOKEN_BLOCK - 1) / TOKEN_BLOCK;
-    group->blocks = malloc(group->block_count * sizeof *group->blocks);
-    if (!group->blocks)
-        return error_set_memory(error);
-    struct token_block *block = group->blocks;
-    for (uint32_t i = 0; i < window_count; i++) {
-        for (uint32_t at = 0; at < windows[i].tokens; at += TOKEN_BLOCK) {
-            const uint32_t rest = windows[i].tokens - at;
-            *block++ = (struct token_block){.first = windows[i].first + at,
-                                            .count = rest < TOKEN_BLOCK ? rest : TOKEN_BLOCK,
-                                            .window = i,
-                                            .position = at};
-        }
-        group->tokens += windows[i].tokens;
-    }
-    return STATUS_OK;
-}
-
-void group_free(struct group *group) {
-    free(group->blocks);
-    *group = (struct group){0};
-}
-
 /* ---- space ---- */
 
 static uint32_t maximum(uint32_t a, uint32_t b) { return a > b ? a : b; }

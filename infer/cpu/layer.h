@@ -6,31 +6,10 @@
 
 #include "infer/cpu/engine.h"
 #include "infer/model.h"
+#include "infer/rope_table.h"
 
 /* How keys and values are kept: as act, or rounded first. */
 enum kv_rounding { KV_AS_ACT, KV_BF16, KV_FP8 };
-
-/* Rotary embedding of the positions of a window. */
-struct rope_table {
-    float *cosines, *sines; /* [positions, head_dim / 2] */
-    float *query_factors;   /* [positions]: the scale of queries with 1 / sqrt(head_dim) */
-};
-enum status rope_table_make(const struct model *model, uint32_t positions, struct rope_table *table,
-                            struct error *error);
-void rope_table_free(struct rope_table *table);
-
-/* Windows that are computed together, their tokens one after another. */
-struct group {
-    const struct attention_window *windows;
-    uint32_t window_count;
-    uint32_t tokens;
-    struct token_block *blocks;
-    uint32_t block_count;
-};
-/* Blocks never reach over a window's end, so that results do not depend on how windows are grouped. */
-enum status group_make(const struct attention_window *windows, uint32_t window_count, struct group *group,
-                       struct error *error);
-void group_free(struct group *group);
 
 /* Space for the activations of a group. */
 struct layer_space {
