@@ -1,270 +1,124 @@
-#include "infer/decode.h"
-
-#include <math.h>
-#include <string.h>
+#include <inttypes.h>
+#include <stdlib.h>
 
 #include "common/interrupt.h"
-#include "infer/cpu/activations.h"
-#include "infer/decode_parts.h"
+#include "common/text.h"
+#include "infer/cpu/rows.h"
+#include "infer/decode_backend.h"
 
-/* ---- products ---- */
+/* ---- opening ---- */
 
-/*
- * Bytes of weights in a task: enough to be worth handing out, and few enough for TASKS_PER_THREAD, so that threads end at
- * about the same time.
- */
-enum { TASK_LEAST = 16 << 10, TASK_MOST = 128 << 10, TASK_ROWS = 4, TASKS_PER_THREAD = 8, PRODUCTS = 3 };
-
-/* y = weight * operand + bias, or added to y. */
-struct decode_product {
-    const struct weight *weight;
-    const struct operand *operand;
-    float *y;
-};
-
-struct products {
-    const struct decoder *decoder;
-    struct decode_product items[PRODUCTS];
-    size_t first[PRODUCTS + 1]; /* tasks of the products, one after another */
-    uint32_t task_rows[PRODUCTS];
-    unsigned count;
-    float *add_to; /* y is then added to this, of one product */
-    float *swiglu; /* of two products, gate and up, whose tasks are one: this gets swiglu(gate, up) */
-};
-
-static void product_rows(const struct decoder *decoder, const struct decode_product *product, uint32_t begin,
-                         uint32_t end) {
-    const struct weight *weight = product->weight;
-    matvec_kernel(decoder->cpu, weight->format)->rows(weight, product->operand->prepared, product->y, begin, end);
-    if (product->operand->factor != 1)
-        decoder->rows->multiply(product->y + begin, product->operand->factor, end - begin);
-    if (weight->bias)
-        decoder->rows->add(product->y + begin, weight->bias + begin, end - begin);
-}
-
-static void product_task(void *context, size_t task, unsigned thread) {
-    (void)thread;
-    const struct products *products = context;
-    const struct decoder *decoder = products->decoder;
-    unsigned number = 0;
-    while (!products->swiglu && task >= products->first[number + 1])
-        number++;
-    const struct decode_product *product = &products->items[number];
-    const uint32_t rows = product->weight->rows, run = products->task_rows[number];
-    const uint32_t begin = (uint32_t)(task - products->first[number]) * run;
-    const uint32_t end = rows - begin < run ? rows : begin + run;
-    product_rows(decoder, product, begin, end);
-    if (products->swiglu) {
-        product_rows(decoder, &products->items[1], begin, end);
-        decoder->rows->swiglu(product->y + begin, products->items[1].y + begin, end - begin, products->swiglu + begin);
-    }
-    if (products->add_to)
-        decoder->rows->add(products->add_to + begin, product->y + begin, end - begin);
-}
-
-static void products_run(struct decoder *decoder, struct products *products) {
-    products->decoder = decoder;
-    size_t bytes = 0;
-    for (unsigned i = 0; i < products->count; i++)
-        bytes += products->items[i].weight->rows * weight_row_bytes(products->items[i].weight);
-    bytes /= (size_t)TASKS_PER_THREAD * workers_count(decoder->workers);
-    bytes = bytes < TASK_LEAST ? TASK_LEAST : bytes > TASK_MOST ? TASK_MOST : bytes;
-    for (unsigned i = 0; i < products->count; i++) {
-        const struct weight *weight = products->items[i].weight;
-        const uint32_t rows = (uint32_t)(bytes / (weight_row_bytes(weight) + 1)) / TASK_ROWS * TASK_ROWS;
-        products->task_rows[i] = rows < TASK_ROWS ? TASK_ROWS : rows;
-        products->first[i + 1] =
-            products->first[i] + (weight->rows + (size_t)products->task_rows[i] - 1) / products->task_rows[i];
-    }
-    if (products->swiglu) /* the tasks of the first are those of both */
-        workers_run(decoder->workers, products->first[1], product_task, products);
-    else
-        workers_run(decoder->workers, products->first[products->count], product_task, products);
-}
-
-/* Whether two weights take the same operand from the same values. */
-static bool operands_same(const struct weight *a, const struct weight *b) {
-    return activations_equal(a, b) && a->format == b->format && a->columns == b->columns &&
-           a->scale_columns == b->scale_columns;
-}
-
-static void operand_make(struct decoder *decoder, const struct weight *weight, const float *values,
-                         struct operand *operand) {
-    operand->factor = activations_round(decoder->rows, weight, values, decoder->rounded);
-    matvec_kernel(decoder->cpu, weight->format)->prepare(weight, decoder->rounded, operand->prepared);
-}
-
-/* The operand of each of `count` weights: those that are the same are made once. */
-static void operands_make(struct decoder *decoder, const struct weight *weights, unsigned count, const float *values,
-                          const struct operand *of[]) {
-    for (unsigned i = 0; i < count; i++) {
-        unsigned same = 0;
-        while (same < i && !operands_same(&weights[same], &weights[i]))
-            same++;
-        of[i] = &decoder->operands[same];
-        if (same == i)
-            operand_make(decoder, &weights[i], values, &decoder->operands[i]);
-    }
-}
-
-/* to += weight * values; `space` takes the product. */
-static void product_add(struct decoder *decoder, const struct weight *weight, const float *values, float *space,
-                        float *to) {
-    operand_make(decoder, weight, values, &decoder->operands[0]);
-    struct products products = {.items = {{weight, &decoder->operands[0], space}}, .count = 1, .add_to = to};
-    products_run(decoder, &products);
-}
-
-/* ---- attention ---- */
-
-struct attending {
-    struct decoder *decoder;
-    uint32_t layer;
-    uint32_t first, end; /* positions that are seen */
-    uint32_t first_chunk, chunks;
-    uint32_t shares; /* that the queries of a key-value head are divided into */
-};
-
-/* Task: a chunk of positions of a key-value head, and a share of its queries. */
-static void attend_task(void *context, size_t task, unsigned thread) {
-    const struct attending *attending = context;
-    struct decoder *decoder = attending->decoder;
+static enum status context_fit(struct decoder *decoder, uint32_t least, struct error *error) {
     const struct model *model = &decoder->model;
-    const uint32_t group = model->heads / model->kv_heads;
-    const uint32_t share = (uint32_t)(task % attending->shares), pair = (uint32_t)(task / attending->shares);
-    const uint32_t kv_head = pair / attending->chunks, number = pair % attending->chunks,
-                   chunk = attending->first_chunk + number;
-    const uint32_t query = group * share / attending->shares, count = group * (share + 1) / attending->shares - query;
-    const uint32_t begin = chunk * KV_CHUNK;
-    const uint32_t first = attending->first > begin ? attending->first - begin : 0;
-    const uint32_t end = attending->end - begin < KV_CHUNK ? attending->end - begin : KV_CHUNK;
-    struct kv_part *parts = decoder->parts + ((size_t)kv_head * attending->chunks + number) * group + query;
-    kv_cache_attend(&decoder->cache, attending->layer, kv_head, chunk, first, end,
-                    decoder->queries + ((size_t)kv_head * group + query) * model->head_dim, count,
-                    decoder->attend_space + thread * decoder->attend_bytes, parts);
-}
-
-/* Rotates queries and keys for this position, and keeps keys and values. */
-static void heads_rotate(struct decoder *decoder, uint32_t layer) {
-    const struct model *model = &decoder->model;
-    const uint32_t half = model->head_dim / 2, position = decoder->position;
-    const float *cosines = decoder->rope.cosines + (size_t)position * half,
-                *sines = decoder->rope.sines + (size_t)position * half;
-    for (uint32_t head = 0; head < model->heads; head++) {
-        float *query = decoder->queries + (size_t)head * model->head_dim;
-        decoder->rows->rotate(query, cosines, sines, decoder->rope.query_factors[position], half, query);
-    }
-    for (uint32_t head = 0; head < model->kv_heads; head++) {
-        float *key = decoder->keys + (size_t)head * model->head_dim;
-        decoder->rows->rotate(key, cosines, sines, 1, half, key);
-        kv_cache_put(&decoder->cache, layer, head, position, key, decoder->kv_values + (size_t)head * model->head_dim);
-    }
-}
-
-static void attention(struct decoder *decoder, uint32_t layer) {
-    const struct model *model = &decoder->model;
-    const struct weight *weights = decoder->layers[layer].weights;
-    const struct operand *of[3];
-    decoder->rows->norm(decoder->hidden, decoder->layers[layer].attention_norm, model->norm_epsilon, model->hidden,
-                        decoder->values);
-    operands_make(decoder, weights, 3, decoder->values, of);
-    struct products products = {.items = {{&weights[WEIGHT_Q], of[0], decoder->queries},
-                                          {&weights[WEIGHT_K], of[1], decoder->keys},
-                                          {&weights[WEIGHT_V], of[2], decoder->kv_values}},
-                                .count = 3};
-    products_run(decoder, &products);
-    heads_rotate(decoder, layer);
-    struct attending attending = {.decoder = decoder, .layer = layer, .end = decoder->position + 1};
-    if (model->sliding_window > 0 && attending.end > model->sliding_window)
-        attending.first = attending.end - model->sliding_window;
-    attending.first_chunk = attending.first / KV_CHUNK;
-    attending.chunks = (attending.end + KV_CHUNK - 1) / KV_CHUNK - attending.first_chunk;
-    const uint32_t group = model->heads / model->kv_heads, pairs = attending.chunks * model->kv_heads,
-                   wanted = (TASKS_PER_THREAD * workers_count(decoder->workers) + pairs - 1) / pairs;
-    attending.shares = wanted < group ? wanted : group;
-    workers_run(decoder->workers, (size_t)pairs * attending.shares, attend_task, &attending);
-    for (uint32_t head = 0; head < model->heads; head++)
-        kv_cache_merge(&decoder->cache,
-                       decoder->parts + (size_t)(head / group) * attending.chunks * group + head % group,
-                       attending.chunks, group, decoder->attended + (size_t)head * model->head_dim);
-    product_add(decoder, &weights[WEIGHT_O], decoder->attended, decoder->values, decoder->hidden);
-}
-
-static void mlp(struct decoder *decoder, uint32_t layer) {
-    const struct model *model = &decoder->model;
-    const struct weight *weights = decoder->layers[layer].weights;
-    const struct operand *of[2];
-    decoder->rows->norm(decoder->hidden, decoder->layers[layer].mlp_norm, model->norm_epsilon, model->hidden,
-                        decoder->values);
-    operands_make(decoder, &weights[WEIGHT_GATE], 2, decoder->values, of);
-    struct products products = {
-        .items = {{&weights[WEIGHT_GATE], of[0], decoder->gate}, {&weights[WEIGHT_UP], of[1], decoder->up}},
-        .count = 2,
-        .swiglu = decoder->middle};
-    products_run(decoder, &products);
-    product_add(decoder, &weights[WEIGHT_DOWN], decoder->middle, decoder->values, decoder->hidden);
-}
-
-/* ---- the whole ---- */
-
-static enum status embed(struct decoder *decoder, uint32_t id, struct error *error) {
-    const struct model *model = &decoder->model;
-    struct weight weight = decoder->head;
-    if (!decoder->tied) {
-        enum status status = weight_rows_load(model, &model->embedding, id, 1, decoder->embedding_row, &weight, error);
-        if (status != STATUS_OK)
-            return status;
-    }
-    const struct weight *stored = &model->embedding.weight;
-    const uint32_t row = decoder->tied ? id : 0;
-    decoder->rows->unpack(&weight, row, 0, model->hidden, decoder->hidden);
-    if (stored->format == WEIGHT_FP8 && stored->scale_columns >= stored->columns) {
-        if (stored->scale_rows >= stored->rows)
-            decoder->rows->multiply(decoder->hidden, *weight.scales, model->hidden);
-        else if (stored->scale_rows == 1)
-            decoder->rows->multiply(decoder->hidden, weight.scales[row], model->hidden);
-    }
-    if (!decoder->rows->all_finite(decoder->hidden, model->hidden))
-        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' holds NaN or infinity in row %u: it is damaged",
-                         model->checkpoint.path, model->embedding.codes->info.name, id);
+    if (model->context > 0 && decoder->positions > model->context)
+        decoder->positions = model->context;
+    if (decoder->positions < least)
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s': %u tokens are more than its context of %u (max_position_embeddings)",
+                         model->checkpoint.path, least, model->context);
     return STATUS_OK;
 }
 
-static enum status logits_make(struct decoder *decoder, float **logits, struct error *error) {
+enum status decode_budget_check(struct decoder *decoder, const struct decode_options *options, struct error *error) {
+    struct decode_budget *budget = &decoder->budget;
+    if (__builtin_add_overflow(budget->weights + budget->work, budget->cache, &budget->total))
+        budget->total = UINT64_MAX;
+    if (budget->total <= options->memory)
+        return STATUS_OK;
+    char weights[TEXT_SIZE_MAX], cache[TEXT_SIZE_MAX], work[TEXT_SIZE_MAX];
+    return error_set(error, STATUS_USAGE,
+                     "--memory is too small: '%s' with %u tokens needs at least %" PRIu64
+                     "MiB (weights %s, keys and values %s, the rest %s)",
+                     decoder->model.checkpoint.path, decoder->positions, text_mebibytes(budget->total),
+                     text_size(budget->weights, weights), text_size(budget->cache, cache),
+                     text_size(budget->work, work));
+}
+
+enum status decoder_open(const char *folder, const struct decode_options *options, struct decoder **out,
+                         struct error *error) {
+    const struct decode_backend *backend = &decode_backend_cpu;
+    struct decoder *decoder = calloc(1, backend->size);
+    *out = decoder;
+    if (!decoder)
+        return error_set_memory(error);
+    decoder->backend = backend;
+    decoder->positions = options->positions;
+    enum status status = model_open(folder, &options->model, &decoder->model, error);
+    if (status == STATUS_OK)
+        status = context_fit(decoder, options->least, error);
+    if (status == STATUS_OK) {
+        decoder->tied = decoder->model.head.codes == decoder->model.embedding.codes;
+        status = backend->open(decoder, options, error);
+    }
+    if (status != STATUS_OK) {
+        decoder_close(decoder);
+        *out = NULL;
+    }
+    return status;
+}
+
+void decoder_close(struct decoder *decoder) {
+    if (!decoder)
+        return;
+    decoder->backend->close(decoder);
+    model_close(&decoder->model);
+    free(decoder);
+}
+
+const struct model *decoder_model(const struct decoder *decoder) { return &decoder->model; }
+
+const struct decode_budget *decoder_budget(const struct decoder *decoder) { return &decoder->budget; }
+
+uint32_t decoder_position(const struct decoder *decoder) { return decoder->position; }
+
+uint32_t decoder_positions(const struct decoder *decoder) { return decoder->positions; }
+
+void decoder_restart(struct decoder *decoder) { decoder->position = 0; }
+
+double decoder_read_rate(struct decoder *decoder) { return decoder->backend->read_rate(decoder); }
+
+/* ---- tokens ---- */
+
+enum status decode_embedding_check(const struct decoder *decoder, uint32_t id, const float *values,
+                                   struct error *error) {
     const struct model *model = &decoder->model;
-    decoder->rows->norm(decoder->hidden, decoder->norm, model->norm_epsilon, model->hidden, decoder->values);
-    operand_make(decoder, &decoder->head, decoder->values, &decoder->operands[0]);
-    struct products products = {.items = {{&decoder->head, &decoder->operands[0], decoder->logits}}, .count = 1};
-    products_run(decoder, &products);
-    if (!decoder->rows->all_finite(decoder->logits, model->vocabulary))
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s': the logits at position %u hold NaN or infinity: a weight of the head is damaged",
-                         model->checkpoint.path, decoder->position);
-    *logits = decoder->logits;
+    if (row_kernels_portable.all_finite(values, model->hidden))
+        return STATUS_OK;
+    return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' holds NaN or infinity in row %u: it is damaged",
+                     model->checkpoint.path, model->embedding.codes->info.name, id);
+}
+
+enum status decode_embed(const struct decoder *decoder, uint32_t id, void *buffer, float *values, struct error *error) {
+    const struct model *model = &decoder->model;
+    struct weight weight;
+    const enum status status = weight_rows_load(model, &model->embedding, id, 1, buffer, &weight, error);
+    if (status != STATUS_OK)
+        return status;
+    row_kernels_portable.unpack(&weight, 0, 0, model->hidden, values);
+    const struct weight *stored = &model->embedding.weight;
+    if (stored->format == WEIGHT_FP8 && stored->scale_columns >= stored->columns &&
+        (stored->scale_rows >= stored->rows || stored->scale_rows == 1))
+        row_kernels_portable.multiply(values, *weight.scales, model->hidden);
+    return decode_embedding_check(decoder, id, values, error);
+}
+
+static enum status ids_check(const struct decoder *decoder, const int32_t *ids, size_t count, struct error *error) {
+    const struct model *model = &decoder->model;
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= model->vocabulary)
+            return error_set(
+                error, STATUS_BAD_INPUT,
+                "'%s': the token %d is none of the model's vocabulary of %u: the tokenizer is of another model",
+                model->checkpoint.path, ids[i], model->vocabulary);
+    if (count > decoder->positions - decoder->position)
+        return error_set(error, STATUS_BAD_INPUT, "there is no space for more than %u tokens", decoder->positions);
     return STATUS_OK;
 }
 
 enum status decode_token(struct decoder *decoder, int32_t id, float **logits, struct error *error) {
-    const struct model *model = &decoder->model;
-    if (id < 0 || (uint32_t)id >= model->vocabulary)
-        return error_set(
-            error, STATUS_BAD_INPUT,
-            "'%s': the token %d is none of the model's vocabulary of %u: the tokenizer is of another model",
-            model->checkpoint.path, id, model->vocabulary);
-    if (decoder->position >= decoder->positions)
-        return error_set(error, STATUS_BAD_INPUT, "there is no space for more than %u tokens", decoder->positions);
-    enum status status = embed(decoder, (uint32_t)id, error);
-    for (uint32_t layer = 0; status == STATUS_OK && layer < model->layer_count; layer++) {
-        attention(decoder, layer);
-        mlp(decoder, layer);
-        if (!decoder->rows->all_finite(decoder->hidden, model->hidden))
-            status = error_set(error, STATUS_BAD_INPUT,
-                               "'%s': layer %u gives NaN or infinity at position %u: a weight of it is damaged, or its "
-                               "values are beyond float32 (see 'qstream inspect --stats')",
-                               model->checkpoint.path, layer, decoder->position);
-    }
-    if (status == STATUS_OK && logits)
-        status = logits_make(decoder, logits, error);
+    enum status status = ids_check(decoder, &id, 1, error);
+    if (status == STATUS_OK)
+        status = decoder->backend->token(decoder, (uint32_t)id, logits, error);
     if (status == STATUS_OK)
         decoder->position++;
     return status;
@@ -272,6 +126,15 @@ enum status decode_token(struct decoder *decoder, int32_t id, float **logits, st
 
 enum status decode_prefill(struct decoder *decoder, const int32_t *ids, size_t count, float **logits,
                            struct error *error) {
+    /* a run at once is for the beginning: later tokens would need what the cache holds in another form */
+    if (decoder->backend->run && decoder->position == 0 && count > 1) {
+        enum status status = ids_check(decoder, ids, count, error);
+        if (status == STATUS_OK)
+            status = decoder->backend->run(decoder, ids, (uint32_t)count, logits, error);
+        if (status == STATUS_OK)
+            decoder->position = (uint32_t)count;
+        return status;
+    }
     for (size_t i = 0; i < count; i++) {
         if (interrupt_pending())
             return error_set(error, STATUS_INTERRUPTED, "interrupted");

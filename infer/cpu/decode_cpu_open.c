@@ -1,4 +1,3 @@
-#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,13 +5,9 @@
 
 #include "common/interrupt.h"
 #include "common/progress.h"
-#include "common/text.h"
-#include "infer/decode_parts.h"
+#include "infer/cpu/decode_cpu.h"
 
-enum {
-    HUGE_PAGE = 2 << 20,
-    PROGRAM_BYTES = 64 << 20 /* the program, its libraries, stacks, and a tokenizer of 131,072 tokens */
-};
+enum { HUGE_PAGE = 2 << 20 };
 
 static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -20,12 +15,12 @@ static uint32_t largest(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
 /* ---- memory ---- */
 
-static size_t operand_bytes(const struct decoder *decoder, const struct weight *weight) {
+static size_t operand_bytes(const struct cpu_decoder *decoder, const struct weight *weight) {
     return matvec_kernel(decoder->cpu, weight->format)->space(weight);
 }
 
-static size_t largest_operand(const struct decoder *decoder) {
-    const struct model *model = &decoder->model;
+static size_t largest_operand(const struct cpu_decoder *decoder) {
+    const struct model *model = &decoder->base.model;
     size_t most = operand_bytes(decoder, &model->head.weight);
     for (uint32_t i = 0; i < model->layer_count; i++)
         for (enum layer_weight j = 0; j < LAYER_WEIGHTS; j++) {
@@ -42,8 +37,8 @@ static void *take(unsigned char *base, uint64_t *at, uint64_t bytes) {
 }
 
 /* Gives the values of a token their places behind `base`; returns the bytes that they take. */
-static uint64_t work_lay(struct decoder *decoder, unsigned char *base) {
-    const struct model *model = &decoder->model;
+static uint64_t work_lay(struct cpu_decoder *decoder, unsigned char *base) {
+    const struct model *model = &decoder->base.model;
     const uint64_t query = (uint64_t)model->heads * model->head_dim, key = (uint64_t)model->kv_heads * model->head_dim;
     const uint64_t widest = largest(largest(model->hidden, model->intermediate), (uint32_t)query);
     const uint64_t chunks = decoder->cache.chunks, parts = chunks * model->heads;
@@ -73,40 +68,29 @@ static uint64_t work_lay(struct decoder *decoder, unsigned char *base) {
     for (uint64_t i = 0; base && i < parts; i++)
         decoder->parts[i].out = outs + i * model->head_dim;
     decoder->attend_space = take(base, &at, (uint64_t)decoder->attend_bytes * workers_count(decoder->workers));
-    if (!decoder->tied)
+    if (!decoder->base.tied)
         decoder->embedding_row = take(base, &at, weight_rows_bytes(&model->embedding, 1));
     return at;
 }
 
-static enum status budget_check(struct decoder *decoder, const struct decode_options *options, struct error *error) {
-    const struct model *model = &decoder->model;
-    struct decode_budget *budget = &decoder->budget;
+static enum status budget_plan(struct cpu_decoder *decoder, const struct decode_options *options, struct error *error) {
+    const struct model *model = &decoder->base.model;
+    struct decode_budget *budget = &decoder->base.budget;
     budget->weights = weight_rows_bytes(&model->head, model->vocabulary);
     for (uint32_t i = 0; i < model->layer_count; i++)
         budget->weights += aligned(model->layers[i].bytes);
     budget->read = budget->weights;
-    budget->cache =
-        kv_cache_bytes(decoder->cache.format, model->layer_count, model->kv_heads, model->head_dim, decoder->positions);
-    const uint64_t rope = (uint64_t)decoder->positions * (model->head_dim + 1) * sizeof(float);
-    budget->work = PROGRAM_BYTES + work_lay(decoder, NULL) + rope + model->layer_count * sizeof *decoder->layers;
-    if (__builtin_add_overflow(budget->weights + budget->work, budget->cache, &budget->total))
-        budget->total = UINT64_MAX;
-    if (budget->total > options->memory) {
-        char weights[TEXT_SIZE_MAX], cache[TEXT_SIZE_MAX], work[TEXT_SIZE_MAX];
-        return error_set(error, STATUS_USAGE,
-                         "--memory is too small: '%s' with %u tokens needs at least %" PRIu64
-                         "MiB (weights %s, keys and values %s, the rest %s)",
-                         model->checkpoint.path, decoder->positions, text_mebibytes(budget->total),
-                         text_size(budget->weights, weights), text_size(budget->cache, cache),
-                         text_size(budget->work, work));
-    }
-    return STATUS_OK;
+    budget->cache = kv_cache_bytes(decoder->cache.format, model->layer_count, model->kv_heads, model->head_dim,
+                                   decoder->base.positions);
+    const uint64_t rope = (uint64_t)decoder->base.positions * (model->head_dim + 1) * sizeof(float);
+    budget->work = DECODE_PROGRAM_BYTES + work_lay(decoder, NULL) + rope + model->layer_count * sizeof *decoder->layers;
+    return decode_budget_check(&decoder->base, options, error);
 }
 
 /* ---- loading ---- */
 
 struct loading {
-    struct decoder *decoder;
+    struct cpu_decoder *decoder;
     uint64_t *offsets; /* of the layers in the arena, then of the head */
     struct progress progress;
     atomic_uint_fast64_t done;
@@ -116,8 +100,8 @@ struct loading {
 
 static void load_task(void *context, size_t task, unsigned thread) {
     struct loading *loading = context;
-    struct decoder *decoder = loading->decoder;
-    const struct model *model = &decoder->model;
+    struct cpu_decoder *decoder = loading->decoder;
+    const struct model *model = &decoder->base.model;
     unsigned char *to = decoder->arena + loading->offsets[task];
     struct error *error = &loading->errors[task];
     enum status status;
@@ -133,8 +117,8 @@ static void load_task(void *context, size_t task, unsigned thread) {
         progress_update(&loading->progress, atomic_load(&loading->done));
 }
 
-static enum status weights_load(struct decoder *decoder, bool quiet, struct error *error) {
-    const struct model *model = &decoder->model;
+static enum status weights_load(struct cpu_decoder *decoder, bool quiet, struct error *error) {
+    const struct model *model = &decoder->base.model;
     const size_t tasks = (size_t)model->layer_count + 1;
     struct loading loading = {.decoder = decoder,
                               .offsets = malloc((tasks + 1) * sizeof *loading.offsets),
@@ -165,10 +149,10 @@ static enum status weights_load(struct decoder *decoder, bool quiet, struct erro
     return status;
 }
 
-static enum status spaces_make(struct decoder *decoder, struct error *error) {
-    const uint64_t arena = (decoder->budget.weights + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+static enum status spaces_make(struct cpu_decoder *decoder, struct error *error) {
+    const uint64_t arena = (decoder->base.budget.weights + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     decoder->arena = aligned_alloc(HUGE_PAGE, arena);
-    decoder->layers = calloc(decoder->model.layer_count, sizeof *decoder->layers);
+    decoder->layers = calloc(decoder->base.model.layer_count, sizeof *decoder->layers);
     const uint64_t work = work_lay(decoder, NULL);
     decoder->work = aligned_alloc(64, work);
     if (!decoder->arena || !decoder->layers || !decoder->work)
@@ -179,87 +163,43 @@ static enum status spaces_make(struct decoder *decoder, struct error *error) {
     return STATUS_OK;
 }
 
-static enum status context_fit(struct decoder *decoder, uint32_t least, struct error *error) {
-    const struct model *model = &decoder->model;
-    if (model->context > 0 && decoder->positions > model->context)
-        decoder->positions = model->context;
-    if (decoder->positions < least)
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s': %u tokens are more than its context of %u (max_position_embeddings)",
-                         model->checkpoint.path, least, model->context);
-    return STATUS_OK;
-}
-
-static enum status decoder_fill(struct decoder *decoder, const char *folder, const struct decode_options *options,
-                                struct error *error) {
-    struct model *model = &decoder->model;
-    enum status status = model_open(folder, &options->model, model, error);
-    if (status == STATUS_OK)
-        status = context_fit(decoder, options->least, error);
-    if (status == STATUS_OK)
-        status = workers_start(options->jobs, &decoder->workers, error);
+enum status cpu_decoder_open(struct decoder *base, const struct decode_options *options, struct error *error) {
+    struct cpu_decoder *decoder = (struct cpu_decoder *)base;
+    const struct model *model = &base->model;
+    decoder->cpu = options->cpu;
+    decoder->rows = row_kernels_of(options->cpu);
+    enum status status = workers_start(options->jobs, &decoder->workers, error);
     if (status != STATUS_OK)
         return status;
-    decoder->tied = model->head.codes == model->embedding.codes;
     static const enum weight_format formats[] = {
         [KV_CACHE_AUTO] = WEIGHT_F32, [KV_CACHE_BF16] = WEIGHT_BF16, [KV_CACHE_FP8] = WEIGHT_FP8};
     decoder->cache = (struct kv_store){.format = formats[options->kv_cache],
                                        .layers = model->layer_count,
                                        .kv_heads = model->kv_heads,
                                        .head_dim = model->head_dim};
-    decoder->cache.chunks = (uint32_t)(((uint64_t)decoder->positions + KV_CHUNK - 1) / KV_CHUNK);
+    decoder->cache.chunks = (uint32_t)(((uint64_t)base->positions + KV_CHUNK - 1) / KV_CHUNK);
     decoder->attend_bytes = kv_cache_space(&decoder->cache);
-    status = budget_check(decoder, options, error);
+    status = budget_plan(decoder, options, error);
     if (status == STATUS_OK)
         status = spaces_make(decoder, error);
     if (status == STATUS_OK)
-        status = kv_cache_open(&decoder->cache, decoder->positions, options->cpu, error);
+        status = kv_cache_open(&decoder->cache, base->positions, options->cpu, error);
     if (status == STATUS_OK)
-        status = rope_table_make(model, decoder->positions, &decoder->rope, error);
+        status = rope_table_make(model, base->positions, &decoder->rope, error);
     if (status == STATUS_OK)
         status = norm_load(model, model->norm, model->hidden, decoder->norm, error);
     return status == STATUS_OK ? weights_load(decoder, options->quiet, error) : status;
 }
 
-enum status decoder_open(const char *folder, const struct decode_options *options, struct decoder **out,
-                         struct error *error) {
-    struct decoder *decoder = calloc(1, sizeof *decoder);
-    *out = decoder;
-    if (!decoder)
-        return error_set_memory(error);
-    decoder->cpu = options->cpu;
-    decoder->rows = row_kernels_of(options->cpu);
-    decoder->positions = options->positions;
-    const enum status status = decoder_fill(decoder, folder, options, error);
-    if (status != STATUS_OK) {
-        decoder_close(decoder);
-        *out = NULL;
-    }
-    return status;
-}
-
-void decoder_close(struct decoder *decoder) {
-    if (!decoder)
-        return;
+void cpu_decoder_close(struct decoder *base) {
+    struct cpu_decoder *decoder = (struct cpu_decoder *)base;
     workers_stop(decoder->workers);
     kv_cache_close(&decoder->cache);
     rope_table_free(&decoder->rope);
     free(decoder->arena);
     free(decoder->layers);
     free(decoder->work);
-    model_close(&decoder->model);
-    free(decoder);
 }
-
-const struct model *decoder_model(const struct decoder *decoder) { return &decoder->model; }
-
-const struct decode_budget *decoder_budget(const struct decoder *decoder) { return &decoder->budget; }
-
-uint32_t decoder_position(const struct decoder *decoder) { return decoder->position; }
-
-uint32_t decoder_positions(const struct decoder *decoder) { return decoder->positions; }
-
-void decoder_restart(struct decoder *decoder) { decoder->position = 0; }
 
 /* ---- how fast memory is ---- */
 
@@ -278,10 +218,11 @@ static void read_task(void *context, size_t task, unsigned thread) {
     atomic_fetch_add(&reading->sum, reading->function(reading->bytes + task * READ_BYTES, READ_BYTES));
 }
 
-double decoder_read_rate(struct decoder *decoder) {
+double cpu_decoder_read_rate(struct decoder *base) {
+    const struct cpu_decoder *decoder = (const struct cpu_decoder *)base;
     static const size_t most = 512; /* tasks of a try */
     struct reading reading = {.bytes = decoder->arena, .function = memory_read_kernel(decoder->cpu)};
-    size_t tasks = (size_t)(decoder->budget.weights / READ_BYTES);
+    size_t tasks = (size_t)(decoder->base.budget.weights / READ_BYTES);
     tasks = tasks > most ? most : tasks;
     if (tasks == 0)
         return 0;

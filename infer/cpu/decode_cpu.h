@@ -1,12 +1,12 @@
 /*
- * The decoder's parts, shared by opening (decode_open.c) and computing (decode.c).
+ * The CPU's decoder: its parts, shared by opening (decode_cpu_open.c) and computing (decode_cpu.c).
  */
-#ifndef QSTREAM_INFER_DECODE_PARTS_H
-#define QSTREAM_INFER_DECODE_PARTS_H
+#ifndef QSTREAM_INFER_CPU_DECODE_CPU_H
+#define QSTREAM_INFER_CPU_DECODE_CPU_H
 
 #include "infer/cpu/layer.h"
 #include "infer/cpu/workers.h"
-#include "infer/decode.h"
+#include "infer/decode_backend.h"
 #include "infer/kv_cache.h"
 #include "infer/matvec.h"
 
@@ -18,14 +18,11 @@ struct operand {
     float factor; /* of the product */
 };
 
-struct decoder {
-    struct model model;
-    struct decode_budget budget;
+struct cpu_decoder {
+    struct decoder base;
     struct workers *workers;
     const struct row_kernels *rows;
     enum cpu_level cpu;
-    bool tied; /* the embedding is the head */
-    uint32_t positions, position;
 
     /* weights */
     unsigned char *arena; /* layers, then the head */
@@ -45,5 +42,9 @@ struct decoder {
     unsigned char *attend_space; /* attend_bytes for each thread */
     size_t attend_bytes;
 };
+
+enum status cpu_decoder_open(struct decoder *decoder, const struct decode_options *options, struct error *error);
+void cpu_decoder_close(struct decoder *decoder);
+double cpu_decoder_read_rate(struct decoder *decoder);
 
 #endif
