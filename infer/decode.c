@@ -4,6 +4,7 @@
 #include "common/interrupt.h"
 #include "common/text.h"
 #include "infer/cpu/rows.h"
+#include "infer/cuda/cuda.h"
 #include "infer/decode_backend.h"
 
 /* ---- opening ---- */
@@ -36,7 +37,7 @@ enum status decode_budget_check(struct decoder *decoder, const struct decode_opt
 
 enum status decoder_open(const char *folder, const struct decode_options *options, struct decoder **out,
                          struct error *error) {
-    const struct decode_backend *backend = &decode_backend_cpu;
+    const struct decode_backend *backend = cuda_chosen(&options->device) ? &decode_backend_cuda : &decode_backend_cpu;
     struct decoder *decoder = calloc(1, backend->size);
     *out = decoder;
     if (!decoder)
@@ -126,8 +127,7 @@ enum status decode_token(struct decoder *decoder, int32_t id, float **logits, st
 
 enum status decode_prefill(struct decoder *decoder, const int32_t *ids, size_t count, float **logits,
                            struct error *error) {
-    /* a run at once is for the beginning: later tokens would need what the cache holds in another form */
-    if (decoder->backend->run && decoder->position == 0 && count > 1) {
+    if (decoder->position == 0 && count > 1 && decoder->backend->takes_runs && decoder->backend->takes_runs(decoder)) {
         enum status status = ids_check(decoder, ids, count, error);
         if (status == STATUS_OK)
             status = decoder->backend->run(decoder, ids, (uint32_t)count, logits, error);

@@ -1,6 +1,6 @@
 /*
  * A model in memory that takes one token after another: what generation runs on. Computes in float32 on weights as they
- * are stored. Results do not depend on the number of threads.
+ * are stored; a CUDA device takes a prompt at once, in BF16. Results do not depend on the number of threads.
  */
 #ifndef QSTREAM_INFER_DECODE_H
 #define QSTREAM_INFER_DECODE_H
@@ -15,8 +15,10 @@ struct decode_options {
     struct model_options model;
     uint32_t positions;     /* tokens that it is to take, at least 1; fewer where the model's context is smaller */
     uint32_t least;         /* but so many */
-    enum kv_cache kv_cache; /* AUTO: float32 */
-    uint64_t memory;        /* of weights, cache and the rest, bytes */
+    enum kv_cache kv_cache; /* AUTO: float32, on a CUDA device BF16 */
+    uint64_t memory;        /* of weights, cache and the rest, bytes; with a device that of the host */
+    struct device_choice device;
+    bool plan_only; /* the decoder takes no token: only its budget counts */
     unsigned jobs;
     enum cpu_level cpu;
     bool quiet; /* no progress of loading */
@@ -25,7 +27,8 @@ struct decode_options {
 /* What the decoder takes. Bytes. */
 struct decode_budget {
     uint64_t weights, cache, work, total;
-    uint64_t read; /* of weights for each token */
+    uint64_t read;               /* of weights for each token */
+    struct device_budget device; /* the figures above are of the host then */
 };
 
 /*

@@ -23,7 +23,8 @@ struct decode_backend {
     void (*close)(struct decoder *decoder); /* the backend's part, also after an error */
     /* Takes the token at decoder->position, and leaves that to the caller; id and position are checked. */
     enum status (*token)(struct decoder *decoder, uint32_t id, float **logits, struct error *error);
-    /* A run of tokens at once, likewise; NULL: one after another. */
+    /* A run of tokens at once, from the beginning, likewise; only where takes_runs is there and says so. */
+    bool (*takes_runs)(const struct decoder *decoder);
     enum status (*run)(struct decoder *decoder, const int32_t *ids, uint32_t count, float **logits,
                        struct error *error);
     double (*read_rate)(struct decoder *decoder);

@@ -121,7 +121,7 @@ enum status ppl_plan(const struct ppl_options *options, const int32_t *ids, size
                      struct error *error) {
     struct ppl_setup setup;
     *result = (struct ppl_result){0};
-    const enum status status = ppl_setup_open(options, ids, count, &setup, error);
+    const enum status status = ppl_setup_open(options, true, ids, count, &setup, error);
     if (status == STATUS_OK)
         ppl_setup_result(&setup, result);
     ppl_setup_close(&setup);
@@ -132,7 +132,7 @@ enum status ppl_run(const struct ppl_options *options, const int32_t *ids, size_
                     struct error *error) {
     struct ppl_setup setup;
     *result = (struct ppl_result){0};
-    enum status status = ppl_setup_open(options, ids, count, &setup, error);
+    enum status status = ppl_setup_open(options, false, ids, count, &setup, error);
     if (status == STATUS_OK)
         status = ppl_pass_run(&setup, ids, result, error);
     if (status == STATUS_OK) {

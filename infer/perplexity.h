@@ -14,6 +14,7 @@
 
 #include "common/cpu.h"
 #include "common/status.h"
+#include "infer/device.h"
 
 struct ppl_protocol {
     uint32_t window, stride; /* tokens; 2 <= window, 1 <= stride <= window */
@@ -56,6 +57,7 @@ struct ppl_budget {
     uint64_t read;          /* bytes of weights that are read from the checkpoints */
     uint32_t group;         /* windows that are computed together */
     uint32_t groups;
+    struct device_budget device; /* the figures above are of the host then */
 };
 
 enum compute { COMPUTE_AUTO, COMPUTE_BF16, COMPUTE_F32 };
@@ -72,6 +74,7 @@ struct ppl_options {
     bool rope_bf16;         /* rotary frequencies rounded to bfloat16, as in a model that was cast as a whole */
     bool resident;          /* all weights are read first and kept */
     uint64_t memory;        /* of the whole run, bytes */
+    struct device_choice device;
     unsigned jobs;
     enum cpu_level cpu;
     const char *spill_folder; /* NULL: $TMPDIR or /tmp */
@@ -106,7 +109,7 @@ enum status ppl_windows(const struct ppl_protocol *protocol, size_t count, struc
                         size_t *window_count, struct error *error);
 
 /*
- * Plans only: fills result->budget, compute, windows (nothing scored), tokens_run and tokens_scored. Errors as ppl_run.
+ * Plans only (with device.memory given also for a CUDA device that is not there): fills result->budget, compute, windows (nothing scored), tokens_run and tokens_scored. Errors as ppl_run.
  */
 enum status ppl_plan(const struct ppl_options *options, const int32_t *ids, size_t count, struct ppl_result *result,
                      struct error *error);

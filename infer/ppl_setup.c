@@ -6,6 +6,7 @@
 
 #include "common/text.h"
 #include "infer/cpu/engine.h" /* ROW_UNIT */
+#include "infer/cuda/cuda.h"
 #include "infer/ppl_backend.h"
 
 enum {
@@ -171,9 +172,11 @@ enum status ppl_setup_too_small(const struct ppl_setup *setup, struct error *err
 
 /* ---- */
 
-enum status ppl_setup_open(const struct ppl_options *options, const int32_t *ids, size_t count, struct ppl_setup *setup,
-                           struct error *error) {
-    *setup = (struct ppl_setup){.options = options, .backend = &ppl_backend_cpu};
+enum status ppl_setup_open(const struct ppl_options *options, bool plan_only, const int32_t *ids, size_t count,
+                           struct ppl_setup *setup, struct error *error) {
+    *setup = (struct ppl_setup){.options = options, .plan_only = plan_only, .backend = &ppl_backend_cpu};
+    if (cuda_chosen(&options->device))
+        setup->backend = &ppl_backend_cuda;
     enum status status = ppl_windows(&options->protocol, count, &setup->windows, &setup->window_count, error);
     if (status == STATUS_OK)
         status = models_open(setup, error);

@@ -12,6 +12,7 @@ struct ppl_backend;
 
 struct ppl_setup {
     const struct ppl_options *options;
+    bool plan_only;
     unsigned sides; /* 1, or 2 with a baseline, which is models[1] */
     struct model models[2];
     struct ppl_window *windows;
@@ -37,9 +38,9 @@ struct ppl_setup {
     struct ppl_budget budget;
 };
 
-/* Errors as ppl_run. Free with ppl_setup_close, also after an error. */
-enum status ppl_setup_open(const struct ppl_options *options, const int32_t *ids, size_t count, struct ppl_setup *setup,
-                           struct error *error);
+/* Errors as ppl_run. plan_only: nothing will be computed. Free with ppl_setup_close, also after an error. */
+enum status ppl_setup_open(const struct ppl_options *options, bool plan_only, const int32_t *ids, size_t count,
+                           struct ppl_setup *setup, struct error *error);
 void ppl_setup_close(struct ppl_setup *setup);
 
 /* Rows of head slice number `slice`. */

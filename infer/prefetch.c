@@ -76,7 +76,9 @@ enum status prefetch_start(const struct prefetch_options *options, struct prefet
     if (!prefetch->buffers)
         return error_set_memory(error);
     for (unsigned i = 0; i < prefetch->buffer_count; i++) {
-        prefetch->buffers[i] = aligned_alloc(64, aligned(options->keep ? options->sizes[i] : largest(options)));
+        const uint64_t bytes = aligned(options->keep ? options->sizes[i] : largest(options));
+        prefetch->buffers[i] =
+            options->allocate ? options->allocate(options->allocator, bytes) : aligned_alloc(64, bytes);
         if (!prefetch->buffers[i])
             return error_set_memory(error);
     }
@@ -97,7 +99,10 @@ void prefetch_stop(struct prefetch *prefetch) {
         pthread_join(prefetch->thread, NULL);
     }
     for (unsigned i = 0; prefetch->buffers && i < prefetch->buffer_count; i++)
-        free(prefetch->buffers[i]);
+        if (prefetch->options.release && prefetch->buffers[i])
+            prefetch->options.release(prefetch->options.allocator, prefetch->buffers[i]);
+        else
+            free(prefetch->buffers[i]);
     free(prefetch->buffers);
     pthread_cond_destroy(&prefetch->changed);
     pthread_mutex_destroy(&prefetch->lock);
@@ -117,4 +122,8 @@ enum status prefetch_next(struct prefetch *prefetch, struct error *error) {
         return STATUS_OK;
     *error = prefetch->error;
     return prefetch->status;
+}
+
+void *prefetch_buffer(const struct prefetch *prefetch, size_t step) {
+    return prefetch->buffers[step % prefetch->buffer_count];
 }

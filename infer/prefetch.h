@@ -22,6 +22,10 @@ struct prefetch_options {
     bool keep;             /* all steps are loaded before the first is given out, and stay */
     prefetch_function *load;
     void *context;
+    /* Where buffers come from; NULL: ordinary memory. allocate: NULL when there is too little. */
+    void *(*allocate)(void *allocator, uint64_t bytes);
+    void (*release)(void *allocator, void *buffer);
+    void *allocator;
 };
 
 /* Bytes of its buffers. */
@@ -36,5 +40,8 @@ void prefetch_stop(struct prefetch *prefetch); /* NULL is fine */
  * error is the load's.
  */
 enum status prefetch_next(struct prefetch *prefetch, struct error *error);
+
+/* The buffer of a step that was given out and not released. */
+void *prefetch_buffer(const struct prefetch *prefetch, size_t step);
 
 #endif

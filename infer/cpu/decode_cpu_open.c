@@ -180,8 +180,9 @@ enum status cpu_decoder_open(struct decoder *base, const struct decode_options *
     decoder->cache.chunks = (uint32_t)(((uint64_t)base->positions + KV_CHUNK - 1) / KV_CHUNK);
     decoder->attend_bytes = kv_cache_space(&decoder->cache);
     status = budget_plan(decoder, options, error);
-    if (status == STATUS_OK)
-        status = spaces_make(decoder, error);
+    if (status != STATUS_OK || options->plan_only)
+        return status;
+    status = spaces_make(decoder, error);
     if (status == STATUS_OK)
         status = kv_cache_open(&decoder->cache, base->positions, options->cpu, error);
     if (status == STATUS_OK)

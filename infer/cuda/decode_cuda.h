@@ -1,0 +1,49 @@
+/*
+ * The CUDA device's decoder: its parts, shared by opening (decode_cuda_open.c) and computing (decode_cuda.c).
+ */
+#ifndef QSTREAM_INFER_CUDA_DECODE_CUDA_H
+#define QSTREAM_INFER_CUDA_DECODE_CUDA_H
+
+#include "infer/cuda/forward.h"
+#include "infer/cuda/steps.h"
+#include "infer/decode_backend.h"
+
+enum { CUDA_OPERANDS = 3 }; /* q, k and v may each round their activations differently */
+
+struct cuda_decoder {
+    struct decoder base;
+    struct cuda cuda;
+    struct cuda_steps steps; /* layers, then the head */
+    uint64_t *step_sizes;
+    struct layer *layers; /* addresses on the device */
+    struct weight head;
+    struct cuda_rope rope;
+    enum cuda_type cache_type;
+    uint64_t cache_bytes; /* of the keys of a layer, or of its values */
+    bool prompt_at_once;  /* there is space for it */
+
+    /* on the device */
+    unsigned char *cache; /* [layers][2], keys and values [kv_heads, positions, head_dim] */
+    unsigned char *work;
+    float *norm, *hidden, *queries, *keys, *values, *attended, *middle, *scratch, *logits;
+    void *prepared[CUDA_OPERANDS];
+    void *attention_space;
+    uint32_t *position, *bad; /* bad: number of the first layer whose values are not finite */
+
+    /* on the host, pinned */
+    struct cuda_exchange {
+        uint32_t position, bad;
+        float values[]; /* the embedding, then the logits */
+    } * exchange;
+    unsigned char *embedding_row;
+
+    struct cuda_graph *layers_graph, *head_graph; /* recorded at the first token */
+};
+
+enum status cuda_decoder_open(struct decoder *decoder, const struct decode_options *options, struct error *error);
+void cuda_decoder_close(struct decoder *decoder);
+
+/* How the attention of a layer is called for one token. */
+struct cuda_step_attention cuda_decoder_attention(const struct cuda_decoder *decoder, uint32_t layer);
+
+#endif

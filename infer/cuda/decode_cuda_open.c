@@ -1,0 +1,283 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/progress.h"
+#include "infer/cuda/decode_cuda.h"
+
+enum { ALIGNMENT = 256, PRODUCT_SPACE = 64 << 20 };
+
+static uint64_t aligned(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+
+static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
+struct cuda_step_attention cuda_decoder_attention(const struct cuda_decoder *decoder, uint32_t layer) {
+    const struct model *model = &decoder->base.model;
+    unsigned char *keys = decoder->cache ? decoder->cache + layer * 2 * decoder->cache_bytes : NULL;
+    return (struct cuda_step_attention){.heads = model->heads,
+                                        .kv_heads = model->kv_heads,
+                                        .head_dim = model->head_dim,
+                                        .sliding = model->sliding_window,
+                                        .positions = decoder->base.positions,
+                                        .position = decoder->position,
+                                        .cosines = decoder->rope.cosines,
+                                        .sines = decoder->rope.sines,
+                                        .query_factors = decoder->rope.query_factors,
+                                        .queries = decoder->queries,
+                                        .keys = decoder->keys,
+                                        .values = decoder->values,
+                                        .cache = decoder->cache_type,
+                                        .cache_keys = keys,
+                                        .cache_values = keys ? keys + decoder->cache_bytes : NULL,
+                                        .space = decoder->attention_space,
+                                        .out = decoder->attended};
+}
+
+/* ---- memory ---- */
+
+static void *take(unsigned char *base, uint64_t *at, uint64_t bytes) {
+    void *place = base ? base + *at : NULL;
+    *at += aligned(bytes);
+    return place;
+}
+
+/*
+ * What a product's x and an attention take is the plug-in's to say; where it is only planned for, x counts as float32 with a
+ * scale for each block, and attention as 64 shares.
+ */
+static uint64_t prepared_bytes(const struct cuda_decoder *decoder, const struct weight *weight) {
+    enum { PLANNED = 6 };
+    return decoder->cuda.device ? decoder->cuda.plugin->prepared_bytes(weight)
+                                : (uint64_t)weight->columns * PLANNED + ALIGNMENT;
+}
+
+static uint64_t attention_bytes(const struct cuda_decoder *decoder) {
+    enum { PLANNED = 64 };
+    const struct model *model = &decoder->base.model;
+    const struct cuda_step_attention attention = cuda_decoder_attention(decoder, 0);
+    return decoder->cuda.device ? decoder->cuda.plugin->step_attention_bytes(&attention)
+                                : (uint64_t)PLANNED * model->heads * (model->head_dim + 2) * sizeof(float);
+}
+
+/* Gives the values of a token their places behind `base`; returns the bytes that they take. */
+static uint64_t work_lay(struct cuda_decoder *decoder, unsigned char *base) {
+    const struct model *model = &decoder->base.model;
+    const uint64_t query = (uint64_t)model->heads * model->head_dim, key = (uint64_t)model->kv_heads * model->head_dim;
+    struct {
+        float **place;
+        uint64_t count;
+    } const floats[] = {{&decoder->norm, model->hidden},
+                        {&decoder->hidden, model->hidden},
+                        {&decoder->queries, query},
+                        {&decoder->keys, key},
+                        {&decoder->values, key},
+                        {&decoder->attended, query},
+                        {&decoder->middle, model->intermediate},
+                        {&decoder->scratch, larger(2 * (uint64_t)model->intermediate, model->hidden)},
+                        {&decoder->logits, model->vocabulary}};
+    uint64_t at = 0, prepared = prepared_bytes(decoder, &model->head.weight);
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
+        *floats[i].place = take(base, &at, floats[i].count * sizeof(float));
+    for (uint32_t i = 0; i < model->layer_count; i++)
+        for (enum layer_weight j = 0; j < LAYER_WEIGHTS; j++)
+            prepared = larger(prepared, prepared_bytes(decoder, &model->layers[i].weights[j].weight));
+    for (int i = 0; i < CUDA_OPERANDS; i++)
+        decoder->prepared[i] = take(base, &at, prepared);
+    decoder->attention_space = take(base, &at, attention_bytes(decoder));
+    decoder->position = take(base, &at, sizeof *decoder->position);
+    decoder->bad = take(base, &at, sizeof *decoder->bad);
+    return at;
+}
+
+/* Bytes on the device that a prompt taken at once needs besides. */
+static uint64_t prompt_bytes(const struct cuda_decoder *decoder, uint32_t tokens) {
+    const struct model *model = &decoder->base.model;
+    const struct cuda_shape shape = {.tokens = tokens};
+    struct cuda_space space;
+    cuda_space_lay(model, 1, CUDA_BF16, &shape, NULL, &space);
+    return PRODUCT_SPACE + aligned(space.size) + aligned((uint64_t)tokens * model->hidden * sizeof(float)) +
+           2 * aligned((uint64_t)tokens * sizeof(uint32_t));
+}
+
+static enum status budget_plan(struct cuda_decoder *decoder, const struct decode_options *options,
+                               struct error *error) {
+    struct decoder *base = &decoder->base;
+    const struct model *model = &base->model;
+    struct decode_budget *budget = &base->budget;
+    struct device_budget *device = &budget->device;
+    const size_t steps = (size_t)model->layer_count + 1;
+    decoder->step_sizes = malloc(steps * sizeof *decoder->step_sizes);
+    if (!decoder->step_sizes)
+        return error_set_memory(error);
+    for (uint32_t i = 0; i < model->layer_count; i++)
+        decoder->step_sizes[i] = model->layers[i].bytes;
+    decoder->step_sizes[model->layer_count] = weight_rows_bytes(&model->head, model->vocabulary);
+    for (size_t i = 0; i < steps; i++)
+        budget->read += decoder->step_sizes[i];
+    static const enum cuda_type types[] = {
+        [KV_CACHE_AUTO] = CUDA_BF16, [KV_CACHE_BF16] = CUDA_BF16, [KV_CACHE_FP8] = CUDA_E4M3};
+    decoder->cache_type = types[options->kv_cache];
+    decoder->cache_bytes = aligned((uint64_t)base->positions * model->kv_heads * model->head_dim *
+                                   (decoder->cache_type == CUDA_BF16 ? 2 : 1));
+    const struct prefetch_options prefetch = {.steps = steps, .sizes = decoder->step_sizes};
+    cuda_budget_begin(&decoder->cuda, &options->device, device);
+    device->resident = true;
+    device->weights = cuda_steps_device_bytes(&decoder->cuda.info, &prefetch, true);
+    device->states = decoder->cache_bytes * 2 * model->layer_count;
+    device->work = work_lay(decoder, NULL) + cuda_rope_bytes(model, base->positions);
+    device->total = device->weights + device->states + device->work;
+    budget->weights = cuda_steps_host_bytes(&prefetch); /* they pass through */
+    budget->work = DECODE_PROGRAM_BYTES + CUDA_HOST_BYTES +
+                   ((uint64_t)model->vocabulary + model->hidden) * sizeof(float) +
+                   weight_rows_bytes(&model->embedding, 1) + model->layer_count * sizeof *decoder->layers;
+    enum status status = decode_budget_check(base, options, error);
+    if (status == STATUS_OK)
+        status = cuda_budget_check(device, budget->total, "", error);
+    if (status != STATUS_OK)
+        return status;
+    const uint64_t more = prompt_bytes(decoder, options->least);
+    decoder->prompt_at_once =
+        options->least > 1 && device->total + more + (device->unified ? budget->total : 0) <= device->memory;
+    if (decoder->prompt_at_once) {
+        device->work += more;
+        device->total += more;
+    }
+    return STATUS_OK;
+}
+
+/* ---- loading ---- */
+
+struct loading {
+    struct cuda_decoder *decoder;
+    struct layer *layers; /* as they were read */
+    struct weight head;
+    struct progress progress;
+    uint64_t done;
+};
+
+static enum status step_load(void *context, size_t step, void *buffer, struct error *error) {
+    struct loading *loading = context;
+    const struct model *model = &loading->decoder->base.model;
+    const enum status status =
+        step < model->layer_count
+            ? layer_load(model, (uint32_t)step, buffer, &loading->layers[step], error)
+            : weight_rows_load(model, &model->head, 0, model->vocabulary, buffer, &loading->head, error);
+    loading->done += loading->decoder->step_sizes[step];
+    progress_update(&loading->progress, loading->done);
+    return status;
+}
+
+/* Codes of FP8 that are NaN are looked for here, since kernels take all codes for numbers. */
+static enum status codes_check(struct cuda_decoder *decoder, struct error *error) {
+    const struct model *model = &decoder->base.model;
+    const struct cuda_plugin *plugin = decoder->cuda.plugin;
+    struct cuda_device *device = decoder->cuda.device;
+    const size_t count = (size_t)model->layer_count * LAYER_WEIGHTS + 1;
+    uint64_t *flags = malloc(count * sizeof *flags), *there = NULL;
+    enum status status =
+        flags ? cuda_allocate(&decoder->cuda, count * sizeof *flags, &there, error) : error_set_memory(error);
+    if (status == STATUS_OK) {
+        memset(flags, 0xff, count * sizeof *flags);
+        plugin->copy_in(device, CUDA_COMPUTE, there, flags, count * sizeof *flags);
+        for (size_t i = 0; i < count; i++) {
+            const struct weight *weight =
+                i + 1 == count ? &decoder->head : &decoder->layers[i / LAYER_WEIGHTS].weights[i % LAYER_WEIGHTS];
+            if (weight->format == WEIGHT_FP8 || weight->format == WEIGHT_MXFP8)
+                plugin->codes_check(device, weight->codes, (uint64_t)weight->rows * weight->columns, there + i);
+        }
+        plugin->copy_out(device, CUDA_COMPUTE, flags, there, count * sizeof *flags);
+        status = cuda_finish(&decoder->cuda, error);
+        plugin->release(device, there);
+    }
+    for (size_t i = 0; status == STATUS_OK && i < count; i++) {
+        const struct weight_place *place =
+            i + 1 == count ? &model->head : &model->layers[i / LAYER_WEIGHTS].weights[i % LAYER_WEIGHTS];
+        if (flags[i] != UINT64_MAX)
+            status = error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' holds NaN (element %llu): it is damaged",
+                               model->checkpoint.path, place->codes->info.name, (unsigned long long)flags[i]);
+    }
+    free(flags);
+    return status;
+}
+
+static enum status weights_load(struct cuda_decoder *decoder, bool quiet, struct error *error) {
+    const struct model *model = &decoder->base.model;
+    struct loading loading = {.decoder = decoder, .layers = calloc(model->layer_count, sizeof *loading.layers)};
+    decoder->layers = calloc(model->layer_count, sizeof *decoder->layers);
+    if (!loading.layers || !decoder->layers) {
+        free(loading.layers);
+        return error_set_memory(error);
+    }
+    progress_start(&loading.progress, "loading", decoder->base.budget.read, 0, quiet);
+    const struct prefetch_options options = {
+        .steps = (size_t)model->layer_count + 1, .sizes = decoder->step_sizes, .load = step_load, .context = &loading};
+    enum status status = cuda_steps_open(&decoder->cuda, &options, true, &decoder->steps, error);
+    for (uint32_t i = 0; status == STATUS_OK && i < model->layer_count; i++) {
+        status = cuda_steps_next(&decoder->steps, i, error);
+        decoder->layers[i] = cuda_steps_layer(&decoder->steps, &loading.layers[i]);
+    }
+    if (status == STATUS_OK)
+        status = cuda_steps_next(&decoder->steps, model->layer_count, error);
+    if (status == STATUS_OK)
+        decoder->head = cuda_steps_weight(&decoder->steps, &loading.head);
+    progress_end(&loading.progress);
+    free(loading.layers);
+    return status == STATUS_OK ? codes_check(decoder, error) : status;
+}
+
+static enum status spaces_make(struct cuda_decoder *decoder, struct error *error) {
+    const struct model *model = &decoder->base.model;
+    const struct cuda *cuda = &decoder->cuda;
+    const uint64_t work = work_lay(decoder, NULL);
+    const uint64_t exchange = sizeof *decoder->exchange + ((uint64_t)model->hidden + model->vocabulary) * sizeof(float);
+    enum status status = cuda_rope_make(cuda, model, decoder->base.positions, &decoder->rope, error);
+    if (status == STATUS_OK)
+        status = cuda_allocate(cuda, decoder->base.budget.device.states, &decoder->cache, error);
+    if (status == STATUS_OK)
+        status = cuda_allocate(cuda, work, &decoder->work, error);
+    if (status != STATUS_OK)
+        return status;
+    work_lay(decoder, decoder->work);
+    void *address;
+    decoder->exchange = cuda->plugin->allocate_host(cuda->device, exchange, &address);
+    if (!decoder->exchange)
+        return cuda_status(cuda, error);
+    decoder->embedding_row = aligned_alloc(64, (weight_rows_bytes(&model->embedding, 1) + 63) / 64 * 64);
+    if (!decoder->embedding_row)
+        return error_set_memory(error);
+    status = norm_load(model, model->norm, model->hidden, decoder->exchange->values, error);
+    if (status != STATUS_OK)
+        return status;
+    decoder->exchange->bad = UINT32_MAX;
+    cuda->plugin->copy_in(cuda->device, CUDA_COMPUTE, decoder->norm, decoder->exchange->values,
+                          model->hidden * sizeof(float));
+    cuda->plugin->copy_in(cuda->device, CUDA_COMPUTE, decoder->bad, &decoder->exchange->bad, sizeof *decoder->bad);
+    return cuda_finish(cuda, error);
+}
+
+enum status cuda_decoder_open(struct decoder *base, const struct decode_options *options, struct error *error) {
+    struct cuda_decoder *decoder = (struct cuda_decoder *)base;
+    enum status status = STATUS_OK;
+    if (options->plan_only && options->device.memory > 0)
+        cuda_describe(&options->device, &decoder->cuda);
+    else
+        status = cuda_open(&options->device, &decoder->cuda, error);
+    if (status == STATUS_OK)
+        status = budget_plan(decoder, options, error);
+    if (status != STATUS_OK || options->plan_only)
+        return status;
+    status = weights_load(decoder, options->quiet, error);
+    return status == STATUS_OK ? spaces_make(decoder, error) : status;
+}
+
+void cuda_decoder_close(struct decoder *base) {
+    struct cuda_decoder *decoder = (struct cuda_decoder *)base;
+    cuda_steps_close(&decoder->steps);
+    if (decoder->layers_graph)
+        decoder->cuda.plugin->graph_free(decoder->layers_graph);
+    if (decoder->head_graph)
+        decoder->cuda.plugin->graph_free(decoder->head_graph);
+    cuda_close(&decoder->cuda); /* and what is left on the device */
+    free(decoder->step_sizes);
+    free(decoder->layers);
+    free(decoder->embedding_row);
+}
