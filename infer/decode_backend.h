@@ -24,7 +24,7 @@ struct decode_backend {
     /* Takes the token at decoder->position, and leaves that to the caller; id and position are checked. */
     enum status (*token)(struct decoder *decoder, uint32_t id, float **logits, struct error *error);
     /* A run of tokens at once, from the beginning, likewise; only where takes_runs is there and says so. */
-    bool (*takes_runs)(const struct decoder *decoder);
+    bool (*takes_runs)(const struct decoder *decoder, size_t count);
     enum status (*run)(struct decoder *decoder, const int32_t *ids, uint32_t count, float **logits,
                        struct error *error);
     double (*read_rate)(struct decoder *decoder);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/text.h"
 #include "common/version.h"
 #include "infer/generate.h"
 #include "infer/report/ppl_text.h"
@@ -147,6 +148,38 @@ static void figures_print(const struct run *run) {
         fprintf(stderr, "seed        %6llu\n", (unsigned long long)sampling->seed);
 }
 
+/* ---- the plan ---- */
+
+static void size_print(const char *label, uint64_t bytes, const char *rest) {
+    char size[TEXT_SIZE_MAX];
+    printf("%-16s%10s%s\n", label, text_size(bytes, size), rest);
+}
+
+static void limit_print(const char *label, uint64_t bytes, uint64_t limit) {
+    char size[TEXT_SIZE_MAX], rest[TEXT_SIZE_MAX + 32];
+    snprintf(rest, sizeof rest, " of %s that it may use", text_size(limit, size));
+    size_print(label, bytes, rest);
+}
+
+static void plan_print(const struct run *run) {
+    const struct decode_budget *budget = decoder_budget(run->decoder);
+    const struct device_budget *device = &budget->device;
+    printf("%-16s%10u\n", "tokens", decoder_positions(run->decoder));
+    size_print("weights read", budget->read, " for each token");
+    limit_print("memory", budget->total, run->arguments.decode.memory);
+    size_print("  weights", budget->weights, device->used ? ", on their way to the device" : "");
+    if (!device->used)
+        size_print("  keys, values", budget->cache, "");
+    size_print("  all else", budget->work, "");
+    if (!device->used)
+        return;
+    printf("%-16s%s%s\n", "device", device->name, device->unified ? ", its memory is the machine's" : "");
+    limit_print("device memory", device->total, device->memory);
+    size_print("  weights", device->weights, "");
+    size_print("  keys, values", device->states, "");
+    size_print("  all else", device->work, "");
+}
+
 static json_t *ids_json(const struct token_ids *ids) {
     json_t *array = json_array();
     for (size_t i = 0; array && i < ids->count; i++)
@@ -166,17 +199,47 @@ static json_t *path_json(const char *path) {
 /* null where there is nothing to divide by. */
 static json_t *quotient_json(double amount, double by) { return by > 0 ? json_real(amount / by) : json_null(); }
 
+struct member {
+    const char *key;
+    json_t *value;
+};
+
+static enum status members_print(const struct member *members, size_t count, struct error *error) {
+    json_t *object = json_object();
+    bool good = object != NULL;
+    for (size_t i = 0; i < count; i++)
+        good = json_object_set_new(object, members[i].key, members[i].value) == 0 && good;
+    char *json = good ? json_dumps(object, JSON_ENSURE_ASCII) : NULL;
+    if (json)
+        puts(json);
+    free(json);
+    json_decref(object);
+    return json ? STATUS_OK : error_set_memory(error);
+}
+
+static json_t *memory_json(const struct decode_budget *budget) {
+    return json_pack("{s:I, s:I, s:I, s:I}", "total", (json_int_t)budget->total, "weights", (json_int_t)budget->weights,
+                     "cache", (json_int_t)budget->cache, "work", (json_int_t)budget->work);
+}
+
+static json_t *device_json(const struct device_budget *device) {
+    if (!device->used)
+        return json_null();
+    return json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:I}", "name", device->name, "unified", device->unified, "memory",
+                     (json_int_t)device->memory, "total", (json_int_t)device->total, "weights",
+                     (json_int_t)device->weights, "cache", (json_int_t)device->states, "work",
+                     (json_int_t)device->work);
+}
+
 static enum status json_print(const struct run *run, struct error *error) {
     static const char *const stops[] = {[STOP_END] = "end", [STOP_TOKENS] = "max-tokens", [STOP_CONTEXT] = "context"};
     const struct generation_result *result = &run->result;
     const struct decode_budget *budget = decoder_budget(run->decoder);
     const double moved = (double)budget->read * result->steps;
-    struct {
-        const char *key;
-        json_t *value;
-    } const members[] = {
+    const struct member members[] = {
         {"schema", json_string("qstream.generate/1")},
         {"qstream", json_string(QSTREAM_VERSION)},
+        {"state", json_string("generated")},
         {"model", path_json(run->arguments.model)},
         {"prompt_tokens", ids_json(&run->prompt)},
         {"tokens", ids_json(&run->tokens)},
@@ -193,20 +256,30 @@ static enum status json_print(const struct run *run, struct error *error) {
         {"weight_bytes_per_second", quotient_json(moved, result->steps ? result->seconds : 0)},
         {"memory_bytes_per_second", quotient_json(run->read_rate, run->read_rate > 0)},
         {"bandwidth_share", quotient_json(moved, result->seconds * run->read_rate)},
-        {"memory",
-         json_pack("{s:I, s:I, s:I, s:I}", "total", (json_int_t)budget->total, "weights", (json_int_t)budget->weights,
-                   "cache", (json_int_t)budget->cache, "work", (json_int_t)budget->work)},
+        {"memory", memory_json(budget)},
+        {"device", device_json(&budget->device)},
     };
-    json_t *object = json_object();
-    bool good = object != NULL;
-    for (size_t i = 0; i < sizeof members / sizeof *members; i++)
-        good = json_object_set_new(object, members[i].key, members[i].value) == 0 && good;
-    char *json = good ? json_dumps(object, JSON_ENSURE_ASCII) : NULL;
-    if (json)
-        puts(json);
-    free(json);
-    json_decref(object);
-    return json ? STATUS_OK : error_set_memory(error);
+    return members_print(members, sizeof members / sizeof *members, error);
+}
+
+/* What a dry run tells. */
+static enum status plan_tell(const struct run *run, struct error *error) {
+    const struct decode_budget *budget = decoder_budget(run->decoder);
+    if (!run->arguments.json) {
+        plan_print(run);
+        return STATUS_OK;
+    }
+    const struct member members[] = {
+        {"schema", json_string("qstream.generate/1")},
+        {"qstream", json_string(QSTREAM_VERSION)},
+        {"state", json_string("planned")},
+        {"model", path_json(run->arguments.model)},
+        {"prompt_tokens", ids_json(&run->prompt)},
+        {"weight_bytes_per_token", json_integer((json_int_t)budget->read)},
+        {"memory", memory_json(budget)},
+        {"device", device_json(&budget->device)},
+    };
+    return members_print(members, sizeof members / sizeof *members, error);
 }
 
 /* ---- the command ---- */
@@ -229,6 +302,8 @@ static enum status generate(struct run *run, struct error *error) {
         status = prompt_get(run, error);
     if (status == STATUS_OK)
         status = decode_open(run, error);
+    if (status == STATUS_OK && arguments->decode.plan_only)
+        return plan_tell(run, error);
     if (status != STATUS_OK)
         return status;
     const struct generation generation = {.prompt = run->prompt.ids,

@@ -34,17 +34,22 @@ const char generate_usage[] =
     "  --seed N            the same seed chooses the same tokens (default: a random one, which is told)\n"
     "  --activations MODE  as-served (the default): rounded as the checkpoint's config says; float: not rounded\n"
     "  --fused-scales      q, k, v and gate, up share their largest scales, as in vLLM's fused layers\n"
-    "  --kv-cache TYPE     keys and values kept in bf16 or fp8; auto (the default): in float32\n"
+    "  --kv-cache TYPE     keys and values kept in bf16 or fp8; auto (the default): in float32, on a card in bf16\n"
     "  --memory SIZE       most memory to use (default: four fifths of what there is)\n"
     "  --jobs N            threads (default: one per processor); the result is the same for any number\n"
     "  --cpu LEVEL         portable, neon, avx2 or avx512 (default: the best)\n"
+    "  --device DEVICE     cpu (the default), cuda, cuda:N (the Nth card, from 0), or auto: cuda where there is a "
+    "card\n"
+    "  --device-memory SIZE\n"
+    "                      most memory of the card to use; with --dry-run a card of this memory is planned for, which\n"
+    "                      need not be there (unified:SIZE: it shares the machine's memory)\n"
+    "  --dry-run           print the memory that it takes; load and make nothing\n"
     "  --json              print one JSON object (schema qstream.generate/1) at the end instead of the text\n"
     "  --quiet             no progress and no figures\n"
     "  --help              print this text\n"
     "\n"
-    "Exit codes: 0 fine, 2 wrong usage, 3 the checkpoint or prompt is damaged or does not fit, 4 I/O or memory "
-    "failure,\n"
-    "130 interrupted.\n";
+    "Exit codes: 0 fine, 2 wrong usage or too little memory, 3 the checkpoint or prompt is damaged or does not fit,\n"
+    "4 I/O, device or memory failure, 130 interrupted.\n";
 
 enum option_code {
     OPTION_PROMPT = 1000,
@@ -63,6 +68,9 @@ enum option_code {
     OPTION_MEMORY,
     OPTION_JOBS,
     OPTION_CPU,
+    OPTION_DEVICE,
+    OPTION_DEVICE_MEMORY,
+    OPTION_DRY_RUN,
     OPTION_JSON,
     OPTION_QUIET,
     OPTION_HELP
@@ -85,6 +93,9 @@ static const struct option options[] = {
     {"memory", required_argument, NULL, OPTION_MEMORY},
     {"jobs", required_argument, NULL, OPTION_JOBS},
     {"cpu", required_argument, NULL, OPTION_CPU},
+    {"device", required_argument, NULL, OPTION_DEVICE},
+    {"device-memory", required_argument, NULL, OPTION_DEVICE_MEMORY},
+    {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
     {"json", no_argument, NULL, OPTION_JSON},
     {"quiet", no_argument, NULL, OPTION_QUIET},
     {"help", no_argument, NULL, OPTION_HELP},
@@ -194,6 +205,13 @@ static enum status option_parse(int option, const char *value, struct generate_a
         return option_number("--jobs", value, 1, JOBS_MAX, &decode->jobs, error);
     case OPTION_CPU:
         return option_cpu(value, &decode->cpu, error);
+    case OPTION_DEVICE:
+        return option_device(value, &decode->device, error);
+    case OPTION_DEVICE_MEMORY:
+        return option_device_memory(value, &decode->device, error);
+    case OPTION_DRY_RUN:
+        decode->plan_only = true;
+        return STATUS_OK;
     case OPTION_JSON:
         arguments->json = true;
         return STATUS_OK;
@@ -257,6 +275,8 @@ enum status generate_arguments_parse(int argc, char **argv, struct generate_argu
     arguments->model = argv[optind];
     if (said.top_p && !said.temperature)
         arguments->sampling.temperature = 1;
+    if (arguments->decode.device.memory > 0 && arguments->decode.device.kind == DEVICE_CPU)
+        return error_set(error, STATUS_USAGE, "--device-memory goes with --device cuda");
     enum status status = prompt_check(arguments, &said, error);
     return status == STATUS_OK && !said.seed ? seed_choose(&arguments->sampling.seed, error) : status;
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/text.h"
@@ -31,6 +32,35 @@ enum status option_memory(const char *value, uint64_t *memory, struct error *err
     if (!text_parse_size(value, memory))
         return error_set(error, STATUS_USAGE, "--memory takes a size such as 16GiB, not '%s'", value);
     return STATUS_OK;
+}
+
+enum status option_device(const char *value, struct device_choice *device, struct error *error) {
+    enum { NUMBER_MOST = 1023 };
+    static const char *const names[] = {[DEVICE_CPU] = "cpu", [DEVICE_CUDA] = "cuda", [DEVICE_AUTO] = "auto"};
+    for (enum device_kind kind = DEVICE_CPU; kind <= DEVICE_AUTO; kind++)
+        if (strcmp(value, names[kind]) == 0) {
+            device->kind = kind;
+            device->number = 0;
+            return STATUS_OK;
+        }
+    uint32_t number;
+    static const char prefix[] = "cuda:";
+    if (strncmp(value, prefix, sizeof prefix - 1) == 0 &&
+        option_number("--device", value + sizeof prefix - 1, 0, NUMBER_MOST, &number, error) == STATUS_OK) {
+        device->kind = DEVICE_CUDA;
+        device->number = (int)number;
+        return STATUS_OK;
+    }
+    return error_set(error, STATUS_USAGE, "--device takes cpu, cuda, cuda:N or auto, not '%s'", value);
+}
+
+enum status option_device_memory(const char *value, struct device_choice *device, struct error *error) {
+    static const char prefix[] = "unified:";
+    device->unified = strncmp(value, prefix, sizeof prefix - 1) == 0;
+    if (text_parse_size(value + (device->unified ? sizeof prefix - 1 : 0), &device->memory) && device->memory > 0)
+        return STATUS_OK;
+    return error_set(error, STATUS_USAGE, "--device-memory takes a size such as 96GiB or unified:128GiB, not '%s'",
+                     value);
 }
 
 /* UINT64_MAX when the file has no number: it is not there, or says "max". */

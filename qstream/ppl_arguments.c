@@ -41,6 +41,11 @@ const char ppl_usage[] =
     "  --spill-folder DIR  where hidden states go that do not fit (default: $TMPDIR or /tmp)\n"
     "  --jobs N            threads (default: one per processor); the result is the same for any number\n"
     "  --cpu LEVEL         portable, neon, avx2 or avx512 (default: the best)\n"
+    "  --device DEVICE     cpu (the default), cuda, cuda:N (the Nth card, from 0), or auto: cuda where there is a "
+    "card\n"
+    "  --device-memory SIZE\n"
+    "                      most memory of the card to use; with --dry-run a card of this memory is planned for, which\n"
+    "                      need not be there (unified:SIZE: it shares the machine's memory)\n"
     "  --dry-run           print what would be run and the memory it takes; compute nothing\n"
     "  --expect PPL        fail when the perplexity is further away than --tolerance\n"
     "  --tolerance T       a share such as 0.5% (the default), or an amount such as 0.01\n"
@@ -85,6 +90,8 @@ enum option_code {
     OPTION_SPILL_FOLDER,
     OPTION_JOBS,
     OPTION_CPU,
+    OPTION_DEVICE,
+    OPTION_DEVICE_MEMORY,
     OPTION_DRY_RUN,
     OPTION_EXPECT,
     OPTION_TOLERANCE,
@@ -234,6 +241,10 @@ static enum status machine_parse(int option, const char *value, struct ppl_optio
         return option_number("--jobs", value, 1, JOBS_MAX, &run->jobs, error);
     case OPTION_CPU:
         return option_cpu(value, &run->cpu, error);
+    case OPTION_DEVICE:
+        return option_device(value, &run->device, error);
+    case OPTION_DEVICE_MEMORY:
+        return option_device_memory(value, &run->device, error);
     default: /* OPTION_QUIET */
         run->quiet = true;
         return STATUS_OK;
@@ -273,7 +284,7 @@ static enum status option_parse(int option, const char *value, struct ppl_argume
         return expected_parse(option, value, arguments, error);
     if (option >= OPTION_SERVER && option <= OPTION_RETRIES)
         return server_parse(option, value, &arguments->server, error);
-    if ((option >= OPTION_BASELINE && option <= OPTION_CPU) || option == OPTION_QUIET)
+    if ((option >= OPTION_BASELINE && option <= OPTION_DEVICE_MEMORY) || option == OPTION_QUIET)
         return machine_parse(option, value, &arguments->run, error);
     output_parse(option, value, arguments);
     return STATUS_OK;
@@ -294,7 +305,9 @@ static enum status server_check(const struct ppl_arguments *arguments, struct er
                  {settings->has_rope, "--rope-frequencies"},
                  {run->baseline != NULL, "--baseline"},
                  {run->resident, "--resident"},
-                 {run->spill_folder != NULL, "--spill-folder"}};
+                 {run->spill_folder != NULL, "--spill-folder"},
+                 {run->device.kind != DEVICE_CPU, "--device"},
+                 {run->device.memory > 0, "--device-memory"}};
     for (size_t i = 0; i < sizeof local / sizeof *local; i++)
         if (local[i].given)
             return error_set(error, STATUS_USAGE, "%s says how to compute here; with --server the server computes",
@@ -346,6 +359,8 @@ static enum status arguments_check(struct ppl_arguments *arguments, struct error
             return error_set(error, STATUS_USAGE, "ppl measures on a text: give --text FILE or --tokens FILE");
         arguments->text = "-";
     }
+    if (arguments->run.device.memory > 0 && arguments->run.device.kind == DEVICE_CPU && !arguments->server.url)
+        return error_set(error, STATUS_USAGE, "--device-memory goes with --device cuda");
     enum status status = expectation_options_check(arguments, error);
     if (status == STATUS_OK && arguments->server.url)
         status = server_check(arguments, error);
@@ -371,6 +386,8 @@ static const struct option options[] = {
     {"spill-folder", required_argument, NULL, OPTION_SPILL_FOLDER},
     {"jobs", required_argument, NULL, OPTION_JOBS},
     {"cpu", required_argument, NULL, OPTION_CPU},
+    {"device", required_argument, NULL, OPTION_DEVICE},
+    {"device-memory", required_argument, NULL, OPTION_DEVICE_MEMORY},
     {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
     {"expect", required_argument, NULL, OPTION_EXPECT},
     {"tolerance", required_argument, NULL, OPTION_TOLERANCE},

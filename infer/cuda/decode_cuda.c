@@ -246,7 +246,9 @@ static enum status run(struct decoder *base, const int32_t *ids, uint32_t count,
     return status;
 }
 
-static bool takes_runs(const struct decoder *base) { return ((const struct cuda_decoder *)base)->prompt_at_once; }
+static bool takes_runs(const struct decoder *base, size_t count) {
+    return count <= ((const struct cuda_decoder *)base)->prompt_most;
+}
 
 static double read_rate(struct decoder *base) {
     const struct cuda_decoder *decoder = (const struct cuda_decoder *)base;

@@ -20,7 +20,7 @@ struct cuda_decoder {
     struct cuda_rope rope;
     enum cuda_type cache_type;
     uint64_t cache_bytes; /* of the keys of a layer, or of its values */
-    bool prompt_at_once;  /* there is space for it */
+    uint32_t prompt_most; /* tokens that are taken at once: there is space for them */
 
     /* on the device */
     unsigned char *cache; /* [layers][2], keys and values [kv_heads, positions, head_dim] */

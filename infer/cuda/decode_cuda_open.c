@@ -135,9 +135,8 @@ static enum status budget_plan(struct cuda_decoder *decoder, const struct decode
     if (status != STATUS_OK)
         return status;
     const uint64_t more = prompt_bytes(decoder, options->least);
-    decoder->prompt_at_once =
-        options->least > 1 && device->total + more + (device->unified ? budget->total : 0) <= device->memory;
-    if (decoder->prompt_at_once) {
+    if (options->least > 1 && device->total + more + (device->unified ? budget->total : 0) <= device->memory) {
+        decoder->prompt_most = options->least;
         device->work += more;
         device->total += more;
     }

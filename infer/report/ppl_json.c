@@ -173,7 +173,18 @@ static void budget_put(const struct ppl_report *report, struct text *out) {
     member_number(out, "tokens", budget->tokens);
     member_number(out, "group", budget->group);
     member_number(out, "groups", budget->groups);
-    text_append_string(out, "}");
+    if (!budget->device.used) {
+        text_append_string(out, ",\"device\":null}");
+        return;
+    }
+    text_append_string(out, ",\"device\":{\"name\":");
+    text_append_json_ascii(out, budget->device.name);
+    member_number(out, "memory", budget->device.memory);
+    member_number(out, "total", budget->device.total);
+    member_number(out, "weights", budget->device.weights);
+    member_number(out, "hidden", budget->device.states);
+    member_number(out, "work", budget->device.work);
+    text_append_string(out, budget->device.unified ? ",\"unified\":true}}" : ",\"unified\":false}}");
 }
 
 static void check_put(const struct ppl_check *check, bool planned, struct text *out) {

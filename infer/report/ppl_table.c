@@ -143,6 +143,18 @@ static void size_line(struct text *out, const char *label, uint64_t bytes, const
     text_printf(out, "%10s%s\n", text_size(bytes, size), rest);
 }
 
+static void device_lines(const struct device_budget *device, struct text *out) {
+    char limit[TEXT_SIZE_MAX], rest[TEXT_SIZE_MAX + 32];
+    label_put(out, "device");
+    text_append_escaped(out, device->name);
+    text_append_string(out, device->unified ? ", its memory is the machine's\n" : "\n");
+    snprintf(rest, sizeof rest, " of %s that it may use", text_size(device->memory, limit));
+    size_line(out, "device memory", device->total, rest);
+    size_line(out, "  weights", device->weights, device->resident ? ", all" : ", streamed");
+    size_line(out, "  hidden states", device->states, "");
+    size_line(out, "  all else", device->work, "");
+}
+
 static void budget_lines(const struct ppl_report *report, struct text *out) {
     const struct ppl_budget *budget = &report->result->budget;
     char limit[TEXT_SIZE_MAX], rest[TEXT_SIZE_MAX + 32];
@@ -158,6 +170,8 @@ static void budget_lines(const struct ppl_report *report, struct text *out) {
     size_line(out, "  all else", budget->work, "");
     size_line(out, "spilled", budget->hidden > budget->hidden_memory ? budget->hidden - budget->hidden_memory : 0,
               " of hidden states in a file");
+    if (budget->device.used)
+        device_lines(&budget->device, out);
 }
 
 static void speed_lines(const struct ppl_report *report, struct text *out) {
@@ -178,6 +192,12 @@ static void speed_lines(const struct ppl_report *report, struct text *out) {
         text_append_string(out, ", ");
         size_put(out, budget->hidden - budget->hidden_memory);
         text_append_string(out, " of hidden states in a file");
+    }
+    if (budget->device.used) {
+        text_append_string(out, "; ");
+        size_put(out, budget->device.total);
+        text_append_string(out, " on ");
+        text_append_escaped(out, budget->device.name);
     }
     text_append_string(out, "\n");
 }
