@@ -25,7 +25,7 @@
 enum { CHUNK = 8 }; /* bf16 values of 16 bytes */
 
 struct tile {
-    size_t first;                /* number of the window's first token */
+    uint32_t first;              /* number of the window's first token */
     uint32_t group;              /* query heads of a key-value head */
     uint32_t row, rows;          /* the first row, and the rows of the window */
     uint32_t key_begin, key_end; /* what the rows see, by position in the window */
@@ -48,13 +48,13 @@ __device__ static inline bool tile_find(const cuda_attention &attention, uint32_
 
 /* Where the head of a row of the window begins, in q and out. */
 __device__ static inline size_t row_offset(const cuda_attention &attention, const tile &tile, uint32_t row) {
-    const size_t token = tile.first + row / tile.group;
-    return (token * attention.heads + blockIdx.y * tile.group + row % tile.group) * attention.head_dim;
+    const uint32_t token = tile.first + row / tile.group;
+    return ((size_t)token * attention.heads + blockIdx.y * tile.group + row % tile.group) * attention.head_dim;
 }
 
 /* The same of a key, in k and v. */
 __device__ static inline size_t key_offset(const cuda_attention &attention, const tile &tile, uint32_t key) {
-    return ((tile.first + key) * attention.kv_heads + blockIdx.y) * attention.head_dim;
+    return ((size_t)(tile.first + key) * attention.kv_heads + blockIdx.y) * attention.head_dim;
 }
 
 __device__ static inline bool sees(uint32_t token, uint32_t key, uint32_t sliding) {
@@ -68,28 +68,22 @@ __device__ static inline bool sees(uint32_t token, uint32_t key, uint32_t slidin
  * same chunk, which is what a matrix is read as, are in different banks.
  */
 template <int WIDTH> __device__ static inline uint32_t chunk_offset(uint32_t row, uint32_t chunk) {
-    return (row * (WIDTH / CHUNK) + (chunk ^ row % 8)) * (CHUNK * (uint32_t)sizeof(uint16_t));
+    return (row * (WIDTH / CHUNK) + chunk / 8 * 8 + (chunk ^ row) % 8) * (CHUNK * (uint32_t)sizeof(uint16_t));
 }
 
-/* Starts the copy of ROWS rows; row_at(row) is where it begins, NULL for zeros. Columns from head_dim on are zeros. */
-template <int WIDTH, int ROWS, typename RowAt>
-__device__ static inline void rows_copy(unsigned char *to, const uint16_t *any, uint32_t head_dim, RowAt row_at) {
-    enum { CHUNKS = WIDTH / CHUNK };
+/*
+ * Starts the copy of ROWS rows, of which `rows` (at least one) exist: the others, and columns from head_dim on, are zeros.
+ * row_at(row) is where it begins. A thread has one column of chunks.
+ */
+template <int WIDTH, int ROWS, int THREADS, typename RowAt>
+__device__ static inline void rows_copy(unsigned char *to, uint32_t rows, uint32_t head_dim, RowAt row_at) {
+    enum { CHUNKS = WIDTH / CHUNK, STEP = THREADS / CHUNKS };
+    const uint32_t number = threadIdx.x % CHUNKS;
+    const bool exists = number * CHUNK < head_dim;
+    const uint32_t column = exists ? number * CHUNK : 0;
 #pragma unroll 4
-    for (uint32_t i = threadIdx.x; i < ROWS * CHUNKS; i += blockDim.x) {
-        const uint32_t row = i / CHUNKS, column = i % CHUNKS * CHUNK;
-        unsigned char *const chunk = to + chunk_offset<WIDTH>(row, i % CHUNKS);
-        const uint16_t *const from = row_at(row);
-        if (head_dim % CHUNK == 0) {
-            const bool valid = from != NULL && column < head_dim;
-            copy_start<16>(chunk, valid ? from + column : any, valid);
-            continue;
-        }
-        for (uint32_t j = 0; j < CHUNK; j += 2) { /* an even head_dim: rows are aligned to 4 bytes */
-            const bool valid = from != NULL && column + j < head_dim;
-            copy_start<4>(chunk + j * sizeof(uint16_t), valid ? from + column + j : any, valid);
-        }
-    }
+    for (uint32_t row = threadIdx.x / CHUNKS; row < ROWS; row += STEP)
+        copy_start(to + chunk_offset<WIDTH>(row, number), row_at(min(row, rows - 1)) + column, exists && row < rows);
 }
 
 /*
@@ -269,19 +263,20 @@ __global__ void __launch_bounds__(Shape::threads) attention_bf16(const cuda_atte
     tile tile;
     if (!tile_find(attention, Shape::rows, &tile))
         return;
-    const uint16_t *const q = static_cast<const uint16_t *>(attention.q);
-    const auto keys_copy = [&](unsigned char *to, const void *source, uint32_t first) {
-        const uint16_t *const from = static_cast<const uint16_t *>(source);
-        rows_copy<Shape::width, Shape::keys>(to, from, attention.head_dim, [&](uint32_t key) -> const uint16_t * {
-            return first + key < tile.key_end ? from + key_offset(attention, tile, first + key) : NULL;
-        });
+    const uint32_t stride = attention.kv_heads * attention.head_dim;
+    const auto keys_copy = [&](unsigned char *to, const void *source, uint32_t key) {
+        const uint16_t *const from = static_cast<const uint16_t *>(source) + key_offset(attention, tile, key);
+        rows_copy<Shape::width, Shape::keys, Shape::threads>(to, tile.key_end - key, attention.head_dim,
+                                                             [&](uint32_t row) { return from + (size_t)row * stride; });
     };
-    rows_copy<Shape::width, Shape::rows>(queries, q, attention.head_dim, [&](uint32_t row) -> const uint16_t * {
-        return tile.row + row < tile.rows ? q + row_offset(attention, tile, tile.row + row) : NULL;
-    });
+    rows_copy<Shape::width, Shape::rows, Shape::threads>(
+        queries, tile.rows - tile.row, attention.head_dim, [&](uint32_t row) {
+            return static_cast<const uint16_t *>(attention.q) + row_offset(attention, tile, tile.row + row);
+        });
     keys_copy(keys, attention.k, tile.key_begin);
 
-    const uint32_t sliding = attention.sliding, warp_row = threadIdx.x / WARP * Shape::warp_rows;
+    const uint32_t sliding = attention.sliding;
+    const uint32_t warp_row = __shfl_sync(FULL_WARP, threadIdx.x / WARP, 0) * Shape::warp_rows;
     const uint32_t lane_row = tile.row + warp_row + threadIdx.x % WARP / 4;
     const uint32_t token_first = (tile.row + warp_row) / tile.group; /* of the warp */
     const uint32_t token_last = (tile.row + warp_row + Shape::warp_rows - 1) / tile.group;
@@ -519,8 +514,8 @@ void run_attention(cuda_device *device, const cuda_attention *attention) {
     const uint32_t head_dim = attention->head_dim;
     if (attention->window_count == 0 || attention->longest == 0)
         return;
-    if (head_dim == 0 || head_dim > HEAD_DIM_MOST || head_dim % 2 != 0) {
-        device_fail_text(device, "attention: head_dim is odd or above 256");
+    if (head_dim == 0 || head_dim > HEAD_DIM_MOST || head_dim % CHUNK != 0) {
+        device_fail_text(device, "attention: head_dim is not a multiple of 8 up to 256");
     } else if (attention->act == CUDA_F32) {
         if (head_dim <= 64)
             f32_launch<shape_f32<64, 64>>(device, attention);

@@ -61,21 +61,17 @@ template <bool TRANSPOSED> __device__ static inline void matrices_load(uint32_t 
 #endif
 }
 
-/* BYTES (4 or 16, and aligned to that) to shared memory, zeros where not `valid`; there after copies_wait and a barrier. */
-template <int BYTES> __device__ static inline void copy_start(unsigned char *to, const void *from, bool valid) {
+/* 16 bytes, aligned to that, to shared memory; zeros where not `valid`. There after copies_wait and a barrier. */
+__device__ static inline void copy_start(unsigned char *to, const void *from, bool valid) {
 #ifdef __CUDACC__
     const uint32_t address = (uint32_t)__cvta_generic_to_shared(to);
-    if (BYTES == 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(valid ? 16 : 0)
-                     : "memory");
-    else
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address), "l"(from), "r"(valid ? 4 : 0)
-                     : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(valid ? 16 : 0)
+                 : "memory");
 #else
     if (valid)
-        memcpy(to, from, BYTES);
+        memcpy(to, from, 16);
     else
-        memset(to, 0, BYTES);
+        memset(to, 0, 16);
 #endif
 }
 
