@@ -44,20 +44,7 @@ template <bool TRANSPOSED> __device__ static inline void matrices_load(uint32_t 
                      : "r"(address)
                      : "memory");
 #else
-    const unsigned lane = threadIdx.x % WARP, pair = lane % 4 * 2;
-    const uint64_t address = (uint64_t)(uintptr_t)row;
-    for (unsigned m = 0; m < 4; m++) {
-        uint16_t values[2];
-        for (unsigned i = 0; i < 2; i++) {
-            const unsigned r = TRANSPOSED ? pair + i : lane / 4, column = TRANSPOSED ? lane / 4 : pair + i;
-            const uint32_t low = __shfl_sync(FULL_WARP, (uint32_t)address, (int)(m * 8 + r));
-            const uint32_t high = __shfl_sync(FULL_WARP, (uint32_t)(address >> 32), (int)(m * 8 + r));
-            const unsigned char *from =
-                reinterpret_cast<const unsigned char *>((uintptr_t)((uint64_t)high << 32 | low));
-            memcpy(&values[i], from + column * sizeof(uint16_t), sizeof(uint16_t));
-        }
-        out[m] = values[0] | (uint32_t)values[1] << 16;
-    }
+    model_ldmatrix(out, 4, TRANSPOSED, row);
 #endif
 }
 
