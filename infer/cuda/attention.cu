@@ -81,7 +81,6 @@ __device__ static inline void rows_copy(unsigned char *to, uint32_t rows, uint32
     const uint32_t number = threadIdx.x % CHUNKS;
     const bool exists = number * CHUNK < head_dim;
     const uint32_t column = exists ? number * CHUNK : 0;
-#pragma unroll 4
     for (uint32_t row = threadIdx.x / CHUNKS; row < ROWS; row += STEP)
         copy_start(to + chunk_offset<WIDTH>(row, number), row_at(min(row, rows - 1)) + column, exists && row < rows);
 }
@@ -117,26 +116,24 @@ template <typename Shape> using scores = float[Shape::matrices][Shape::keys / 8]
 template <typename Shape>
 __device__ static inline void scores_multiply(scores<Shape> &scores, const unsigned char *queries,
                                               const unsigned char *keys) {
-    const uint32_t lane = threadIdx.x % WARP;
-#pragma unroll
+    const uint32_t lane = lane_number();
+    UNROLL
     for (int m = 0; m < Shape::matrices; m++)
-#pragma unroll
-        for (int n = 0; n < Shape::keys / 8; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                scores[m][n][i] = 0;
-#pragma unroll
+        UNROLL
+    for (int n = 0; n < Shape::keys / 8; n++)
+        for (int i = 0; i < 4; i++)
+            scores[m][n][i] = 0;
+    UNROLL
     for (int k = 0; k < Shape::width / 16; k++) {
         uint32_t a[Shape::matrices][4];
-#pragma unroll
+        UNROLL
         for (int m = 0; m < Shape::matrices; m++)
             matrices_load<false>(a[m], queries + chunk_offset<Shape::width>(m * 16 + lane % 16, k * 2 + lane / 16));
-#pragma unroll
+        UNROLL
         for (int n = 0; n < Shape::keys / 16; n++) {
             uint32_t b[4]; /* of keys 0-7, then of keys 8-15 */
             matrices_load<false>(
                 b, keys + chunk_offset<Shape::width>(n * 16 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));
-#pragma unroll
             for (int m = 0; m < Shape::matrices; m++) {
                 mma_bf16(scores[m][n * 2], a[m], b);
                 mma_bf16(scores[m][n * 2 + 1], a[m], b + 2);
@@ -150,14 +147,11 @@ template <typename Shape>
 __device__ static inline void scores_mask(scores<Shape> &scores, uint32_t row, uint32_t group, uint32_t key,
                                           uint32_t sliding) {
     const uint32_t column = threadIdx.x % 4 * 2;
-#pragma unroll
+    UNROLL
     for (int m = 0; m < Shape::matrices; m++)
-#pragma unroll
         for (int half = 0; half < 2; half++) {
             const uint32_t token = (row + m * 16 + half * 8) / group;
-#pragma unroll
             for (int n = 0; n < Shape::keys / 8; n++)
-#pragma unroll
                 for (int i = 0; i < 2; i++)
                     if (!sees(token, key + n * 8 + column + i, sliding))
                         scores[m][n][half * 2 + i] = -INFINITY;
@@ -167,13 +161,11 @@ __device__ static inline void scores_mask(scores<Shape> &scores, uint32_t row, u
 /* From scores to their exponentials, rounded when they become operands; the sums are of what they were before. */
 template <typename Shape> __device__ static inline void scores_soften(scores<Shape> &scores, warp_rows<Shape> &rows) {
     const float LOG2_E = 1.44269504f;
-#pragma unroll
+    UNROLL
     for (int m = 0; m < Shape::matrices; m++) {
         float factors[2];
-#pragma unroll
         for (int half = 0; half < 2; half++) {
             float most = rows.most[m][half];
-#pragma unroll
             for (int n = 0; n < Shape::keys / 8; n++)
                 most = fmaxf(most, fmaxf(scores[m][n][half * 2], scores[m][n][half * 2 + 1]));
             most = fmaxf(most, __shfl_xor_sync(FULL_WARP, most, 1)); /* four lanes have a row */
@@ -184,9 +176,7 @@ template <typename Shape> __device__ static inline void scores_soften(scores<Sha
                 factors[half] = 1;
             rows.most[m][half] = most;
             float sum = 0;
-#pragma unroll
             for (int n = 0; n < Shape::keys / 8; n++)
-#pragma unroll
                 for (int i = half * 2; i < half * 2 + 2; i++) {
                     scores[m][n][i] = exp2_quick(fmaf(scores[m][n][i], LOG2_E, -shift));
                     sum += scores[m][n][i];
@@ -195,9 +185,8 @@ template <typename Shape> __device__ static inline void scores_soften(scores<Sha
         }
         if (!__any_sync(FULL_WARP, factors[0] != 1 || factors[1] != 1))
             continue;
-#pragma unroll
+        UNROLL
         for (int n = 0; n < Shape::width / 8; n++)
-#pragma unroll
             for (int i = 0; i < 4; i++)
                 rows.out[m][n][i] *= factors[i / 2];
     }
@@ -207,20 +196,18 @@ template <typename Shape> __device__ static inline void scores_soften(scores<Sha
 template <typename Shape>
 __device__ static inline void values_multiply(warp_rows<Shape> &rows, const scores<Shape> &scores,
                                               const unsigned char *values) {
-    const uint32_t lane = threadIdx.x % WARP;
-#pragma unroll
+    const uint32_t lane = lane_number();
+    UNROLL
     for (int k = 0; k < Shape::keys / 16; k++) {
         uint32_t a[Shape::matrices][4];
-#pragma unroll
+        UNROLL
         for (int m = 0; m < Shape::matrices; m++)
-#pragma unroll
             for (int i = 0; i < 4; i++)
                 a[m][i] = bf16_pair(scores[m][k * 2 + i / 2][i % 2 * 2], scores[m][k * 2 + i / 2][i % 2 * 2 + 1]);
-#pragma unroll
+        UNROLL
         for (int n = 0; n < Shape::width / 16; n++) {
             uint32_t b[4]; /* of columns 0-7, then of columns 8-15 */
             matrices_load<true>(b, values + chunk_offset<Shape::width>(k * 16 + lane % 16, n * 2 + lane / 16));
-#pragma unroll
             for (int m = 0; m < Shape::matrices; m++) {
                 mma_bf16(rows.out[m][n * 2], a[m], b);
                 mma_bf16(rows.out[m][n * 2 + 1], a[m], b + 2);
@@ -233,9 +220,8 @@ template <typename Shape>
 __device__ static inline void rows_store(const cuda_attention &attention, const tile &tile,
                                          const warp_rows<Shape> &rows, uint32_t row) {
     uint16_t *const out = static_cast<uint16_t *>(attention.out);
-#pragma unroll
+    UNROLL
     for (int m = 0; m < Shape::matrices; m++)
-#pragma unroll
         for (int half = 0; half < 2; half++) {
             float sum = rows.sums[m][half];
             sum += __shfl_xor_sync(FULL_WARP, sum, 1);
@@ -245,7 +231,6 @@ __device__ static inline void rows_store(const cuda_attention &attention, const 
                 continue;
             const float factor = 1 / sum;
             const size_t offset = row_offset(attention, tile, r);
-#pragma unroll
             for (int n = 0; n < Shape::width / 8; n++) {
                 const uint32_t column = n * 8 + threadIdx.x % 4 * 2;
                 if (column < attention.head_dim)
@@ -281,16 +266,14 @@ __global__ void __launch_bounds__(Shape::threads) attention_bf16(const cuda_atte
     const uint32_t token_first = (tile.row + warp_row) / tile.group; /* of the warp */
     const uint32_t token_last = (tile.row + warp_row + Shape::warp_rows - 1) / tile.group;
     warp_rows<Shape> rows;
-#pragma unroll
+    UNROLL
     for (int m = 0; m < Shape::matrices; m++) {
-#pragma unroll
         for (int half = 0; half < 2; half++) {
             rows.most[m][half] = -INFINITY;
             rows.sums[m][half] = 0;
         }
-#pragma unroll
+        UNROLL
         for (int n = 0; n < Shape::width / 8; n++)
-#pragma unroll
             for (int i = 0; i < 4; i++)
                 rows.out[m][n][i] = 0;
     }
@@ -320,7 +303,8 @@ __global__ void __launch_bounds__(Shape::threads) attention_bf16(const cuda_atte
 
 /* ---- f32 ---- */
 
-enum { F32_KEYS = 32, F32_LANES = 16, F32_THREADS = 256 }; /* lanes: threads of a row, half a warp */
+/* Lanes: threads of a row, half a warp. Blocks: of a multiprocessor. */
+enum { F32_KEYS = 32, F32_LANES = 16, F32_THREADS = 256, F32_BLOCKS = 2 };
 
 /* Floats from a row to the next: rows are read side by side, four floats each. */
 template <int WIDTH, int ROWS> struct shape_f32 {
@@ -358,7 +342,8 @@ __device__ static inline void rows_copy_f32(float *to, uint32_t head_dim, RowAt 
     }
 }
 
-template <typename Shape> __global__ void __launch_bounds__(F32_THREADS) attention_f32(const cuda_attention attention) {
+template <typename Shape>
+__global__ void __launch_bounds__(F32_THREADS, F32_BLOCKS) attention_f32(const cuda_attention attention) {
     SHARED_MEMORY(memory);
     float *const queries = reinterpret_cast<float *>(memory), *const keys = queries + Shape::rows * Shape::stride,
                  *const shares = keys + F32_KEYS * Shape::stride;
@@ -381,11 +366,11 @@ template <typename Shape> __global__ void __launch_bounds__(F32_THREADS) attenti
     const uint32_t row = threadIdx.x / F32_LANES, lane = threadIdx.x % F32_LANES;
     float most[Shape::lane_rows], sums[Shape::lane_rows];
     float4 out[Shape::lane_rows][Shape::lane_fours];
-#pragma unroll
+    UNROLL
     for (int r = 0; r < Shape::lane_rows; r++) {
         most[r] = -INFINITY;
         sums[r] = 0;
-#pragma unroll
+        UNROLL
         for (int c = 0; c < Shape::lane_fours; c++)
             out[r][c] = make_float4(0, 0, 0, 0);
     }
@@ -396,78 +381,65 @@ template <typename Shape> __global__ void __launch_bounds__(F32_THREADS) attenti
         float scores[Shape::lane_rows][Shape::lane_keys] = {};
         for (uint32_t d = 0; d < head_dim; d += 4) {
             float4 b[Shape::lane_keys];
-#pragma unroll
             for (int j = 0; j < Shape::lane_keys; j++)
                 b[j] = four_at(keys + (lane + j * F32_LANES) * Shape::stride + d);
-#pragma unroll
             for (int r = 0; r < Shape::lane_rows; r++) {
                 const float4 a = four_at(queries + (row + r * F32_LANES) * Shape::stride + d);
-#pragma unroll
                 for (int j = 0; j < Shape::lane_keys; j++)
                     scores[r][j] = dot_add(a, b[j], scores[r][j]);
             }
         }
         __syncthreads(); /* nobody reads keys */
         keys_copy(attention.v, key);
-#pragma unroll
+        UNROLL
         for (int r = 0; r < Shape::lane_rows; r++) {
             const uint32_t token = (tile.row + row + r * F32_LANES) / tile.group;
             float largest = most[r];
-#pragma unroll
             for (int j = 0; j < Shape::lane_keys; j++) {
                 if (!sees(token, key + lane + j * F32_LANES, attention.sliding))
                     scores[r][j] = -INFINITY;
                 largest = fmaxf(largest, scores[r][j]);
             }
-#pragma unroll
             for (int other = 1; other < F32_LANES; other *= 2)
                 largest = fmaxf(largest, __shfl_xor_sync(FULL_WARP, largest, other));
             const float shift = largest == -INFINITY ? 0 : largest; /* of a row that has seen nothing yet */
             const float factor = most[r] == largest ? 1 : expf(most[r] - shift);
             most[r] = largest;
             sums[r] *= factor;
-#pragma unroll
             for (int j = 0; j < Shape::lane_keys; j++) {
                 const float share = expf(scores[r][j] - shift);
                 sums[r] += share;
                 shares[(row + r * F32_LANES) * Shape::share_stride + lane + j * F32_LANES] = share;
             }
-#pragma unroll
             for (int c = 0; c < Shape::lane_fours; c++)
                 out[r][c] =
                     make_float4(out[r][c].x * factor, out[r][c].y * factor, out[r][c].z * factor, out[r][c].w * factor);
         }
         __syncthreads();
-#pragma unroll 4
         for (uint32_t k = 0; k < F32_KEYS; k++) {
             float4 b[Shape::lane_fours];
-#pragma unroll
             for (int c = 0; c < Shape::lane_fours; c++)
                 b[c] = four_at(keys + k * Shape::stride + lane * 4 + c * 4 * F32_LANES);
-#pragma unroll
             for (int r = 0; r < Shape::lane_rows; r++) {
                 const float a = shares[(row + r * F32_LANES) * Shape::share_stride + k];
-#pragma unroll
                 for (int c = 0; c < Shape::lane_fours; c++)
                     scaled_add(&out[r][c], a, b[c]);
             }
         }
     }
-#pragma unroll
+    UNROLL
     for (int r = 0; r < Shape::lane_rows; r++) {
         float sum = sums[r];
-#pragma unroll
         for (int other = 1; other < F32_LANES; other *= 2)
             sum += __shfl_xor_sync(FULL_WARP, sum, other);
         const uint32_t number = tile.row + row + r * F32_LANES;
         if (number >= tile.rows)
             continue;
         float *const to = static_cast<float *>(attention.out) + row_offset(attention, tile, number);
-#pragma unroll
+        UNROLL
         for (int c = 0; c < Shape::lane_fours; c++) {
             const uint32_t column = lane * 4 + c * 4 * F32_LANES;
             const float values[4] = {out[r][c].x, out[r][c].y, out[r][c].z, out[r][c].w};
-#pragma unroll
             for (int i = 0; i < 4; i++)
                 if (column + i < head_dim)
                     to[column + i] = values[i] / sum;
@@ -482,11 +454,14 @@ enum { HEAD_DIM_MOST = 256, GRID_MOST = 65535 /* blocks, in y and z */ };
 static void windows_launch(cuda_device *device, void (*kernel)(const cuda_attention), unsigned threads, uint32_t rows,
                            size_t shared, const cuda_attention *attention) {
     const uint64_t most_rows = (uint64_t)attention->longest * (attention->heads / attention->kv_heads);
+    /* what sees all needs no second bound */
+    const uint32_t sliding = attention->sliding < attention->longest ? attention->sliding : 0;
     for (uint32_t first = 0; first < attention->window_count; first += GRID_MOST) {
         const uint32_t rest = attention->window_count - first;
         cuda_attention part = *attention;
+        part.sliding = sliding;
         part.windows += first;
-        part.window_count = rest < GRID_MOST ? rest : GRID_MOST;
+        part.window_count = rest < (uint32_t)GRID_MOST ? rest : (uint32_t)GRID_MOST;
         const dim3 grid(ceil_div(most_rows, rows), attention->kv_heads, part.window_count);
         launch(device, "attention", kernel, grid, threads, shared, part);
     }
