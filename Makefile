@@ -67,6 +67,13 @@ $(BUILD)/unit/%: tests/unit/%.c $(OBJECTS)
 	$(Q)echo "  LD $@"
 	$(Q)$(CC) $(QCFLAGS) $(LDFLAGS) -o $@ $< $(OBJECTS) -lcmocka $(LIBRARIES)
 
+# The tests of the CUDA plug-in, through its table: of the emulated one (tests/cuda/run_cuda.sh) or of the real one on a GPU.
+PLUGIN_TESTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard tests/cuda/test_plugin*.c)))
+$(BUILD)/cuda-test/test_plugin: $(PLUGIN_TESTS) $(OBJECTS)
+	@mkdir -p $(@D)
+	$(Q)echo "  LD $@"
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBRARIES)
+
 -include $(shell find $(BUILD)/obj $(BUILD)/unit -name '*.d' 2>/dev/null)
 
 .PHONY: unit
