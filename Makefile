@@ -111,6 +111,42 @@ $(MODEL)/obj/%.cu.o: %.cu
 
 -include $(shell find $(MODEL)/obj -name '*.d' 2>/dev/null)
 
+# ---- the CUDA plug-in ----
+
+# Machine code for each generation of cards (that of 8.0 and 10.0 runs on 8.6 and 10.3 too), and PTX, which drivers compile
+# for the others. PTX of 10.0: all cards below it have machine code here, so that older PTX would reach no more of them,
+# and what lies between and comes later (11.0, 13.x) gets the newest instructions that are not of one card only.
+ARCHS ?= 80 89 90 100 120 121
+PTX ?= $(if $(filter 100,$(ARCHS)),100,$(lastword $(ARCHS)))
+NVCC ?= $(or $(shell command -v nvcc),/usr/local/cuda/bin/nvcc)
+NVCCFLAGS ?= -O3 -lineinfo
+CUDA_HOME = $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC))))
+# By its file name: PyPI's packages lack the link without a version.
+CUBLASLT = $(firstword $(wildcard $(foreach lib,lib64 lib targets/*/lib,$(CUDA_HOME)/$(lib)/libcublasLt.so $(CUDA_HOME)/$(lib)/libcublasLt.so.*)))
+GENCODE = $(foreach arch,$(ARCHS),-gencode arch=compute_$(arch),code=sm_$(arch)) -gencode arch=compute_$(PTX),code=compute_$(PTX)
+CUDA_OBJECTS = $(patsubst infer/cuda/%.cu,$(BUILD)/obj/cuda/%.o,$(sort $(wildcard infer/cuda/*.cu)))
+
+.PHONY: cuda
+cuda: $(BUILD)/libqstream_cuda.so ## build build/libqstream_cuda.so with nvcc; ARCHS="90" for one kind of card
+
+# Where it was built, the toolkit's cuBLASLt is found without LD_LIBRARY_PATH.
+$(BUILD)/libqstream_cuda.so: $(CUDA_OBJECTS)
+	$(Q)echo "  LD $@"
+	$(Q)$(NVCC) -shared -cudart static -Xlinker -z,defs,--as-needed,--exclude-libs,ALL \
+	$(if $(CUBLASLT),-Xlinker -rpath$(comma)$(dir $(CUBLASLT))) -o $@ $^ $(or $(CUBLASLT),-lcublasLt)
+comma = ,
+
+$(BUILD)/obj/cuda/%.o: infer/cuda/%.cu $(BUILD)/obj/cuda/flags
+	$(Q)echo "  NVCC $<"
+	$(Q)$(NVCC) -std=c++17 -I. $(GENCODE) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-format-truncation $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+
+# Changes when other cards are asked for, or another compiler.
+$(BUILD)/obj/cuda/flags: cuda-flags
+	@mkdir -p $(@D)
+	@echo '$(NVCC) $(GENCODE) $(NVCCFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(GENCODE) $(NVCCFLAGS)' >$@
+.PHONY: cuda-flags
+cuda-flags:
+
 .PHONY: unit
 unit: $(UNIT_TESTS) ## build the unit tests, build/unit/test_*
 
