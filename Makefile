@@ -67,7 +67,49 @@ $(BUILD)/unit/%: tests/unit/%.c $(OBJECTS)
 	$(Q)echo "  LD $@"
 	$(Q)$(CC) $(QCFLAGS) $(LDFLAGS) -o $@ $< $(OBJECTS) -lcmocka $(LIBRARIES)
 
+# The tests of the CUDA plug-in, through its table: of the emulated one (tests/cuda/run_cuda.sh) or of the real one on a GPU.
+PLUGIN_TESTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard tests/cuda/test_plugin*.c)))
+$(BUILD)/cuda-test/test_plugin: $(PLUGIN_TESTS) $(OBJECTS)
+	@mkdir -p $(@D)
+	$(Q)echo "  LD $@"
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBRARIES)
+
 -include $(shell find $(BUILD)/obj $(BUILD)/unit -name '*.d' 2>/dev/null)
+
+# The CUDA plug-in as C++ under the execution model of tests/cuda/model, beside a link to the program. With sanitizers:
+# MODEL_FLAGS, and MODEL for another folder. The model itself goes without ThreadSanitizer, which is to see kernels only.
+CXX = g++
+MODEL ?= $(BUILD)/cuda-model
+MODEL_FLAGS ?= -O2 -g
+MODEL_CXXFLAGS = -std=c++17 -fPIC -I. -Itests/cuda/model -ffp-contract=off -fno-strict-aliasing -pthread -MMD -MP -Wall -Wextra
+MODEL_SOURCES = $(filter-out %/self_test.cc,$(sort $(wildcard tests/cuda/model/*.cc)))
+MODEL_KERNELS = $(sort $(wildcard infer/cuda/*.cu))
+MODEL_OBJECTS = $(patsubst %,$(MODEL)/obj/%.o,$(MODEL_SOURCES) $(MODEL_KERNELS))
+MODEL_OWN_FLAGS = $(if $(findstring -fsanitize=thread,$(MODEL_FLAGS)),-DMODEL_TSAN) $(filter-out -fsanitize=thread -O1 -O0,$(MODEL_FLAGS)) \
+	-O3 -fno-tree-loop-distribute-patterns
+
+.PHONY: cuda-model
+cuda-model: $(MODEL)/libqstream_cuda.so $(MODEL)/qstream ## build the CUDA plug-in for tests on the CPU, build/cuda-model
+
+$(MODEL)/libqstream_cuda.so: $(MODEL_OBJECTS)
+	$(Q)echo "  LD $@"
+	$(Q)$(CXX) $(MODEL_FLAGS) $(LDFLAGS) -shared -pthread -o $@ $^ -ldl
+
+$(MODEL)/qstream: $(BUILD)/qstream
+	@mkdir -p $(@D)
+	$(Q)ln -f $< $@
+
+$(MODEL)/obj/%.cc.o: %.cc
+	@mkdir -p $(@D)
+	$(Q)echo "  CXX $<"
+	$(Q)$(CXX) $(MODEL_CXXFLAGS) $(MODEL_OWN_FLAGS) -c -o $@ $<
+
+$(MODEL)/obj/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(Q)echo "  CXX $<"
+	$(Q)$(CXX) $(MODEL_CXXFLAGS) -Wno-unknown-pragmas $(MODEL_FLAGS) -x c++ -c -o $@ $<
+
+-include $(shell find $(MODEL)/obj -name '*.d' 2>/dev/null)
 
 # ---- the CUDA plug-in ----
 
@@ -104,41 +146,6 @@ $(BUILD)/obj/cuda/flags: cuda-flags
 	@echo '$(NVCC) $(GENCODE) $(NVCCFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(GENCODE) $(NVCCFLAGS)' >$@
 .PHONY: cuda-flags
 cuda-flags:
-
-# The CUDA plug-in as C++ under the execution model of tests/cuda/model, beside a link to the program. With sanitizers:
-# MODEL_FLAGS, and MODEL for another folder. The model itself goes without ThreadSanitizer, which is to see kernels only.
-CXX = g++
-MODEL ?= $(BUILD)/cuda-model
-MODEL_FLAGS ?= -O2 -g
-MODEL_CXXFLAGS = -std=c++17 -fPIC -I. -Itests/cuda/model -ffp-contract=off -fno-strict-aliasing -pthread -MMD -MP -Wall -Wextra
-MODEL_SOURCES = $(filter-out %/self_test.cc,$(sort $(wildcard tests/cuda/model/*.cc)))
-MODEL_KERNELS = $(sort $(wildcard infer/cuda/*.cu))
-MODEL_OBJECTS = $(patsubst %,$(MODEL)/obj/%.o,$(MODEL_SOURCES) $(MODEL_KERNELS))
-MODEL_OWN_FLAGS = $(if $(findstring -fsanitize=thread,$(MODEL_FLAGS)),-DMODEL_TSAN) $(filter-out -fsanitize=thread -O1 -O0,$(MODEL_FLAGS)) \
-	-O3 -fno-tree-loop-distribute-patterns
-
-.PHONY: cuda-model
-cuda-model: $(MODEL)/libqstream_cuda.so $(MODEL)/qstream ## build the CUDA plug-in for tests on the CPU, build/cuda-model
-
-$(MODEL)/libqstream_cuda.so: $(MODEL_OBJECTS)
-	$(Q)echo "  LD $@"
-	$(Q)$(CXX) $(MODEL_FLAGS) $(LDFLAGS) -shared -pthread -o $@ $^ -ldl
-
-$(MODEL)/qstream: $(BUILD)/qstream
-	@mkdir -p $(@D)
-	$(Q)ln -f $< $@
-
-$(MODEL)/obj/%.cc.o: %.cc
-	@mkdir -p $(@D)
-	$(Q)echo "  CXX $<"
-	$(Q)$(CXX) $(MODEL_CXXFLAGS) $(MODEL_OWN_FLAGS) -c -o $@ $<
-
-$(MODEL)/obj/%.cu.o: %.cu
-	@mkdir -p $(@D)
-	$(Q)echo "  CXX $<"
-	$(Q)$(CXX) $(MODEL_CXXFLAGS) -Wno-unknown-pragmas $(MODEL_FLAGS) -x c++ -c -o $@ $<
-
--include $(shell find $(MODEL)/obj -name '*.d' 2>/dev/null)
 
 .PHONY: unit
 unit: $(UNIT_TESTS) ## build the unit tests, build/unit/test_*
