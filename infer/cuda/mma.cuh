@@ -14,13 +14,6 @@
 
 #include "infer/cuda/device.cuh"
 
-/* Before a loop over registers: an index that is not constant would put them into memory. */
-#ifdef __CUDACC__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL
-#endif
-
 /* Read anew at each call: addresses made from it are not kept in registers, which are wanted for sums. */
 __device__ static inline uint32_t lane_number() {
 #ifdef __CUDACC__
