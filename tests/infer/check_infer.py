@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs 'qstream ppl' on small models of every layout and compares it with reference.py. Prints TAP.
 
-check_infer.py [--seed N] [--quick]: --quick leaves out what takes long (for a binary with sanitizers).
+check_infer.py [--seed N] [--quick] [--device cuda]: --quick leaves out what takes long (for a binary with sanitizers);
+with a device all is computed on it, and what is only the CPU's is left out.
 """
 import argparse
 import json
@@ -27,12 +28,13 @@ WIKITEXT = ROOT.parent / "shared/data/wikitext-2-raw/wiki.test.raw"
 SAMPLE = ROOT / "build/models"
 RECIPE = str(ROOT / "configs/mistral-medium-3.5-mxfp4.json")
 TESTS = []
+DEVICE = [] # options that choose it
 F32, BF16 = 1e-4, 0.05  # by which a token's NLL may differ
 
 
-def test(name, slow=False):
+def test(name, slow=False, cpu_only=False):
     def add(function):
-        TESTS.append((name, function, slow))
+        TESTS.append((name, function, slow, cpu_only))
         return function
     return add
 
@@ -55,7 +57,7 @@ class Case:
         return ids
 
     def run(self, model, *options, code=0, **how):
-        command = [QSTREAM, "ppl", model, "--quiet", *options]
+        command = [QSTREAM, "ppl", model, "--quiet", *DEVICE, *options]
         done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
         text = done.stderr.decode("utf-8", "replace")
         assert done.returncode == code, "exit code %d, not %d: %s\n%s" % (done.returncode, code, command, text[-1500:])
@@ -338,7 +340,7 @@ def biases(case):
 
 # ---- the same whatever the threads and the memory ----
 
-@test("given any number of threads, little memory, or all of it, then the output is the same to the byte")
+@test("given any number of threads, little memory, or all of it, then the output is the same to the byte", cpu_only=True)
 def same_bytes(case):
     model = models.make(case.folder / "model", seed=case.seed, layout="fp8-tensor", arch="mistral3", vocab=1000)
     case.ids(600, 1000)
@@ -351,7 +353,7 @@ def same_bytes(case):
         assert len(outputs) == 1, "%s: %d different outputs" % (compute, len(outputs))
 
 
-@test("given each instruction set, then each token's NLL is NumPy's")
+@test("given each instruction set, then each token's NLL is NumPy's", cpu_only=True)
 def levels(case):
     model = models.make(case.folder / "model", seed=case.seed, layout="ct-channel")
     listed = subprocess.run([QSTREAM, "--version"], stdout=subprocess.PIPE, check=True).stdout.decode()
@@ -399,7 +401,7 @@ def baseline(case):
 
 # ---- memory ----
 
-@test("given a model larger than the memory that it may use, then it fits, and the output is the same", slow=True)
+@test("given a model larger than the memory that it may use, then it fits, and the output is the same", slow=True, cpu_only=True)
 def small_memory(case):
     model = models.make(case.folder / "model", seed=case.seed, layout="bf16", hidden=1024, mlp=4096, layers=14, heads=8,
                         head_dim=128, vocab=8000)
@@ -710,10 +712,13 @@ def main():
     parser.add_argument("--seed", type=int, default=int(os.environ.get("QSTREAM_TEST_SEED", "1")))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", default="")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
+    if options.device != "cpu":
+        DEVICE.extend(["--device", options.device])
     failed = number = 0
-    for name, function, slow in TESTS:
-        if options.only not in name or (slow and options.quick):
+    for name, function, slow, cpu_only in TESTS:
+        if options.only not in name or (slow and options.quick) or (cpu_only and DEVICE):
             continue
         number += 1
         with tempfile.TemporaryDirectory(prefix="infer-", dir=ROOT / "build") as folder:
