@@ -201,7 +201,8 @@ static void block_run(size_t number) {
     for (unsigned i = 0; i < at.thread_count; i++) {
         thread *const t = &at.threads[setting().order == settings::REVERSE ? at.thread_count - 1 - i : i];
         t->on = nullptr;
-        t->copies.clear();
+        if (!t->copies.empty())
+            t->copies.clear();
         thread_ready(t);
     }
     for (unsigned i = 0; i < (at.thread_count + WARP - 1) / WARP; i++)
