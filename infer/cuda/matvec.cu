@@ -506,7 +506,14 @@ void run_matvec(cuda_device *device, const cuda_matvec *items, unsigned count, c
         const bool together = kernels_same(&items[0], &items[1]) && items[0].prepared == items[1].prepared &&
                               items[0].weight->columns == items[1].weight->columns &&
                               scale_run(items[0].weight) == scale_run(items[1].weight);
-        matvec_launch(device, items, together ? 2 : 1, together ? END_SWIGLU : END_Y, to);
+        if (together) {
+            matvec_launch(device, items, 2, END_SWIGLU, to);
+            return;
+        }
+        cuda_matvec gate = items[0];
+        gate.y = to;
+        matvec_launch(device, &gate, 1, END_Y, to);
+        matvec_launch(device, &items[1], 1, END_GATE, to);
         return;
     }
     for (unsigned i = 0, same; i < count; i += same) {

@@ -95,13 +95,13 @@ template <typename T, typename Combine> __device__ static inline T block_lanes(T
 
 /*
  * As matvec_block_scale of infer/cpu/matvec_kernels.h: the power of two that brings the largest of a block's values to
- * 2^14 .. 2^15 - 1, as its inverse; NaN and infinity stay.
+ * 2^14 .. 2^15 - 129, as its inverse; NaN and infinity stay.
  */
 __device__ static inline float block_scale(uint32_t most) {
     if (most >= 0x7f800000u)
         return __uint_as_float(most);
     uint32_t exponent = most >> 23;
-    exponent += (most & 0x007fffffu) >= 0x007fff00u; /* rounding would give 2^15 */
+    exponent += (most & 0x007fffffu) >= 0x007eff00u; /* rounding would give 2^15 - 128 */
     exponent = exponent < 16 ? 16 : exponent;        /* tiny values: coarser, 2^-125 at most */
     return __uint_as_float((exponent - 14) << 23);
 }
