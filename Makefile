@@ -67,7 +67,85 @@ $(BUILD)/unit/%: tests/unit/%.c $(OBJECTS)
 	$(Q)echo "  LD $@"
 	$(Q)$(CC) $(QCFLAGS) $(LDFLAGS) -o $@ $< $(OBJECTS) -lcmocka $(LIBRARIES)
 
+# The tests of the CUDA plug-in, through its table: of the emulated one (tests/cuda/run_cuda.sh) or of the real one on a GPU.
+PLUGIN_TESTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard tests/cuda/test_plugin*.c)))
+$(BUILD)/cuda-test/test_plugin: $(PLUGIN_TESTS) $(OBJECTS)
+	@mkdir -p $(@D)
+	$(Q)echo "  LD $@"
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBRARIES)
+
 -include $(shell find $(BUILD)/obj $(BUILD)/unit -name '*.d' 2>/dev/null)
+
+# The CUDA plug-in as C++ under the execution model of tests/cuda/model, beside a link to the program. With sanitizers:
+# MODEL_FLAGS, and MODEL for another folder. The model itself goes without ThreadSanitizer, which is to see kernels only.
+CXX = g++
+MODEL ?= $(BUILD)/cuda-model
+MODEL_FLAGS ?= -O2 -g
+MODEL_CXXFLAGS = -std=c++17 -fPIC -I. -Itests/cuda/model -ffp-contract=off -fno-strict-aliasing -pthread -MMD -MP -Wall -Wextra
+MODEL_SOURCES = $(filter-out %/self_test.cc,$(sort $(wildcard tests/cuda/model/*.cc)))
+MODEL_KERNELS = $(sort $(wildcard infer/cuda/*.cu))
+MODEL_OBJECTS = $(patsubst %,$(MODEL)/obj/%.o,$(MODEL_SOURCES) $(MODEL_KERNELS))
+MODEL_OWN_FLAGS = $(if $(findstring -fsanitize=thread,$(MODEL_FLAGS)),-DMODEL_TSAN) $(filter-out -fsanitize=thread -O1 -O0,$(MODEL_FLAGS)) \
+	-O3 -fno-tree-loop-distribute-patterns
+
+.PHONY: cuda-model
+cuda-model: $(MODEL)/libqstream_cuda.so $(MODEL)/qstream ## build the CUDA plug-in for tests on the CPU, build/cuda-model
+
+$(MODEL)/libqstream_cuda.so: $(MODEL_OBJECTS)
+	$(Q)echo "  LD $@"
+	$(Q)$(CXX) $(MODEL_FLAGS) $(LDFLAGS) -shared -pthread -o $@ $^ -ldl
+
+$(MODEL)/qstream: $(BUILD)/qstream
+	@mkdir -p $(@D)
+	$(Q)ln -f $< $@
+
+$(MODEL)/obj/%.cc.o: %.cc
+	@mkdir -p $(@D)
+	$(Q)echo "  CXX $<"
+	$(Q)$(CXX) $(MODEL_CXXFLAGS) $(MODEL_OWN_FLAGS) -c -o $@ $<
+
+$(MODEL)/obj/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(Q)echo "  CXX $<"
+	$(Q)$(CXX) $(MODEL_CXXFLAGS) $(MODEL_FLAGS) -x c++ -c -o $@ $<
+
+-include $(shell find $(MODEL)/obj -name '*.d' 2>/dev/null)
+
+# ---- the CUDA plug-in ----
+
+# Machine code for each generation of cards (that of 8.0 and 10.0 runs on 8.6 and 10.3 too), and PTX, which drivers compile
+# for the others. PTX of 10.0: all cards below it have machine code here, so that older PTX would reach no more of them,
+# and what lies between and comes later (11.0, 13.x) gets the newest instructions that are not of one card only.
+ARCHS ?= 80 89 90 100 120 121
+PTX ?= $(if $(filter 100,$(ARCHS)),100,$(lastword $(ARCHS)))
+NVCC ?= $(or $(shell command -v nvcc),/usr/local/cuda/bin/nvcc)
+NVCCFLAGS ?= -O3 -lineinfo
+CUDA_HOME = $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC))))
+# By its file name: PyPI's packages lack the link without a version.
+CUBLASLT = $(firstword $(wildcard $(foreach lib,lib64 lib targets/*/lib,$(CUDA_HOME)/$(lib)/libcublasLt.so $(CUDA_HOME)/$(lib)/libcublasLt.so.*)))
+GENCODE = $(foreach arch,$(ARCHS),-gencode arch=compute_$(arch),code=sm_$(arch)) -gencode arch=compute_$(PTX),code=compute_$(PTX)
+CUDA_OBJECTS = $(patsubst infer/cuda/%.cu,$(BUILD)/obj/cuda/%.o,$(sort $(wildcard infer/cuda/*.cu)))
+
+.PHONY: cuda
+cuda: $(BUILD)/libqstream_cuda.so ## build build/libqstream_cuda.so with nvcc; ARCHS="90" for one kind of card
+
+# Where it was built, the toolkit's cuBLASLt is found without LD_LIBRARY_PATH.
+$(BUILD)/libqstream_cuda.so: $(CUDA_OBJECTS)
+	$(Q)echo "  LD $@"
+	$(Q)$(NVCC) -shared -cudart static -Xlinker -z,defs,--as-needed,--exclude-libs,ALL \
+	$(if $(CUBLASLT),-Xlinker -rpath$(comma)$(dir $(CUBLASLT))) -o $@ $^ $(or $(CUBLASLT),-lcublasLt)
+comma = ,
+
+$(BUILD)/obj/cuda/%.o: infer/cuda/%.cu $(BUILD)/obj/cuda/flags
+	$(Q)echo "  NVCC $<"
+	$(Q)$(NVCC) -std=c++17 -I. $(GENCODE) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-format-truncation $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+
+# Changes when other cards are asked for, or another compiler.
+$(BUILD)/obj/cuda/flags: cuda-flags
+	@mkdir -p $(@D)
+	@echo '$(NVCC) $(GENCODE) $(NVCCFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(GENCODE) $(NVCCFLAGS)' >$@
+.PHONY: cuda-flags
+cuda-flags:
 
 .PHONY: unit
 unit: $(UNIT_TESTS) ## build the unit tests, build/unit/test_*
@@ -116,7 +194,7 @@ install: all ## install to $(DESTDIR)$(prefix)
 
 .PHONY: clean
 clean: ## remove what was compiled; models and tools stay
-	rm -rf $(BUILD)/obj $(BUILD)/unit $(BUILD)/qstream $(BUILD)/asan $(BUILD)/clang $(BUILD)/arm64 $(BUILD)/fuzz
+	rm -rf $(BUILD)/obj $(BUILD)/unit $(BUILD)/qstream $(BUILD)/asan $(BUILD)/clang $(BUILD)/arm64 $(BUILD)/fuzz $(BUILD)/cuda-model*
 
 .PHONY: help
 help: ## print this list

@@ -1,0 +1,503 @@
+/*
+ * y = weight * x of one token, and how quick memory can be read. Bound by reading the weight once: a warp takes
+ * MATVEC_ROWS rows at once, 16 bytes of each per lane (a chunk), so that what it has read of x serves all of them, and
+ * asks for its next chunks before it works on these. Where rows are too few to fill the device, their columns are divided
+ * over the warps of a block, whose sums are added in their order.
+ *
+ * MXFP4 is multiplied in integers (see prepared.cuh), exactly within a block of 32 columns; then, as all other formats
+ * from the start, in float32. MXFP4 has the least time per weight: an H100 (132 multiprocessors of 4 x 32 lanes at 1.7
+ * GHz, 3.35 TB/s) reads one per 4.5 issue slots of a lane, an H200 (4.8 TB/s) one per 3.2.
+ *
+ * A row that does not begin at a multiple of 16 bytes, and scales that change inside a chunk, take a plain path: the same,
+ * but a chunk is read byte by byte.
+ */
+#include "infer/cuda/codes.cuh"
+#include "infer/cuda/prepared.cuh"
+#include "infer/cuda/warp.cuh"
+
+enum { MATVEC_ROWS = 4, MATVEC_WARPS = 8, MATVEC_THREADS = MATVEC_WARPS * WARP };
+
+/* What becomes of the sums: those of cuda_matvec_use; and `to` = silu(to) * y, the second of two launches. */
+enum matvec_end { END_Y, END_ADD, END_SWIGLU, END_GATE };
+
+struct matvec_item {
+    const unsigned char *codes;
+    const uint8_t *exponents;
+    const float *scales, *bias;
+    const unsigned char *prepared;
+    float *y;
+    uint32_t rows, columns;
+    uint32_t scale_rows, scale_run, scale_across; /* columns of a scale; scales of a row */
+    uint32_t first;                               /* number of its first group of rows */
+};
+
+struct matvec_arguments {
+    matvec_item items[CUDA_MATVECS];
+    unsigned count;
+    matvec_end end;
+    unsigned split; /* warps that the columns are divided over */
+    uint32_t groups;
+    float *to;
+};
+
+/* ---- chunks ---- */
+
+template <int FORMAT> __host__ __device__ constexpr bool has_exponents() {
+    return FORMAT == WEIGHT_MXFP4 || FORMAT == WEIGHT_MXFP8;
+}
+
+__device__ static inline size_t row_bytes(int format, uint32_t columns) {
+    return (size_t)columns * CHUNK_BYTES / chunk_columns(format);
+}
+
+/* A chunk byte by byte; zeros behind the `left` bytes of the row. */
+__device__ static inline uint4 load_bytes(const unsigned char *at, size_t left) {
+    uint32_t words[4] = {0, 0, 0, 0};
+#pragma unroll
+    for (uint32_t i = 0; i < CHUNK_BYTES; i++)
+        if (i < left)
+            words[i / 4] |= (uint32_t)at[i] << (8 * (i % 4));
+    return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+/* x of a lane's chunk. */
+template <int FORMAT> struct chunk_x {
+    float4 x[chunk_columns(FORMAT) / 4];
+
+    __device__ inline void load(const matvec_item &item, uint32_t step, uint32_t lane) {
+        const float4 *from = (const float4 *)(item.prepared + PREPARED_HEADER) +
+                             (size_t)step * (chunk_columns(FORMAT) / 4) * WARP + lane;
+#pragma unroll
+        for (uint32_t i = 0; i < chunk_columns(FORMAT) / 4; i++)
+            x[i] = __ldg(from + i * WARP);
+    }
+};
+
+template <> struct chunk_x<WEIGHT_MXFP4> {
+    uint4 upper[2], lower[2];
+    prepared_block block;
+
+    __device__ inline void load(const matvec_item &item, uint32_t step, uint32_t lane) {
+        const unsigned char *planes = item.prepared + PREPARED_HEADER;
+        const uint4 *from = (const uint4 *)(planes + (size_t)step * 4 * PREPARED_PLANE) + lane;
+        upper[0] = __ldg(from);
+        upper[1] = __ldg(from + WARP);
+        lower[0] = __ldg(from + 2 * WARP);
+        lower[1] = __ldg(from + 3 * WARP);
+        const uint32_t steps = prepared_steps(WEIGHT_MXFP4, item.columns);
+        const uint2 pair = __ldg((const uint2 *)(planes + (size_t)steps * 4 * PREPARED_PLANE) + step * WARP + lane);
+        block.scale = __uint_as_float(pair.x);
+        block.correction = (int)pair.y;
+    }
+};
+
+/* ---- products of a chunk ---- */
+
+/* Eight e2m1 codes with eight integers of x; `upper` and `lower` are added to. */
+__device__ static inline void e2m1_eight(uint32_t codes, uint32_t upper0, uint32_t upper1, uint32_t lower0,
+                                         uint32_t lower1, int &upper, int &lower) {
+    const uint32_t flipped = codes ^ 0x88888888u;
+    const int first = (int)e2m1_bytes(codes, flipped), second = (int)e2m1_bytes(codes >> 16, flipped >> 16);
+    upper = __dp4a((int)upper0, first, upper);
+    lower = __dp4a((int)lower0, first, lower);
+    upper = __dp4a((int)upper1, second, upper);
+    lower = __dp4a((int)lower1, second, lower);
+}
+
+/* The sum of a block, of integers, twice the products: less than 2^24, which float32 holds exactly. */
+__device__ static inline float mxfp4_dot(const uint4 &codes, const chunk_x<WEIGHT_MXFP4> &x) {
+    int upper = 0, lower = x.block.correction;
+    e2m1_eight(codes.x, x.upper[0].x, x.upper[0].y, x.lower[0].x, x.lower[0].y, upper, lower);
+    e2m1_eight(codes.y, x.upper[0].z, x.upper[0].w, x.lower[0].z, x.lower[0].w, upper, lower);
+    e2m1_eight(codes.z, x.upper[1].x, x.upper[1].y, x.lower[1].x, x.lower[1].y, upper, lower);
+    e2m1_eight(codes.w, x.upper[1].z, x.upper[1].w, x.lower[1].z, x.lower[1].w, upper, lower);
+    return (float)(lower - 256 * upper);
+}
+
+template <int FORMAT> __device__ static inline void chunk_decode(const uint4 &codes, float *out) {
+    const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (FORMAT == WEIGHT_F32)
+            out[i] = __uint_as_float(words[i]);
+        else if (FORMAT == WEIGHT_F16)
+            f16_pair(words[i], out[2 * i], out[2 * i + 1]);
+        else if (FORMAT == WEIGHT_BF16)
+            bf16_two(words[i], out[2 * i], out[2 * i + 1]);
+        else
+            e4m3_four(words[i], out + 4 * i);
+    }
+}
+
+template <int FORMAT> __device__ static inline float float_dot(const float *values, const chunk_x<FORMAT> &x) {
+    float sum = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < chunk_columns(FORMAT) / 4; i++) {
+        sum = fmaf(values[4 * i], x.x[i].x, sum);
+        sum = fmaf(values[4 * i + 1], x.x[i].y, sum);
+        sum = fmaf(values[4 * i + 2], x.x[i].z, sum);
+        sum = fmaf(values[4 * i + 3], x.x[i].w, sum);
+    }
+    return sum;
+}
+
+/* ---- rows ---- */
+
+enum { PAIRS = MATVEC_ROWS / 2 };
+
+/*
+ * Where a lane reads two rows, one after the other in a weight: pointers to its next chunk of the first. Behind the last
+ * row it is read again (then `apart` is 0), and not used.
+ */
+struct matvec_pair {
+    const unsigned char *codes;
+    const uint8_t *exponents;
+    uint32_t apart; /* chunks from the first row to the second */
+};
+
+/* What a lane reads of a row in a step. */
+struct matvec_chunk {
+    uint4 codes;
+    uint32_t exponent;
+};
+
+/* Chunk number `chunk` of row `second` of a pair, whose pointers are there. */
+template <int FORMAT, bool PLAIN>
+__device__ static inline void chunk_load(const matvec_item &item, const matvec_pair &pair, bool second, uint32_t chunk,
+                                         bool inside, matvec_chunk &out) {
+    out.codes = make_uint4(0, 0, 0, 0);
+    out.exponent = 0;
+    if (!inside)
+        return;
+    const size_t row_size = row_bytes(FORMAT, item.columns);
+    if (PLAIN) /* rows are not whole chunks */
+        out.codes =
+            load_bytes(pair.codes + (second && pair.apart ? row_size : 0), row_size - (size_t)chunk * CHUNK_BYTES);
+    else
+        out.codes = load_once(pair.codes + (second ? (size_t)pair.apart * CHUNK_BYTES : 0));
+    if (has_exponents<FORMAT>())
+        out.exponent = __ldg(pair.exponents + (second && pair.apart ? item.columns / MX_BLOCK : 0));
+}
+
+template <int FORMAT, bool PLAIN> struct chunk_add {
+    /* `scale`: number of the chunk's scale, where a row has several. */
+    __device__ static inline float run(const matvec_item &item, const float *scales, const matvec_chunk &chunk,
+                                       const chunk_x<FORMAT> &x, uint32_t column, uint32_t scale, float sum) {
+        float values[chunk_columns(FORMAT)];
+        chunk_decode<FORMAT>(chunk.codes, values);
+        if (FORMAT == WEIGHT_FP8 && PLAIN && item.scale_across > 1)
+            for (uint32_t i = 0; i < chunk_columns(FORMAT); i++)
+                values[i] *= column + i < item.columns ? scales[(column + i) / item.scale_run] : 0;
+        const float dot = float_dot<FORMAT>(values, x);
+        if (FORMAT == WEIGHT_MXFP8)
+            return fmaf(dot, exponent_power(chunk.exponent), sum);
+        if (FORMAT == WEIGHT_FP8 && !PLAIN && item.scale_across > 1)
+            return fmaf(dot, __ldg(scales + scale), sum);
+        return sum + dot;
+    }
+};
+
+template <bool PLAIN> struct chunk_add<WEIGHT_MXFP4, PLAIN> {
+    __device__ static inline float run(const matvec_item &, const float *, const matvec_chunk &chunk,
+                                       const chunk_x<WEIGHT_MXFP4> &x, uint32_t, uint32_t, float sum) {
+        /* Powers of two: their product is exact, and too small only where that of all is. */
+        return fmaf(mxfp4_dot(chunk.codes, x), exponent_power(chunk.exponent) * x.block.scale, sum);
+    }
+};
+
+/* The sums of all lanes of each row: lanes 8 r .. 8 r + 7 get that of row r. */
+__device__ static inline float rows_reduce(const float sums[MATVEC_ROWS], uint32_t lane) {
+    static_assert(MATVEC_ROWS == 4, "two exchanges leave one row");
+    const bool second = lane & 16, odd = lane & 8;
+    float even_row = second ? sums[2] : sums[0], odd_row = second ? sums[3] : sums[1];
+    even_row += __shfl_xor_sync(FULL_WARP, second ? sums[0] : sums[2], 16);
+    odd_row += __shfl_xor_sync(FULL_WARP, second ? sums[1] : sums[3], 16);
+    float sum = odd ? odd_row : even_row;
+    sum += __shfl_xor_sync(FULL_WARP, odd ? even_row : odd_row, 8);
+    for (int other = 4; other > 0; other /= 2)
+        sum += __shfl_xor_sync(FULL_WARP, sum, other);
+    return sum;
+}
+
+/* ---- the kernel ---- */
+
+/* Where row number i of a group lies: of END_SWIGLU the first half is of item 0, the second of item 1. */
+__device__ static inline uint32_t group_item(const matvec_arguments &a, uint32_t group, uint32_t i) {
+    if (a.end == END_SWIGLU)
+        return i / (MATVEC_ROWS / 2);
+    uint32_t number = 0;
+    while (number + 1 < a.count && group >= a.items[number + 1].first)
+        number++;
+    return number;
+}
+
+__device__ static inline uint32_t group_row(const matvec_arguments &a, uint32_t item, uint32_t group, uint32_t i) {
+    if (a.end == END_SWIGLU)
+        return group * (MATVEC_ROWS / 2) + i % (MATVEC_ROWS / 2);
+    return (group - a.items[item].first) * MATVEC_ROWS + i;
+}
+
+/*
+ * The sums of MATVEC_ROWS rows over the steps part, part + split, .. A chunk is asked for as soon as the one before it in
+ * its row is done with, so that a lane waits for MATVEC_ROWS of them at almost all times.
+ */
+template <int FORMAT, bool PLAIN>
+__device__ static inline void group_sums(const matvec_arguments &a, uint32_t group, uint32_t part, uint32_t lane,
+                                         float sums[MATVEC_ROWS]) {
+    const matvec_item &item = a.items[group_item(a, group, 0)]; /* gate and up have the same shape and x */
+    const uint32_t steps = prepared_steps(FORMAT, item.columns);
+    const uint32_t chunks = item.columns / chunk_columns(FORMAT) + (item.columns % chunk_columns(FORMAT) != 0);
+    const bool several = FORMAT == WEIGHT_FP8 && item.scale_across > 1;
+    uint32_t chunk = part * WARP + lane;
+    matvec_pair pairs[PAIRS];
+    matvec_chunk codes[MATVEC_ROWS];
+    const float *scales[MATVEC_ROWS];
+#pragma unroll
+    for (uint32_t i = 0; i < MATVEC_ROWS; i++) {
+        const uint32_t number = group_item(a, group, i), last = a.items[number].rows - 1;
+        const uint32_t wanted = group_row(a, number, group, i), row = wanted < last ? wanted : last;
+        if (i % 2 == 0) {
+            matvec_pair &pair = pairs[i / 2];
+            pair.codes = a.items[number].codes + row * row_bytes(FORMAT, item.columns) + (size_t)chunk * CHUNK_BYTES;
+            pair.exponents = a.items[number].exponents + (size_t)row * (item.columns / MX_BLOCK) +
+                             chunk * chunk_columns(FORMAT) / MX_BLOCK;
+            pair.apart = row < last ? chunks : 0;
+        }
+        scales[i] = several ? a.items[number].scales + (size_t)(row / item.scale_rows) * item.scale_across : nullptr;
+        chunk_load<FORMAT, PLAIN>(item, pairs[i / 2], i % 2, chunk, chunk < chunks, codes[i]);
+    }
+    for (uint32_t step = part; step < steps; step += a.split) {
+        chunk_x<FORMAT> x;
+        x.load(item, step, lane);
+        const uint32_t column = chunk * chunk_columns(FORMAT);
+        const uint32_t scale = several && column < item.columns ? column / item.scale_run : 0;
+        chunk += a.split * WARP;
+#pragma unroll
+        for (uint32_t i = 0; i < MATVEC_ROWS; i++) {
+            if (i % 2 == 0) {
+                pairs[i / 2].codes += (size_t)a.split * WARP * CHUNK_BYTES;
+                pairs[i / 2].exponents += a.split * WARP * chunk_columns(FORMAT) / MX_BLOCK;
+            }
+            sums[i] = chunk_add<FORMAT, PLAIN>::run(item, scales[i], codes[i], x, column, scale, sums[i]);
+            chunk_load<FORMAT, PLAIN>(item, pairs[i / 2], i % 2, chunk, chunk < chunks, codes[i]);
+        }
+    }
+}
+
+/* The value of a row: all factors and the bias. */
+template <int FORMAT> __device__ static inline float row_value(const matvec_item &item, uint32_t row, float sum) {
+    if (FORMAT == WEIGHT_MXFP4)
+        sum *= 0.5f;
+    if (FORMAT == WEIGHT_FP8 || FORMAT == WEIGHT_MXFP8)
+        sum *= E4M3_FACTOR;
+    if (FORMAT == WEIGHT_FP8 && item.scale_across == 1)
+        sum *= item.scales[row / item.scale_rows];
+    sum *= *(const float *)item.prepared;
+    return item.bias ? sum + item.bias[row] : sum;
+}
+
+__device__ static inline float silu(float x) { return x / (1 + expf(-x)); }
+
+template <int FORMAT, bool PLAIN>
+__global__ static void __launch_bounds__(MATVEC_THREADS, PLAIN ? 1 : 3) matvec_kernel(const matvec_arguments a) {
+    SHARED_MEMORY(shared);
+    float *partial = (float *)shared; /* [MATVEC_WARPS][MATVEC_ROWS] */
+    const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, groups = MATVEC_WARPS / a.split;
+    const uint32_t group = blockIdx.x * groups + warp / a.split;
+    float sums[MATVEC_ROWS] = {0, 0, 0, 0};
+    if (group < a.groups)
+        group_sums<FORMAT, PLAIN>(a, group, warp % a.split, lane, sums);
+    const float sum = rows_reduce(sums, lane);
+    if (lane % (WARP / MATVEC_ROWS) == 0)
+        partial[warp * MATVEC_ROWS + lane / (WARP / MATVEC_ROWS)] = sum;
+    __syncthreads();
+    const uint32_t i = threadIdx.x % MATVEC_ROWS, own = threadIdx.x / MATVEC_ROWS;
+    const uint32_t mine = blockIdx.x * groups + own;
+    if (own >= groups || mine >= a.groups || (a.end == END_SWIGLU && i >= MATVEC_ROWS / 2))
+        return;
+    const uint32_t number = group_item(a, mine, i), row = group_row(a, number, mine, i);
+    if (row >= a.items[number].rows)
+        return;
+    float total = 0, up = 0;
+    for (uint32_t part = 0; part < a.split; part++) {
+        const float *from = partial + (own * a.split + part) * MATVEC_ROWS + i;
+        total += from[0];
+        if (a.end == END_SWIGLU)
+            up += from[MATVEC_ROWS / 2];
+    }
+    const float y = row_value<FORMAT>(a.items[number], row, total);
+    if (a.end == END_Y)
+        a.items[number].y[row] = y;
+    else if (a.end == END_ADD)
+        a.to[row] += y;
+    else if (a.end == END_SWIGLU)
+        a.to[row] = silu(y) * row_value<FORMAT>(a.items[1], row, up);
+    else
+        a.to[row] = silu(a.to[row]) * y;
+}
+
+/* ---- the operation ---- */
+
+static size_t weight_row_size(const weight *weight) {
+    return (size_t)weight->columns * CHUNK_BYTES / chunk_columns(weight->format);
+}
+
+static uint32_t scale_run(const weight *weight) {
+    return weight->scale_columns < weight->columns ? weight->scale_columns : weight->columns;
+}
+
+static bool weight_plain(const weight *weight) {
+    return weight_row_size(weight) % CHUNK_BYTES != 0 || (uintptr_t)weight->codes % CHUNK_BYTES != 0 ||
+           (weight->format == WEIGHT_FP8 && scale_run(weight) < weight->columns &&
+            scale_run(weight) % chunk_columns(WEIGHT_FP8) != 0);
+}
+
+static void item_set(const cuda_matvec *from, matvec_item *item) {
+    const weight *weight = from->weight;
+    item->codes = (const unsigned char *)weight->codes;
+    item->exponents = weight->exponents;
+    item->scales = weight->scales;
+    item->bias = weight->bias;
+    item->prepared = (const unsigned char *)from->prepared;
+    item->y = from->y;
+    item->rows = weight->rows;
+    item->columns = weight->columns;
+    item->scale_rows = item->scale_run = item->scale_across = 1;
+    if (weight->format == WEIGHT_FP8) {
+        item->scale_rows = weight->scale_rows;
+        item->scale_run = scale_run(weight);
+        item->scale_across = ceil_div(weight->columns, item->scale_run);
+    }
+}
+
+typedef void matvec_function(const matvec_arguments);
+
+template <bool PLAIN> static matvec_function *matvec_of(int format) {
+    switch (format) {
+    case WEIGHT_F32:
+        return matvec_kernel<WEIGHT_F32, PLAIN>;
+    case WEIGHT_F16:
+        return matvec_kernel<WEIGHT_F16, PLAIN>;
+    case WEIGHT_BF16:
+        return matvec_kernel<WEIGHT_BF16, PLAIN>;
+    case WEIGHT_FP8:
+        return matvec_kernel<WEIGHT_FP8, PLAIN>;
+    case WEIGHT_MXFP8:
+        return matvec_kernel<WEIGHT_MXFP8, PLAIN>;
+    default:
+        return matvec_kernel<WEIGHT_MXFP4, PLAIN>;
+    }
+}
+
+/*
+ * How many warps the columns of a row are divided over: until there are WARPS_WANTED of them for each multiprocessor, about
+ * two rounds of what it runs at once, but no more than there are steps.
+ */
+static unsigned split_of(const cuda_device *device, uint32_t groups, uint32_t steps) {
+    enum { WARPS_WANTED = 48 };
+    unsigned split = 1;
+    while (split < MATVEC_WARPS && 2 * split <= steps &&
+           (uint64_t)groups * split < (uint64_t)device->multiprocessors * WARPS_WANTED)
+        split *= 2;
+    return split;
+}
+
+/* Weights of one format, all plain or none. */
+static void matvec_launch(cuda_device *device, const cuda_matvec *items, unsigned count, matvec_end end, float *to) {
+    matvec_arguments a = {};
+    a.count = count;
+    a.end = end;
+    a.to = to;
+    uint32_t steps = UINT32_MAX;
+    for (unsigned i = 0; i < count; i++) {
+        item_set(&items[i], &a.items[i]);
+        a.items[i].first = a.groups;
+        if (end != END_SWIGLU)
+            a.groups += ceil_div(items[i].weight->rows, MATVEC_ROWS);
+        const uint32_t own = prepared_steps(items[i].weight->format, items[i].weight->columns);
+        steps = own < steps ? own : steps;
+    }
+    if (end == END_SWIGLU)
+        a.groups = ceil_div(items[0].weight->rows, MATVEC_ROWS / 2);
+    a.split = split_of(device, a.groups, steps);
+    const int format = items[0].weight->format;
+    launch(device, "matvec", weight_plain(items[0].weight) ? matvec_of<true>(format) : matvec_of<false>(format),
+           dim3(ceil_div(a.groups, MATVEC_WARPS / a.split)), MATVEC_THREADS, MATVEC_WARPS * MATVEC_ROWS * sizeof(float),
+           a);
+}
+
+static bool kernels_same(const cuda_matvec *a, const cuda_matvec *b) {
+    return a->weight->format == b->weight->format && weight_plain(a->weight) == weight_plain(b->weight);
+}
+
+void run_matvec(cuda_device *device, const cuda_matvec *items, unsigned count, cuda_matvec_use use, float *to) {
+    if (count == 0)
+        return;
+    if (use == MATVEC_ADD) {
+        matvec_launch(device, items, 1, END_ADD, to);
+        return;
+    }
+    if (use == MATVEC_SWIGLU) {
+        const bool together = kernels_same(&items[0], &items[1]) && items[0].prepared == items[1].prepared &&
+                              items[0].weight->columns == items[1].weight->columns &&
+                              scale_run(items[0].weight) == scale_run(items[1].weight);
+        matvec_launch(device, items, together ? 2 : 1, together ? END_SWIGLU : END_Y, to);
+        return;
+    }
+    for (unsigned i = 0, same; i < count; i += same) {
+        for (same = 1; i + same < count && kernels_same(&items[i], &items[i + same]);)
+            same++;
+        matvec_launch(device, items + i, same, END_Y, to);
+    }
+}
+
+/* ---- how quick memory is ---- */
+
+enum { READ_THREADS = 256, READ_BLOCKS = 8, READ_AT_ONCE = 8, READ_RUNS = 5 };
+
+/* Blocks take runs of READ_AT_ONCE * READ_THREADS chunks in turn. `never` is a number that the sum is not. */
+__global__ static void __launch_bounds__(READ_THREADS) read_kernel(const uint4 *from, size_t chunks, uint32_t *out) {
+    uint32_t sum = 0;
+    const size_t run = (size_t)READ_AT_ONCE * READ_THREADS;
+    for (size_t at = blockIdx.x * run + threadIdx.x; at < chunks; at += gridDim.x * run) {
+        uint4 v[READ_AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < READ_AT_ONCE; i++) {
+            const size_t chunk = at + (size_t)i * READ_THREADS;
+            v[i] = chunk < chunks ? load_once(from + chunk) : make_uint4(0, 0, 0, 0);
+        }
+#pragma unroll
+        for (int i = 0; i < READ_AT_ONCE; i++)
+            sum += v[i].x ^ v[i].y ^ v[i].z ^ v[i].w;
+    }
+    if (out)
+        atomicAdd(out, sum); /* never, but a compiler cannot know */
+}
+
+double run_read_rate(cuda_device *device, const void *memory, uint64_t bytes) {
+    const size_t chunks = bytes / sizeof(uint4);
+    const cudaStream_t stream = device->streams[CUDA_COMPUTE];
+    cudaEvent_t begin, end;
+    if (device->failed || chunks == 0 || !device_check(device, "read_rate", cudaEventCreate(&begin)))
+        return 0;
+    if (!device_check(device, "read_rate", cudaEventCreate(&end))) {
+        cudaEventDestroy(begin);
+        return 0;
+    }
+    float least = 0;
+    for (int i = 0; i < READ_RUNS && !device->failed; i++) {
+        float milliseconds = 0;
+        device_check(device, "read_rate", cudaEventRecord(begin, stream));
+        launch(device, "read_rate", read_kernel, dim3(device->multiprocessors * READ_BLOCKS), READ_THREADS, 0,
+               (const uint4 *)memory, chunks, (uint32_t *)NULL);
+        device_check(device, "read_rate", cudaEventRecord(end, stream));
+        device_check(device, "read_rate", cudaEventSynchronize(end));
+        if (!device->failed)
+            device_check(device, "read_rate", cudaEventElapsedTime(&milliseconds, begin, end));
+        least = i == 0 || milliseconds < least ? milliseconds : least;
+    }
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    enum { MILLISECONDS = 1000 };
+    return device->failed || !(least > 0) ? 0 : (double)bytes * MILLISECONDS / (double)least;
+}
