@@ -76,6 +76,41 @@ $(BUILD)/cuda-test/test_plugin: $(PLUGIN_TESTS) $(OBJECTS)
 
 -include $(shell find $(BUILD)/obj $(BUILD)/unit -name '*.d' 2>/dev/null)
 
+# The CUDA plug-in as C++ under the execution model of tests/cuda/model, beside a link to the program. With sanitizers:
+# MODEL_FLAGS, and MODEL for another folder. The model itself goes without ThreadSanitizer, which is to see kernels only.
+CXX = g++
+MODEL ?= $(BUILD)/cuda-model
+MODEL_FLAGS ?= -O2 -g
+MODEL_CXXFLAGS = -std=c++17 -fPIC -I. -Itests/cuda/model -ffp-contract=off -fno-strict-aliasing -pthread -MMD -MP -Wall -Wextra
+MODEL_SOURCES = $(filter-out %/self_test.cc,$(sort $(wildcard tests/cuda/model/*.cc)))
+MODEL_KERNELS = $(sort $(wildcard infer/cuda/*.cu))
+MODEL_OBJECTS = $(patsubst %,$(MODEL)/obj/%.o,$(MODEL_SOURCES) $(MODEL_KERNELS))
+MODEL_OWN_FLAGS = $(if $(findstring -fsanitize=thread,$(MODEL_FLAGS)),-DMODEL_TSAN) $(filter-out -fsanitize=thread -O1 -O0,$(MODEL_FLAGS)) \
+	-O3 -fno-tree-loop-distribute-patterns
+
+.PHONY: cuda-model
+cuda-model: $(MODEL)/libqstream_cuda.so $(MODEL)/qstream ## build the CUDA plug-in for tests on the CPU, build/cuda-model
+
+$(MODEL)/libqstream_cuda.so: $(MODEL_OBJECTS)
+	$(Q)echo "  LD $@"
+	$(Q)$(CXX) $(MODEL_FLAGS) $(LDFLAGS) -shared -pthread -o $@ $^ -ldl
+
+$(MODEL)/qstream: $(BUILD)/qstream
+	@mkdir -p $(@D)
+	$(Q)ln -f $< $@
+
+$(MODEL)/obj/%.cc.o: %.cc
+	@mkdir -p $(@D)
+	$(Q)echo "  CXX $<"
+	$(Q)$(CXX) $(MODEL_CXXFLAGS) $(MODEL_OWN_FLAGS) -c -o $@ $<
+
+$(MODEL)/obj/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(Q)echo "  CXX $<"
+	$(Q)$(CXX) $(MODEL_CXXFLAGS) $(MODEL_FLAGS) -x c++ -c -o $@ $<
+
+-include $(shell find $(MODEL)/obj -name '*.d' 2>/dev/null)
+
 # ---- the CUDA plug-in ----
 
 # Machine code for each generation of cards (that of 8.0 and 10.0 runs on 8.6 and 10.3 too), and PTX, which drivers compile
@@ -111,41 +146,6 @@ $(BUILD)/obj/cuda/flags: cuda-flags
 	@echo '$(NVCC) $(GENCODE) $(NVCCFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(GENCODE) $(NVCCFLAGS)' >$@
 .PHONY: cuda-flags
 cuda-flags:
-
-# The CUDA plug-in as C++ under the execution model of tests/cuda/model, beside a link to the program. With sanitizers:
-# MODEL_FLAGS, and MODEL for another folder. The model itself goes without ThreadSanitizer, which is to see kernels only.
-CXX = g++
-MODEL ?= $(BUILD)/cuda-model
-MODEL_FLAGS ?= -O2 -g
-MODEL_CXXFLAGS = -std=c++17 -fPIC -I. -Itests/cuda/model -ffp-contract=off -fno-strict-aliasing -pthread -MMD -MP -Wall -Wextra
-MODEL_SOURCES = $(filter-out %/self_test.cc,$(sort $(wildcard tests/cuda/model/*.cc)))
-MODEL_KERNELS = $(sort $(wildcard infer/cuda/*.cu))
-MODEL_OBJECTS = $(patsubst %,$(MODEL)/obj/%.o,$(MODEL_SOURCES) $(MODEL_KERNELS))
-MODEL_OWN_FLAGS = $(if $(findstring -fsanitize=thread,$(MODEL_FLAGS)),-DMODEL_TSAN) $(filter-out -fsanitize=thread -O1 -O0,$(MODEL_FLAGS)) \
-	-O3 -fno-tree-loop-distribute-patterns
-
-.PHONY: cuda-model
-cuda-model: $(MODEL)/libqstream_cuda.so $(MODEL)/qstream ## build the CUDA plug-in for tests on the CPU, build/cuda-model
-
-$(MODEL)/libqstream_cuda.so: $(MODEL_OBJECTS)
-	$(Q)echo "  LD $@"
-	$(Q)$(CXX) $(MODEL_FLAGS) $(LDFLAGS) -shared -pthread -o $@ $^ -ldl
-
-$(MODEL)/qstream: $(BUILD)/qstream
-	@mkdir -p $(@D)
-	$(Q)ln -f $< $@
-
-$(MODEL)/obj/%.cc.o: %.cc
-	@mkdir -p $(@D)
-	$(Q)echo "  CXX $<"
-	$(Q)$(CXX) $(MODEL_CXXFLAGS) $(MODEL_OWN_FLAGS) -c -o $@ $<
-
-$(MODEL)/obj/%.cu.o: %.cu
-	@mkdir -p $(@D)
-	$(Q)echo "  CXX $<"
-	$(Q)$(CXX) $(MODEL_CXXFLAGS) $(MODEL_FLAGS) -x c++ -c -o $@ $<
-
--include $(shell find $(MODEL)/obj -name '*.d' 2>/dev/null)
 
 .PHONY: unit
 unit: $(UNIT_TESTS) ## build the unit tests, build/unit/test_*

@@ -46,9 +46,26 @@ __device__ static __forceinline__ uint32_t bytes_select(uint32_t low, uint32_t h
  * ones: 12 + {0, 1, 2, 3, 4, 6, 8, 12} and 12 - {0, 1, 2, 3, 4, 6, 8, 12}. `flipped`: the codes with each sign turned.
  */
 enum { E2M1_OFFSET = 12 };
-__device__ static __forceinline__ uint32_t e2m1_bytes(uint32_t codes, uint32_t flipped) {
-    const uint32_t positive = bytes_select(0x0f0e0d0cu, 0x18141210u, codes);
-    const uint32_t negative = bytes_select(0x090a0b0cu, 0x00040608u, flipped);
+
+/* The lower halves of the two tables, kept in registers: what ptxas knows to be a number it moves there at each use. */
+struct e2m1_tables {
+    uint32_t positive, negative;
+};
+
+__device__ static __forceinline__ e2m1_tables e2m1_tables_load(void) {
+    e2m1_tables tables = {0x0f0e0d0cu, 0x090a0b0cu};
+#if defined(__CUDA_ARCH__)
+    uint32_t zero; /* the lane's number is below 32 */
+    asm("{\n\t.reg .u32 lane;\n\tmov.u32 lane, %%laneid;\n\tshr.u32 %0, lane, 5;\n\t}" : "=r"(zero));
+    tables.positive += zero;
+    tables.negative += zero;
+#endif
+    return tables;
+}
+
+__device__ static __forceinline__ uint32_t e2m1_bytes(const e2m1_tables &tables, uint32_t codes, uint32_t flipped) {
+    const uint32_t positive = bytes_select(tables.positive, 0x18141210u, codes);
+    const uint32_t negative = bytes_select(tables.negative, 0x00040608u, flipped);
     return positive + negative; /* one of them is 0 in each byte */
 }
 
@@ -110,8 +127,7 @@ __device__ static __forceinline__ void bf16_two(uint32_t codes, float &low, floa
 
 /* 2^(code - 127) of codes 0 .. 254: that of 0 is subnormal. 255 gives infinity. */
 __device__ static __forceinline__ float exponent_power(uint32_t code) {
-    const uint32_t bits = code << 23;
-    return __uint_as_float(bits > 0x00400000u ? bits : 0x00400000u);
+    return fmaxf(__uint_as_float(code << 23), 0x1p-127f);
 }
 
 #endif

@@ -15,7 +15,7 @@
 #include "infer/cuda/prepared.cuh"
 #include "infer/cuda/warp.cuh"
 
-enum { MATVEC_ROWS = 4, MATVEC_WARPS = 8, MATVEC_THREADS = MATVEC_WARPS * WARP };
+enum { MATVEC_ROWS = 4, MATVEC_WARPS = 4, MATVEC_THREADS = MATVEC_WARPS * WARP };
 
 /* What becomes of the sums: those of cuda_matvec_use; and `to` = silu(to) * y, the second of two launches. */
 enum matvec_end { END_Y, END_ADD, END_SWIGLU, END_GATE };
@@ -28,7 +28,7 @@ struct matvec_item {
     float *y;
     uint32_t rows, columns;
     uint32_t scale_rows, scale_run, scale_across; /* columns of a scale; scales of a row */
-    uint32_t first;                               /* number of its first group of rows */
+    uint32_t first;                               /* number of its first block of threads */
 };
 
 struct matvec_arguments {
@@ -36,7 +36,6 @@ struct matvec_arguments {
     unsigned count;
     matvec_end end;
     unsigned split; /* warps that the columns are divided over */
-    uint32_t groups;
     float *to;
 };
 
@@ -60,44 +59,64 @@ __device__ static inline uint4 load_bytes(const unsigned char *at, size_t left) 
     return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-/* x of a lane's chunk. */
+/* Where a lane reads x of its chunks, and x of one. */
 template <int FORMAT> struct chunk_x {
+    struct place {
+        const float4 *x;
+
+        __device__ inline void find(const matvec_item &item, uint32_t lane) {
+            x = (const float4 *)(item.prepared + PREPARED_HEADER) + lane;
+        }
+        __device__ inline void move(uint32_t steps) { x += (size_t)steps * (chunk_columns(FORMAT) / 4) * WARP; }
+    };
     float4 x[chunk_columns(FORMAT) / 4];
 
-    __device__ inline void load(const matvec_item &item, uint32_t step, uint32_t lane) {
-        const float4 *from = (const float4 *)(item.prepared + PREPARED_HEADER) +
-                             (size_t)step * (chunk_columns(FORMAT) / 4) * WARP + lane;
+    __device__ inline void load(const place &from) {
 #pragma unroll
         for (uint32_t i = 0; i < chunk_columns(FORMAT) / 4; i++)
-            x[i] = __ldg(from + i * WARP);
+            x[i] = __ldg(from.x + i * WARP);
     }
 };
 
 template <> struct chunk_x<WEIGHT_MXFP4> {
-    uint4 upper[2], lower[2];
-    prepared_block block;
+    struct place {
+        const uint4 *planes;
+        const uint2 *blocks;
 
-    __device__ inline void load(const matvec_item &item, uint32_t step, uint32_t lane) {
-        const unsigned char *planes = item.prepared + PREPARED_HEADER;
-        const uint4 *from = (const uint4 *)(planes + (size_t)step * 4 * PREPARED_PLANE) + lane;
-        upper[0] = __ldg(from);
-        upper[1] = __ldg(from + WARP);
-        lower[0] = __ldg(from + 2 * WARP);
-        lower[1] = __ldg(from + 3 * WARP);
-        const uint32_t steps = prepared_steps(WEIGHT_MXFP4, item.columns);
-        const uint2 pair = __ldg((const uint2 *)(planes + (size_t)steps * 4 * PREPARED_PLANE) + step * WARP + lane);
-        block.scale = __uint_as_float(pair.x);
-        block.correction = (int)pair.y;
+        __device__ inline void find(const matvec_item &item, uint32_t lane) {
+            const unsigned char *begin = item.prepared + PREPARED_HEADER;
+            planes = (const uint4 *)begin + lane;
+            const size_t steps = prepared_steps(WEIGHT_MXFP4, item.columns);
+            blocks = (const uint2 *)(begin + steps * 4 * PREPARED_PLANE) + lane;
+        }
+        __device__ inline void move(uint32_t steps) {
+            planes += (size_t)steps * 4 * WARP;
+            blocks += (size_t)steps * WARP;
+        }
+    };
+    uint4 upper[2], lower[2];
+    float scale;
+    int correction;
+
+    __device__ inline void load(const place &from) {
+        upper[0] = __ldg(from.planes);
+        upper[1] = __ldg(from.planes + WARP);
+        lower[0] = __ldg(from.planes + 2 * WARP);
+        lower[1] = __ldg(from.planes + 3 * WARP);
+        const uint2 block = __ldg(from.blocks); /* struct prepared_block */
+        scale = __uint_as_float(block.x);
+        correction = (int)block.y;
     }
 };
 
 /* ---- products of a chunk ---- */
 
 /* Eight e2m1 codes with eight integers of x; `upper` and `lower` are added to. */
-__device__ static inline void e2m1_eight(uint32_t codes, uint32_t upper0, uint32_t upper1, uint32_t lower0,
-                                         uint32_t lower1, int &upper, int &lower) {
+__device__ static inline void e2m1_eight(const e2m1_tables &tables, uint32_t codes, uint32_t upper0, uint32_t upper1,
+                                         uint32_t lower0, uint32_t lower1, int &upper, int &lower) {
     const uint32_t flipped = codes ^ 0x88888888u;
-    const int first = (int)e2m1_bytes(codes, flipped), second = (int)e2m1_bytes(codes >> 16, flipped >> 16);
+    const int first = (int)e2m1_bytes(tables, codes, flipped),
+              second = (int)e2m1_bytes(tables, codes >> 16, flipped >> 16);
     upper = __dp4a((int)upper0, first, upper);
     lower = __dp4a((int)lower0, first, lower);
     upper = __dp4a((int)upper1, second, upper);
@@ -105,12 +124,13 @@ __device__ static inline void e2m1_eight(uint32_t codes, uint32_t upper0, uint32
 }
 
 /* The sum of a block, of integers, twice the products: less than 2^24, which float32 holds exactly. */
-__device__ static inline float mxfp4_dot(const uint4 &codes, const chunk_x<WEIGHT_MXFP4> &x) {
-    int upper = 0, lower = x.block.correction;
-    e2m1_eight(codes.x, x.upper[0].x, x.upper[0].y, x.lower[0].x, x.lower[0].y, upper, lower);
-    e2m1_eight(codes.y, x.upper[0].z, x.upper[0].w, x.lower[0].z, x.lower[0].w, upper, lower);
-    e2m1_eight(codes.z, x.upper[1].x, x.upper[1].y, x.lower[1].x, x.lower[1].y, upper, lower);
-    e2m1_eight(codes.w, x.upper[1].z, x.upper[1].w, x.lower[1].z, x.lower[1].w, upper, lower);
+__device__ static inline float mxfp4_dot(const e2m1_tables &tables, const uint4 &codes,
+                                         const chunk_x<WEIGHT_MXFP4> &x) {
+    int upper = 0, lower = x.correction;
+    e2m1_eight(tables, codes.x, x.upper[0].x, x.upper[0].y, x.lower[0].x, x.lower[0].y, upper, lower);
+    e2m1_eight(tables, codes.y, x.upper[0].z, x.upper[0].w, x.lower[0].z, x.lower[0].w, upper, lower);
+    e2m1_eight(tables, codes.z, x.upper[1].x, x.upper[1].y, x.lower[1].x, x.lower[1].y, upper, lower);
+    e2m1_eight(tables, codes.w, x.upper[1].z, x.upper[1].w, x.lower[1].z, x.lower[1].w, upper, lower);
     return (float)(lower - 256 * upper);
 }
 
@@ -143,65 +163,79 @@ template <int FORMAT> __device__ static inline float float_dot(const float *valu
 
 /* ---- rows ---- */
 
-enum { PAIRS = MATVEC_ROWS / 2 };
-
-/*
- * Where a lane reads two rows, one after the other in a weight: pointers to its next chunk of the first. Behind the last
- * row it is read again (then `apart` is 0), and not used.
- */
-struct matvec_pair {
+/* The rows of an item that a block multiplies: where they begin. Inside 32 bits are enough to find a place. */
+struct block_rows {
     const unsigned char *codes;
     const uint8_t *exponents;
-    uint32_t apart; /* chunks from the first row to the second */
 };
 
 /* What a lane reads of a row in a step. */
 struct matvec_chunk {
     uint4 codes;
     uint32_t exponent;
+    float scale; /* of FP8 where a row has several */
 };
 
-/* Chunk number `chunk` of row `second` of a pair, whose pointers are there. */
+/* The chunk `at` bytes into the rows, of which `left` are before the row's end; there *out stays as it is: x is 0. */
 template <int FORMAT, bool PLAIN>
-__device__ static inline void chunk_load(const matvec_item &item, const matvec_pair &pair, bool second, uint32_t chunk,
-                                         bool inside, matvec_chunk &out) {
-    out.codes = make_uint4(0, 0, 0, 0);
-    out.exponent = 0;
-    if (!inside)
+__device__ static inline void chunk_load(const block_rows &rows, uint32_t at, uint32_t left, matvec_chunk &out) {
+    if (left == 0)
         return;
-    const size_t row_size = row_bytes(FORMAT, item.columns);
-    if (PLAIN) /* rows are not whole chunks */
-        out.codes =
-            load_bytes(pair.codes + (second && pair.apart ? row_size : 0), row_size - (size_t)chunk * CHUNK_BYTES);
+    if (PLAIN)
+        out.codes = load_bytes(rows.codes + at, left);
     else
-        out.codes = load_once(pair.codes + (second ? (size_t)pair.apart * CHUNK_BYTES : 0));
+        out.codes = load_once(rows.codes + at);
     if (has_exponents<FORMAT>())
-        out.exponent = __ldg(pair.exponents + (second && pair.apart ? item.columns / MX_BLOCK : 0));
+        out.exponent = __ldg(rows.exponents + at / (CHUNK_BYTES * MX_BLOCK / chunk_columns(FORMAT)));
 }
 
+/* Which scale of a row a column has, as it moves on by always the same: without a division. */
+struct scale_number {
+    uint32_t number, inside, numbers, rest;
+
+    __device__ inline scale_number(const matvec_item &item, uint32_t column, uint32_t columns)
+        : number(column / item.scale_run), inside(column % item.scale_run), numbers(columns / item.scale_run),
+          rest(columns % item.scale_run) {}
+    __device__ inline void move(const matvec_item &item) {
+        number += numbers;
+        inside += rest;
+        if (inside >= item.scale_run) {
+            inside -= item.scale_run;
+            number++;
+        }
+    }
+};
+
+/* Adds a chunk's product. `scales`: of the row; `column`: the chunk's first; `scale`: number of the chunk's scale. */
 template <int FORMAT, bool PLAIN> struct chunk_add {
-    /* `scale`: number of the chunk's scale, where a row has several. */
-    __device__ static inline float run(const matvec_item &item, const float *scales, const matvec_chunk &chunk,
-                                       const chunk_x<FORMAT> &x, uint32_t column, uint32_t scale, float sum) {
+    const matvec_item &item;
+
+    __device__ inline chunk_add(const matvec_item &item) : item(item) {}
+    __device__ inline float operator()(const matvec_chunk &chunk, const chunk_x<FORMAT> &x, const float *scales,
+                                       uint32_t column, uint32_t scale, float sum) const {
+        const bool several = FORMAT == WEIGHT_FP8 && item.scale_across > 1;
         float values[chunk_columns(FORMAT)];
         chunk_decode<FORMAT>(chunk.codes, values);
-        if (FORMAT == WEIGHT_FP8 && PLAIN && item.scale_across > 1)
+        if (several && PLAIN)
             for (uint32_t i = 0; i < chunk_columns(FORMAT); i++)
                 values[i] *= column + i < item.columns ? scales[(column + i) / item.scale_run] : 0;
         const float dot = float_dot<FORMAT>(values, x);
         if (FORMAT == WEIGHT_MXFP8)
             return fmaf(dot, exponent_power(chunk.exponent), sum);
-        if (FORMAT == WEIGHT_FP8 && !PLAIN && item.scale_across > 1)
-            return fmaf(dot, __ldg(scales + scale), sum);
+        if (several && !PLAIN)
+            return fmaf(dot, column < item.columns ? __ldg(scales + scale) : 0, sum);
         return sum + dot;
     }
 };
 
 template <bool PLAIN> struct chunk_add<WEIGHT_MXFP4, PLAIN> {
-    __device__ static inline float run(const matvec_item &, const float *, const matvec_chunk &chunk,
-                                       const chunk_x<WEIGHT_MXFP4> &x, uint32_t, uint32_t, float sum) {
+    const e2m1_tables tables;
+
+    __device__ inline chunk_add(const matvec_item &) : tables(e2m1_tables_load()) {}
+    __device__ inline float operator()(const matvec_chunk &chunk, const chunk_x<WEIGHT_MXFP4> &x, const float *,
+                                       uint32_t, uint32_t, float sum) const {
         /* Powers of two: their product is exact, and too small only where that of all is. */
-        return fmaf(mxfp4_dot(chunk.codes, x), exponent_power(chunk.exponent) * x.block.scale, sum);
+        return fmaf(mxfp4_dot(tables, chunk.codes, x), exponent_power(chunk.exponent) * x.scale, sum);
     }
 };
 
@@ -221,66 +255,88 @@ __device__ static inline float rows_reduce(const float sums[MATVEC_ROWS], uint32
 
 /* ---- the kernel ---- */
 
-/* Where row number i of a group lies: of END_SWIGLU the first half is of item 0, the second of item 1. */
-__device__ static inline uint32_t group_item(const matvec_arguments &a, uint32_t group, uint32_t i) {
-    if (a.end == END_SWIGLU)
-        return i / (MATVEC_ROWS / 2);
-    uint32_t number = 0;
-    while (number + 1 < a.count && group >= a.items[number + 1].first)
-        number++;
-    return number;
-}
+/*
+ * What a block multiplies: groups of MATVEC_ROWS rows from `row` on. Of END_SWIGLU the first half of a group is of item
+ * 0, the second, with the same numbers, of item 1.
+ */
+struct block_part {
+    uint32_t item, row, groups;
+    bool paired;
 
-__device__ static inline uint32_t group_row(const matvec_arguments &a, uint32_t item, uint32_t group, uint32_t i) {
-    if (a.end == END_SWIGLU)
-        return group * (MATVEC_ROWS / 2) + i % (MATVEC_ROWS / 2);
-    return (group - a.items[item].first) * MATVEC_ROWS + i;
+    __device__ inline uint32_t item_of(uint32_t i) const { return paired ? i / (MATVEC_ROWS / 2) : item; }
+    /* Row number i of a group, counted from `row`. */
+    __device__ inline uint32_t row_of(uint32_t group, uint32_t i) const {
+        return paired ? group * (MATVEC_ROWS / 2) + i % (MATVEC_ROWS / 2) : group * MATVEC_ROWS + i;
+    }
+};
+
+__device__ static inline block_part part_find(const matvec_arguments &a) {
+    block_part part;
+    part.paired = a.end == END_SWIGLU;
+    part.groups = MATVEC_WARPS / a.split;
+    part.item = 0;
+    while (!part.paired && part.item + 1 < a.count && blockIdx.x >= a.items[part.item + 1].first)
+        part.item++;
+    part.row = (blockIdx.x - a.items[part.item].first) * part.row_of(part.groups, 0);
+    return part;
 }
 
 /*
- * The sums of MATVEC_ROWS rows over the steps part, part + split, .. A chunk is asked for as soon as the one before it in
- * its row is done with, so that a lane waits for MATVEC_ROWS of them at almost all times.
+ * The sums of the rows of a group over the steps first, first + split, .. The next chunks of all rows are asked for before
+ * these are worked on.
  */
 template <int FORMAT, bool PLAIN>
-__device__ static inline void group_sums(const matvec_arguments &a, uint32_t group, uint32_t part, uint32_t lane,
-                                         float sums[MATVEC_ROWS]) {
-    const matvec_item &item = a.items[group_item(a, group, 0)]; /* gate and up have the same shape and x */
-    const uint32_t steps = prepared_steps(FORMAT, item.columns);
-    const uint32_t chunks = item.columns / chunk_columns(FORMAT) + (item.columns % chunk_columns(FORMAT) != 0);
-    const bool several = FORMAT == WEIGHT_FP8 && item.scale_across > 1;
-    uint32_t chunk = part * WARP + lane;
-    matvec_pair pairs[PAIRS];
-    matvec_chunk codes[MATVEC_ROWS];
+__device__ static inline void group_sums(const matvec_arguments &a, const block_part &part, uint32_t group,
+                                         uint32_t first, uint32_t lane, float sums[MATVEC_ROWS]) {
+    const matvec_item &item = a.items[part.item]; /* gate and up have the same shape and x */
+    const uint32_t steps = prepared_steps(FORMAT, item.columns), stride = a.split * WARP * CHUNK_BYTES;
+    const uint32_t row_size = (uint32_t)row_bytes(FORMAT, item.columns);
+    const chunk_add<FORMAT, PLAIN> add(item);
+    typename chunk_x<FORMAT>::place place;
+    place.find(item, lane);
+    place.move(first);
+    block_rows rows[2];
+#pragma unroll
+    for (uint32_t i = 0; i < 2; i++) {
+        const matvec_item &own = a.items[part.item_of(i * MATVEC_ROWS / 2)];
+        rows[i].codes = own.codes + part.row * row_bytes(FORMAT, item.columns);
+        rows[i].exponents = own.exponents + (size_t)part.row * (item.columns / MX_BLOCK);
+    }
+    uint32_t begin = (first * WARP + lane) * CHUNK_BYTES, at[MATVEC_ROWS];
     const float *scales[MATVEC_ROWS];
+    matvec_chunk next[MATVEC_ROWS] = {};
 #pragma unroll
     for (uint32_t i = 0; i < MATVEC_ROWS; i++) {
-        const uint32_t number = group_item(a, group, i), last = a.items[number].rows - 1;
-        const uint32_t wanted = group_row(a, number, group, i), row = wanted < last ? wanted : last;
-        if (i % 2 == 0) {
-            matvec_pair &pair = pairs[i / 2];
-            pair.codes = a.items[number].codes + row * row_bytes(FORMAT, item.columns) + (size_t)chunk * CHUNK_BYTES;
-            pair.exponents = a.items[number].exponents + (size_t)row * (item.columns / MX_BLOCK) +
-                             chunk * chunk_columns(FORMAT) / MX_BLOCK;
-            pair.apart = row < last ? chunks : 0;
-        }
-        scales[i] = several ? a.items[number].scales + (size_t)(row / item.scale_rows) * item.scale_across : nullptr;
-        chunk_load<FORMAT, PLAIN>(item, pairs[i / 2], i % 2, chunk, chunk < chunks, codes[i]);
+        /* behind the last row it is read again, and not used */
+        const uint32_t last = item.rows - 1 - part.row, row = part.row_of(group, i);
+        const uint32_t inside = row < last ? row : last;
+        at[i] = begin + inside * row_size;
+        scales[i] = nullptr;
+        if (FORMAT == WEIGHT_FP8)
+            scales[i] =
+                a.items[part.item_of(i)].scales + (size_t)((part.row + inside) / item.scale_rows) * item.scale_across;
+        chunk_load<FORMAT, PLAIN>(rows[i / (MATVEC_ROWS / 2)], at[i], begin < row_size ? row_size - begin : 0, next[i]);
     }
-    for (uint32_t step = part; step < steps; step += a.split) {
+    scale_number scale(item, begin / CHUNK_BYTES * chunk_columns(FORMAT), stride / CHUNK_BYTES * chunk_columns(FORMAT));
+    for (uint32_t step = first; step < steps; step += a.split) {
         chunk_x<FORMAT> x;
-        x.load(item, step, lane);
-        const uint32_t column = chunk * chunk_columns(FORMAT);
-        const uint32_t scale = several && column < item.columns ? column / item.scale_run : 0;
-        chunk += a.split * WARP;
+        matvec_chunk now[MATVEC_ROWS];
+        const uint32_t column = begin / CHUNK_BYTES * chunk_columns(FORMAT);
+        begin += stride;
+        const uint32_t left = begin < row_size ? row_size - begin : 0;
 #pragma unroll
         for (uint32_t i = 0; i < MATVEC_ROWS; i++) {
-            if (i % 2 == 0) {
-                pairs[i / 2].codes += (size_t)a.split * WARP * CHUNK_BYTES;
-                pairs[i / 2].exponents += a.split * WARP * chunk_columns(FORMAT) / MX_BLOCK;
-            }
-            sums[i] = chunk_add<FORMAT, PLAIN>::run(item, scales[i], codes[i], x, column, scale, sums[i]);
-            chunk_load<FORMAT, PLAIN>(item, pairs[i / 2], i % 2, chunk, chunk < chunks, codes[i]);
+            now[i] = next[i];
+            at[i] += stride;
+            chunk_load<FORMAT, PLAIN>(rows[i / (MATVEC_ROWS / 2)], at[i], left, next[i]);
         }
+        x.load(place);
+        place.move(a.split);
+#pragma unroll
+        for (uint32_t i = 0; i < MATVEC_ROWS; i++)
+            sums[i] = add(now[i], x, scales[i], column, scale.number, sums[i]);
+        if (FORMAT == WEIGHT_FP8)
+            scale.move(item);
     }
 }
 
@@ -299,31 +355,28 @@ template <int FORMAT> __device__ static inline float row_value(const matvec_item
 __device__ static inline float silu(float x) { return x / (1 + expf(-x)); }
 
 template <int FORMAT, bool PLAIN>
-__global__ static void __launch_bounds__(MATVEC_THREADS, PLAIN ? 1 : 3) matvec_kernel(const matvec_arguments a) {
+__global__ static void __launch_bounds__(MATVEC_THREADS, PLAIN ? 1 : 5) matvec_kernel(const matvec_arguments a) {
     SHARED_MEMORY(shared);
     float *partial = (float *)shared; /* [MATVEC_WARPS][MATVEC_ROWS] */
-    const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, groups = MATVEC_WARPS / a.split;
-    const uint32_t group = blockIdx.x * groups + warp / a.split;
+    const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const block_part part = part_find(a);
     float sums[MATVEC_ROWS] = {0, 0, 0, 0};
-    if (group < a.groups)
-        group_sums<FORMAT, PLAIN>(a, group, warp % a.split, lane, sums);
+    group_sums<FORMAT, PLAIN>(a, part, warp / a.split, warp % a.split, lane, sums);
     const float sum = rows_reduce(sums, lane);
     if (lane % (WARP / MATVEC_ROWS) == 0)
         partial[warp * MATVEC_ROWS + lane / (WARP / MATVEC_ROWS)] = sum;
     __syncthreads();
-    const uint32_t i = threadIdx.x % MATVEC_ROWS, own = threadIdx.x / MATVEC_ROWS;
-    const uint32_t mine = blockIdx.x * groups + own;
-    if (own >= groups || mine >= a.groups || (a.end == END_SWIGLU && i >= MATVEC_ROWS / 2))
+    const uint32_t i = threadIdx.x % MATVEC_ROWS, group = threadIdx.x / MATVEC_ROWS;
+    if (group >= part.groups || (part.paired && i >= MATVEC_ROWS / 2))
         return;
-    const uint32_t number = group_item(a, mine, i), row = group_row(a, number, mine, i);
+    const uint32_t number = part.item_of(i), row = part.row + part.row_of(group, i);
     if (row >= a.items[number].rows)
         return;
     float total = 0, up = 0;
-    for (uint32_t part = 0; part < a.split; part++) {
-        const float *from = partial + (own * a.split + part) * MATVEC_ROWS + i;
-        total += from[0];
-        if (a.end == END_SWIGLU)
-            up += from[MATVEC_ROWS / 2];
+    for (uint32_t warp_of = group * a.split; warp_of < (group + 1) * a.split; warp_of++) {
+        total += partial[warp_of * MATVEC_ROWS + i];
+        if (part.paired)
+            up += partial[warp_of * MATVEC_ROWS + i + MATVEC_ROWS / 2];
     }
     const float y = row_value<FORMAT>(a.items[number], row, total);
     if (a.end == END_Y)
@@ -404,26 +457,28 @@ static unsigned split_of(const cuda_device *device, uint32_t groups, uint32_t st
 
 /* Weights of one format, all plain or none. */
 static void matvec_launch(cuda_device *device, const cuda_matvec *items, unsigned count, matvec_end end, float *to) {
+    const int format = items[0].weight->format;
+    const uint32_t group_rows = end == END_SWIGLU ? MATVEC_ROWS / 2 : MATVEC_ROWS,
+                   weights = end == END_SWIGLU ? 1 : count;
     matvec_arguments a = {};
     a.count = count;
     a.end = end;
     a.to = to;
-    uint32_t steps = UINT32_MAX;
+    uint32_t steps = UINT32_MAX, groups = 0, blocks = 0;
     for (unsigned i = 0; i < count; i++) {
         item_set(&items[i], &a.items[i]);
-        a.items[i].first = a.groups;
-        if (end != END_SWIGLU)
-            a.groups += ceil_div(items[i].weight->rows, MATVEC_ROWS);
-        const uint32_t own = prepared_steps(items[i].weight->format, items[i].weight->columns);
+        const uint32_t own = prepared_steps(format, items[i].weight->columns);
         steps = own < steps ? own : steps;
     }
-    if (end == END_SWIGLU)
-        a.groups = ceil_div(items[0].weight->rows, MATVEC_ROWS / 2);
-    a.split = split_of(device, a.groups, steps);
-    const int format = items[0].weight->format;
+    for (unsigned i = 0; i < weights; i++)
+        groups += ceil_div(items[i].weight->rows, group_rows);
+    a.split = split_of(device, groups, steps);
+    for (unsigned i = 0; i < weights; i++) {
+        a.items[i].first = blocks;
+        blocks += ceil_div(items[i].weight->rows, MATVEC_WARPS / a.split * group_rows);
+    }
     launch(device, "matvec", weight_plain(items[0].weight) ? matvec_of<true>(format) : matvec_of<false>(format),
-           dim3(ceil_div(a.groups, MATVEC_WARPS / a.split)), MATVEC_THREADS, MATVEC_WARPS * MATVEC_ROWS * sizeof(float),
-           a);
+           dim3(blocks), MATVEC_THREADS, MATVEC_WARPS * MATVEC_ROWS * sizeof(float), a);
 }
 
 static bool kernels_same(const cuda_matvec *a, const cuda_matvec *b) {

@@ -204,8 +204,8 @@ void run_operand(cuda_device *device, const cuda_operand *operand) {
     task.out = operand->out;
     task.token_scales = operand->token_scales;
     const bool groups = task.kind == ACTIVATIONS_FP8_GROUP || task.kind == ACTIVATIONS_MXFP8;
-    if (task.codes && task.kind != ACTIVATIONS_FP8_STATIC) {
-        device_fail_text(device, "operands of FP8 codes are of static scales only");
+    if (task.codes && task.kind != ACTIVATIONS_FP8_STATIC && task.kind != ACTIVATIONS_FP8_TOKEN) {
+        device_fail_text(device, "operands of FP8 codes have one scale, or one per token");
         return;
     }
     if (groups && task.group == 0) {

@@ -59,7 +59,7 @@ struct cuda_operand {
     uint32_t tokens, columns;
     enum cuda_type act;          /* F32 or BF16 */
     const struct weight *weight; /* host: activations, input_scale and group count */
-    enum cuda_type type;         /* of out: act; or E4M3, of FP8_STATIC only */
+    enum cuda_type type;         /* of out: act; or E4M3, of FP8_STATIC and FP8_TOKEN */
     void *out;                   /* [tokens, columns] */
     float *token_scales;         /* [tokens], of FP8_TOKEN only */
 };

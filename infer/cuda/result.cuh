@@ -11,12 +11,18 @@
 struct result_values {
     const float *y;            /* [tokens, rows] */
     const float *token_scales; /* or NULL */
-    const float *row_scales;   /* of the weight's row / scale_rows, or NULL */
+    const float *row_scales;   /* of the weight's rows, or one for all; or NULL */
     const float *bias;         /* of the weight's row, or NULL */
     float scale;
     uint32_t rows, first;
-    uint32_t scale_rows; /* 0: one scale for all rows */
+    bool one_scale;
 };
+
+/* Scales that products are multiplied by: of all of a weight or of its rows. Others are in what run_unpack makes. */
+static inline bool scales_left_to_result(const weight *weight) {
+    return weight->format == WEIGHT_FP8 && weight->scale_columns >= weight->columns &&
+           (weight->scale_rows >= weight->rows || weight->scale_rows == 1);
+}
 
 static inline result_values result_values_of(const cuda_result *result) {
     const weight *weight = result->weight;
@@ -27,9 +33,9 @@ static inline result_values result_values_of(const cuda_result *result) {
     values.scale = result->scale;
     values.rows = result->rows;
     values.first = result->first;
-    if (weight->format == WEIGHT_FP8 && weight->scale_columns >= weight->columns) {
+    if (scales_left_to_result(weight)) {
         values.row_scales = weight->scales;
-        values.scale_rows = weight->scale_rows >= weight->rows ? 0 : weight->scale_rows;
+        values.one_scale = weight->scale_rows >= weight->rows;
     }
     return values;
 }
@@ -49,17 +55,15 @@ __device__ static inline void result_load(const result_values &result, uint32_t 
                                           float out[N]) {
     values_load<CUDA_F32, N>(result.y, (size_t)token * result.rows + row, out);
     const uint32_t first = result.first + row;
-    if (!result.row_scales || result.scale_rows == 0) {
+    if (!result.row_scales || result.one_scale) {
         const float scale = (result.row_scales ? result.row_scales[0] * result.scale : result.scale) * token_scale;
 #pragma unroll
         for (int i = 0; i < N; i++)
             out[i] *= scale;
     } else {
 #pragma unroll
-        for (int i = 0; i < N; i++) {
-            const uint32_t at = result.scale_rows == 1 ? first + i : (first + i) / result.scale_rows;
-            out[i] = out[i] * (result.row_scales[at] * result.scale) * token_scale;
-        }
+        for (int i = 0; i < N; i++)
+            out[i] = out[i] * (result.row_scales[first + i] * result.scale) * token_scale;
     }
     if (result.bias) {
 #pragma unroll

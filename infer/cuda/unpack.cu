@@ -7,7 +7,7 @@
  * scales allow it a run of rows is one run of values. What is not aligned is taken value by value.
  */
 #include "infer/cuda/device.cuh"
-#include "infer/cuda/values.cuh"
+#include "infer/cuda/result.cuh"
 
 namespace {
 
@@ -199,7 +199,7 @@ void rows_unpack(cuda_device *device, const weight *weight, uint32_t first, uint
     scales.columns = columns;
     if (weight->format == WEIGHT_MXFP8 || weight->format == WEIGHT_MXFP4)
         scales.exponents = weight->exponents + (size_t)first * (columns / MX_BLOCK);
-    if (weight->format == WEIGHT_FP8 && weight->scale_columns < columns) {
+    if (weight->format == WEIGHT_FP8 && !scales_left_to_result(weight)) {
         scales.blocks = weight->scales;
         scales.scale_rows = weight->scale_rows;
         scales.scale_columns = weight->scale_columns;
