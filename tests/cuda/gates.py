@@ -65,7 +65,7 @@ def stream_estimates(kernel, entry, warps):
         return None
     count, loop = max(loops, key=lambda x: x[0])
     cycles, bound = loop_cycles(loop)
-    in_flight = sass.bytes_in_flight(loop) * sass.WARP * warps
+    in_flight = sass.bytes_in_flight(loop, lambda i: bool(matches.search(i.opcode))) * sass.WARP * warps
     estimates = {"instructions": len(loop), "weight_bytes": count, "bound": bound,
                  "instructions_per_weight": round(len(loop) / (count * 8 / entry["bits"]), 3), "machines": {}}
     for name, machine in MACHINES.items():
