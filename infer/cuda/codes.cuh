@@ -7,6 +7,13 @@
 
 #include "infer/cuda/numbers.cuh"
 
+/* Before a loop that has to become straight code, so that its arrays lie in registers. */
+#if defined(__CUDACC__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL
+#endif
+
 /* 16 bytes that are read once and that nothing writes meanwhile: they do not push x out of the first cache. */
 __device__ static __forceinline__ uint4 load_once(const void *at) {
 #if defined(__CUDA_ARCH__)
@@ -47,21 +54,14 @@ __device__ static __forceinline__ uint32_t bytes_select(uint32_t low, uint32_t h
  */
 enum { E2M1_OFFSET = 12 };
 
-/* The lower halves of the two tables, kept in registers: what ptxas knows to be a number it moves there at each use. */
+/*
+ * The lower halves of the two tables. They are read from memory (see prepared.cuh), so that they stay in registers: a
+ * number that ptxas knows it would move there anew at each use.
+ */
 struct e2m1_tables {
     uint32_t positive, negative;
 };
-
-__device__ static __forceinline__ e2m1_tables e2m1_tables_load(void) {
-    e2m1_tables tables = {0x0f0e0d0cu, 0x090a0b0cu};
-#if defined(__CUDA_ARCH__)
-    uint32_t zero; /* the lane's number is below 32 */
-    asm("{\n\t.reg .u32 lane;\n\tmov.u32 lane, %%laneid;\n\tshr.u32 %0, lane, 5;\n\t}" : "=r"(zero));
-    tables.positive += zero;
-    tables.negative += zero;
-#endif
-    return tables;
-}
+#define E2M1_TABLES {0x0f0e0d0cu, 0x090a0b0cu}
 
 __device__ static __forceinline__ uint32_t e2m1_bytes(const e2m1_tables &tables, uint32_t codes, uint32_t flipped) {
     const uint32_t positive = bytes_select(tables.positive, 0x18141210u, codes);

@@ -52,7 +52,7 @@ __device__ static inline size_t row_bytes(int format, uint32_t columns) {
 /* A chunk byte by byte; zeros behind the `left` bytes of the row. */
 __device__ static inline uint4 load_bytes(const unsigned char *at, size_t left) {
     uint32_t words[4] = {0, 0, 0, 0};
-#pragma unroll
+    UNROLL
     for (uint32_t i = 0; i < CHUNK_BYTES; i++)
         if (i < left)
             words[i / 4] |= (uint32_t)at[i] << (8 * (i % 4));
@@ -72,7 +72,7 @@ template <int FORMAT> struct chunk_x {
     float4 x[chunk_columns(FORMAT) / 4];
 
     __device__ inline void load(const place &from) {
-#pragma unroll
+        UNROLL
         for (uint32_t i = 0; i < chunk_columns(FORMAT) / 4; i++)
             x[i] = __ldg(from.x + i * WARP);
     }
@@ -136,7 +136,7 @@ __device__ static inline float mxfp4_dot(const e2m1_tables &tables, const uint4 
 
 template <int FORMAT> __device__ static inline void chunk_decode(const uint4 &codes, float *out) {
     const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
-#pragma unroll
+    UNROLL
     for (int i = 0; i < 4; i++) {
         if (FORMAT == WEIGHT_F32)
             out[i] = __uint_as_float(words[i]);
@@ -151,7 +151,7 @@ template <int FORMAT> __device__ static inline void chunk_decode(const uint4 &co
 
 template <int FORMAT> __device__ static inline float float_dot(const float *values, const chunk_x<FORMAT> &x) {
     float sum = 0;
-#pragma unroll
+    UNROLL
     for (uint32_t i = 0; i < chunk_columns(FORMAT) / 4; i++) {
         sum = fmaf(values[4 * i], x.x[i].x, sum);
         sum = fmaf(values[4 * i + 1], x.x[i].y, sum);
@@ -173,12 +173,16 @@ struct block_rows {
 struct matvec_chunk {
     uint4 codes;
     uint32_t exponent;
-    float scale; /* of FP8 where a row has several */
+    float scale; /* of FP8, 1 where a row has but one */
 };
 
-/* The chunk `at` bytes into the rows, of which `left` are before the row's end; there *out stays as it is: x is 0. */
+/*
+ * The chunk `at` bytes into the rows, of which `left` are before the row's end; there *out stays as it is: x is 0.
+ * `scale`: the chunk's, where a row has several.
+ */
 template <int FORMAT, bool PLAIN>
-__device__ static inline void chunk_load(const block_rows &rows, uint32_t at, uint32_t left, matvec_chunk &out) {
+__device__ static inline void chunk_load(const block_rows &rows, uint32_t at, uint32_t left, bool several,
+                                         const float *scale, matvec_chunk &out) {
     if (left == 0)
         return;
     if (PLAIN)
@@ -187,6 +191,8 @@ __device__ static inline void chunk_load(const block_rows &rows, uint32_t at, ui
         out.codes = load_once(rows.codes + at);
     if (has_exponents<FORMAT>())
         out.exponent = __ldg(rows.exponents + at / (CHUNK_BYTES * MX_BLOCK / chunk_columns(FORMAT)));
+    if (FORMAT == WEIGHT_FP8 && !PLAIN && several)
+        out.scale = __ldg(scale);
 }
 
 /* Which scale of a row a column has, as it moves on by always the same: without a division. */
@@ -206,24 +212,23 @@ struct scale_number {
     }
 };
 
-/* Adds a chunk's product. `scales`: of the row; `column`: the chunk's first; `scale`: number of the chunk's scale. */
+/* Adds the product of a chunk. `column`: its first; `scales`: of the row, of the plain path. */
 template <int FORMAT, bool PLAIN> struct chunk_add {
     const matvec_item &item;
 
     __device__ inline chunk_add(const matvec_item &item) : item(item) {}
     __device__ inline float operator()(const matvec_chunk &chunk, const chunk_x<FORMAT> &x, const float *scales,
-                                       uint32_t column, uint32_t scale, float sum) const {
-        const bool several = FORMAT == WEIGHT_FP8 && item.scale_across > 1;
+                                       uint32_t column, float sum) const {
         float values[chunk_columns(FORMAT)];
         chunk_decode<FORMAT>(chunk.codes, values);
-        if (several && PLAIN)
+        if (FORMAT == WEIGHT_FP8 && PLAIN && item.scale_across > 1)
             for (uint32_t i = 0; i < chunk_columns(FORMAT); i++)
                 values[i] *= column + i < item.columns ? scales[(column + i) / item.scale_run] : 0;
         const float dot = float_dot<FORMAT>(values, x);
         if (FORMAT == WEIGHT_MXFP8)
             return fmaf(dot, exponent_power(chunk.exponent), sum);
-        if (several && !PLAIN)
-            return fmaf(dot, column < item.columns ? __ldg(scales + scale) : 0, sum);
+        if (FORMAT == WEIGHT_FP8)
+            return fmaf(dot, chunk.scale, sum);
         return sum + dot;
     }
 };
@@ -231,9 +236,9 @@ template <int FORMAT, bool PLAIN> struct chunk_add {
 template <bool PLAIN> struct chunk_add<WEIGHT_MXFP4, PLAIN> {
     const e2m1_tables tables;
 
-    __device__ inline chunk_add(const matvec_item &) : tables(e2m1_tables_load()) {}
+    __device__ inline chunk_add(const matvec_item &item) : tables(((const prepared_header *)item.prepared)->tables) {}
     __device__ inline float operator()(const matvec_chunk &chunk, const chunk_x<WEIGHT_MXFP4> &x, const float *,
-                                       uint32_t, uint32_t, float sum) const {
+                                       uint32_t, float sum) const {
         /* Powers of two: their product is exact, and too small only where that of all is. */
         return fmaf(mxfp4_dot(tables, chunk.codes, x), exponent_power(chunk.exponent) * x.scale, sum);
     }
@@ -296,47 +301,52 @@ __device__ static inline void group_sums(const matvec_arguments &a, const block_
     place.find(item, lane);
     place.move(first);
     block_rows rows[2];
-#pragma unroll
+    UNROLL
     for (uint32_t i = 0; i < 2; i++) {
         const matvec_item &own = a.items[part.item_of(i * MATVEC_ROWS / 2)];
         rows[i].codes = own.codes + part.row * row_bytes(FORMAT, item.columns);
         rows[i].exponents = own.exponents + (size_t)part.row * (item.columns / MX_BLOCK);
     }
-    uint32_t begin = (first * WARP + lane) * CHUNK_BYTES, at[MATVEC_ROWS];
+    uint32_t begin = (first * WARP + lane) * CHUNK_BYTES, left = begin < row_size ? row_size - begin : 0;
+    scale_number scale(item, begin / CHUNK_BYTES * chunk_columns(FORMAT), stride / CHUNK_BYTES * chunk_columns(FORMAT));
+    const bool several = FORMAT == WEIGHT_FP8 && item.scale_across > 1;
+    uint32_t at[MATVEC_ROWS];
     const float *scales[MATVEC_ROWS];
-    matvec_chunk next[MATVEC_ROWS] = {};
-#pragma unroll
+    matvec_chunk next[MATVEC_ROWS];
+    UNROLL
     for (uint32_t i = 0; i < MATVEC_ROWS; i++) {
         /* behind the last row it is read again, and not used */
         const uint32_t last = item.rows - 1 - part.row, row = part.row_of(group, i);
         const uint32_t inside = row < last ? row : last;
         at[i] = begin + inside * row_size;
         scales[i] = nullptr;
-        if (FORMAT == WEIGHT_FP8)
+        if (several)
             scales[i] =
                 a.items[part.item_of(i)].scales + (size_t)((part.row + inside) / item.scale_rows) * item.scale_across;
-        chunk_load<FORMAT, PLAIN>(rows[i / (MATVEC_ROWS / 2)], at[i], begin < row_size ? row_size - begin : 0, next[i]);
+        next[i] = {};
+        next[i].scale = 1;
+        chunk_load<FORMAT, PLAIN>(rows[i / (MATVEC_ROWS / 2)], at[i], left, several, scales[i] + scale.number, next[i]);
     }
-    scale_number scale(item, begin / CHUNK_BYTES * chunk_columns(FORMAT), stride / CHUNK_BYTES * chunk_columns(FORMAT));
     for (uint32_t step = first; step < steps; step += a.split) {
         chunk_x<FORMAT> x;
         matvec_chunk now[MATVEC_ROWS];
         const uint32_t column = begin / CHUNK_BYTES * chunk_columns(FORMAT);
         begin += stride;
-        const uint32_t left = begin < row_size ? row_size - begin : 0;
-#pragma unroll
+        left = begin < row_size ? row_size - begin : 0;
+        if (FORMAT == WEIGHT_FP8)
+            scale.move(item);
+        UNROLL
         for (uint32_t i = 0; i < MATVEC_ROWS; i++) {
             now[i] = next[i];
             at[i] += stride;
-            chunk_load<FORMAT, PLAIN>(rows[i / (MATVEC_ROWS / 2)], at[i], left, next[i]);
+            chunk_load<FORMAT, PLAIN>(rows[i / (MATVEC_ROWS / 2)], at[i], left, several, scales[i] + scale.number,
+                                      next[i]);
         }
         x.load(place);
         place.move(a.split);
-#pragma unroll
+        UNROLL
         for (uint32_t i = 0; i < MATVEC_ROWS; i++)
-            sums[i] = add(now[i], x, scales[i], column, scale.number, sums[i]);
-        if (FORMAT == WEIGHT_FP8)
-            scale.move(item);
+            sums[i] = add(now[i], x, scales[i], column, sums[i]);
     }
 }
 
@@ -348,7 +358,7 @@ template <int FORMAT> __device__ static inline float row_value(const matvec_item
         sum *= E4M3_FACTOR;
     if (FORMAT == WEIGHT_FP8 && item.scale_across == 1)
         sum *= item.scales[row / item.scale_rows];
-    sum *= *(const float *)item.prepared;
+    sum *= ((const prepared_header *)item.prepared)->factor;
     return item.bias ? sum + item.bias[row] : sum;
 }
 
@@ -516,12 +526,12 @@ __global__ static void __launch_bounds__(READ_THREADS) read_kernel(const uint4 *
     const size_t run = (size_t)READ_AT_ONCE * READ_THREADS;
     for (size_t at = blockIdx.x * run + threadIdx.x; at < chunks; at += gridDim.x * run) {
         uint4 v[READ_AT_ONCE];
-#pragma unroll
+        UNROLL
         for (int i = 0; i < READ_AT_ONCE; i++) {
             const size_t chunk = at + (size_t)i * READ_THREADS;
             v[i] = chunk < chunks ? load_once(from + chunk) : make_uint4(0, 0, 0, 0);
         }
-#pragma unroll
+        UNROLL
         for (int i = 0; i < READ_AT_ONCE; i++)
             sum += v[i].x ^ v[i].y ^ v[i].z ^ v[i].w;
     }

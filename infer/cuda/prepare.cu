@@ -175,7 +175,6 @@ __global__ static void __launch_bounds__(PREPARE_THREADS) prepare_kernel(const p
     bool bad = false;
     if (a.norm) {
         float sum = 0;
-#pragma unroll 4
         for (uint32_t column = 4 * threadIdx.x; column < a.columns; column += PREPARE_COLUMNS) {
             float x[4];
             load_four(a, a.source, column, x);
@@ -199,7 +198,7 @@ __global__ static void __launch_bounds__(PREPARE_THREADS) prepare_kernel(const p
         scale = activation_scale(a.activations, block_reduce(most, larger_bits(), (uint32_t *)space));
     }
     if (blockIdx.x == 0 && threadIdx.x == 0)
-        *(float *)a.prepared = scale;
+        *(prepared_header *)a.prepared = {scale, E2M1_TABLES};
     const uint32_t first = blockIdx.x * PREPARE_COLUMNS, column = first + 4 * threadIdx.x;
     const bool groups = a.activations == ACTIVATIONS_FP8_GROUP || a.activations == ACTIVATIONS_MXFP8;
     if (groups && first < a.columns)

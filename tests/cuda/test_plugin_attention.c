@@ -192,7 +192,7 @@ static void given_heads_of_the_reference_models_then_attention_is_that_of_double
 static void given_very_many_windows_then_each_is_attended_to(void **state) {
     (void)state;
     enum { HEAD_DIM = 8 };
-    const uint32_t count = scaled(66000, 100);
+    const uint32_t count = very_many();
     struct cuda_window *windows = host_memory(count * sizeof *windows);
     for (uint32_t i = 0; i < count; i++)
         windows[i] = (struct cuda_window){.first = i, .tokens = 1};
