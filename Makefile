@@ -107,7 +107,7 @@ $(MODEL)/obj/%.cc.o: %.cc
 $(MODEL)/obj/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(Q)echo "  CXX $<"
-	$(Q)$(CXX) $(MODEL_CXXFLAGS) $(MODEL_FLAGS) -x c++ -c -o $@ $<
+	$(Q)$(CXX) $(MODEL_CXXFLAGS) -Wno-unknown-pragmas $(MODEL_FLAGS) -x c++ -c -o $@ $<
 
 -include $(shell find $(MODEL)/obj -name '*.d' 2>/dev/null)
 
