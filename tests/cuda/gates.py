@@ -27,6 +27,8 @@ BUILD = HERE.parent.parent / "build"
 # does to it. Latency: of a load from memory under load, taken on the high side; not measured here.
 MACHINES = {
     "H100": {"arch": "sm_90", "multiprocessors": 132, "clock": 1.98e9 * 0.9, "bandwidth": 3.35e12, "latency": 800e-9},
+    "H200": {"arch": "sm_90", "multiprocessors": 132, "clock": 1.98e9 * 0.9, "bandwidth": 4.8e12, "latency": 800e-9,
+             "reported": True},  # no gate
     "GB10": {"arch": "sm_121", "multiprocessors": 48, "clock": 2.5e9 * 0.9, "bandwidth": 273e9, "latency": 900e-9},
     "RTX PRO 6000": {"arch": "sm_120", "multiprocessors": 188, "clock": 2.6e9 * 0.9, "bandwidth": 1.792e12,
                      "latency": 900e-9},
@@ -113,6 +115,8 @@ def check(kernel, entry):
         else:
             figures["stream"] = estimates
             for name, shares in estimates["machines"].items():
+                if MACHINES[name].get("reported"):
+                    continue
                 if shares["issue_share"] < entry["min_issue_share"]:
                     wrong.append(f"{name}: instructions ({estimates['bound']}) bound it at {shares['issue_share']:.0%} "
                                  f"of the bandwidth, at least {entry['min_issue_share']:.0%}")

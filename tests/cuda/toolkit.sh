@@ -5,8 +5,8 @@
 #   toolkit.sh compiler  the same, and build/cuda-toolkit is made from toolkit_requirements.txt where there is none
 #   toolkit.sh all       the same with cuBLASLt, for a machine that the plug-in is to run on
 #
-# build/cuda-toolkit without cuBLASLt has an empty libcublasLt.so.13 in lib/stubs: a shared library that is linked with it
-# asks for the real one when it is loaded. The C declarations are then to be had from elsewhere (see the Makefile).
+# build/cuda-toolkit without cuBLASLt has a stand-in for it in lib/stubs: a shared library that is linked with it asks for
+# the real libcublasLt.so.13 when it is loaded. The declarations are then those of tests/cuda/cublaslt.
 # Instant when all is there; what is half made or outdated is made anew.
 set -eu
 
@@ -77,10 +77,13 @@ make_toolkit() {
         # nvcc looks into lib64, as the toolkit of the installer has it
         ln -sf lib "$made/lib64"
         ln -sf libcudart.so.13 "$made/lib/libcudart.so"
-        mkdir -p "$made/lib/stubs"
-        # shellcheck disable=SC2086
-        ${CC:-gcc} -shared -nostdlib -Wl,-soname,libcublasLt.so.13 -x c /dev/null -o "$made/lib/stubs/libcublasLt.so"
         touch "$(stamp_of "$compiler")"
+    fi
+    if [ "$1" = compiler ] && [ ! -e "$made/lib/libcublasLt.so" ]; then
+        # all functions of it that the sources call
+        mkdir -p "$made/lib/stubs"
+        grep -oh 'cublasLt[A-Z][A-Za-z]*(' "$here"/../../infer/cuda/*.cu | sort -u | sed 's/($/(void) {}/; s/^/void /' |
+            ${CC:-gcc} -shared -nostdlib -fPIC -w -fno-builtin -Wl,-soname,libcublasLt.so.13 -x c - -o "$made/lib/stubs/libcublasLt.so"
     fi
     if [ "$1" = all ] && [ ! -e "$(stamp_of "$cublas")" ]; then
         echo "toolkit.sh: fetching cuBLAS (400 MB)" >&2
