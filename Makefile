@@ -118,11 +118,13 @@ $(MODEL)/obj/%.cu.o: %.cu
 # and what lies between and comes later (11.0, 13.x) gets the newest instructions that are not of one card only.
 ARCHS ?= 80 89 90 100 120 121
 PTX ?= $(if $(filter 100,$(ARCHS)),100,$(lastword $(ARCHS)))
-NVCC ?= $(or $(shell command -v nvcc),/usr/local/cuda/bin/nvcc)
+NVCC ?= $(or $(addsuffix /bin/nvcc,$(shell tests/cuda/toolkit.sh find)),nvcc)
 NVCCFLAGS ?= -O3 -lineinfo
 CUDA_HOME = $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC))))
 # By its file name: PyPI's packages lack the link without a version.
 CUBLASLT = $(firstword $(wildcard $(foreach lib,lib64 lib targets/*/lib,$(CUDA_HOME)/$(lib)/libcublasLt.so $(CUDA_HOME)/$(lib)/libcublasLt.so.*)))
+# Without cuBLAS's own header, to compile only: our declarations of it.
+CUBLASLT_HEADER = $(wildcard $(CUDA_HOME)/include/cublasLt.h $(CUDA_HOME)/targets/*/include/cublasLt.h)
 GENCODE = $(foreach arch,$(ARCHS),-gencode arch=compute_$(arch),code=sm_$(arch)) -gencode arch=compute_$(PTX),code=compute_$(PTX)
 CUDA_OBJECTS = $(patsubst infer/cuda/%.cu,$(BUILD)/obj/cuda/%.o,$(sort $(wildcard infer/cuda/*.cu)))
 
@@ -138,7 +140,7 @@ comma = ,
 
 $(BUILD)/obj/cuda/%.o: infer/cuda/%.cu $(BUILD)/obj/cuda/flags
 	$(Q)echo "  NVCC $<"
-	$(Q)$(NVCC) -std=c++17 -I. $(GENCODE) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-format-truncation $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(NVCC) -std=c++17 -I. $(if $(CUBLASLT_HEADER),,-Itests/cuda/cublaslt) $(GENCODE) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-format-truncation $(NVCCFLAGS) -MMD -MP -c -o $@ $<
 
 # Changes when other cards are asked for, or another compiler.
 $(BUILD)/obj/cuda/flags: cuda-flags
