@@ -127,7 +127,8 @@ enum status decode_token(struct decoder *decoder, int32_t id, float **logits, st
 
 enum status decode_prefill(struct decoder *decoder, const int32_t *ids, size_t count, float **logits,
                            struct error *error) {
-    if (decoder->position == 0 && count > 1 && decoder->backend->takes_runs && decoder->backend->takes_runs(decoder, count)) {
+    if (decoder->position == 0 && count > 1 && decoder->backend->takes_runs &&
+        decoder->backend->takes_runs(decoder, count)) {
         enum status status = ids_check(decoder, ids, count, error);
         if (status == STATUS_OK)
             status = decoder->backend->run(decoder, ids, (uint32_t)count, logits, error);

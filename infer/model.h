@@ -79,6 +79,14 @@ uint64_t weight_rows_bytes(const struct weight_place *place, uint32_t count);
 enum status weight_rows_load(const struct model *model, const struct weight_place *place, uint32_t begin,
                              uint32_t count, void *buffer, struct weight *weight, struct error *error);
 
+/*
+ * Bytes of so many rows of the heads of `count` models of one vocabulary, one after another.
+ * Rows of a slice of `count` models of one vocabulary: as many as take no more than `wanted` bytes together, a
+ * multiple of `multiple` and of the rows that a scale covers, at least one multiple; all where that is enough.
+ */
+uint64_t head_slice_bytes(const struct model *models, unsigned count, uint32_t rows);
+uint32_t head_slice_rows(const struct model *models, unsigned count, uint32_t multiple, uint64_t wanted);
+
 /* Reads a norm, [count] values. */
 enum status norm_load(const struct model *model, const struct tensor *tensor, uint32_t count, float *values,
                       struct error *error);

@@ -129,6 +129,30 @@ enum status weight_rows_load(const struct model *model, const struct weight_plac
     return status;
 }
 
+/* ---- slices of the head ---- */
+
+uint64_t head_slice_bytes(const struct model *models, unsigned count, uint32_t rows) {
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < count; i++)
+        bytes += aligned(weight_rows_bytes(&models[i].head, rows));
+    return bytes;
+}
+
+uint32_t head_slice_rows(const struct model *models, unsigned count, uint32_t multiple, uint64_t wanted) {
+    const uint32_t vocabulary = models[0].vocabulary;
+    uint64_t step = multiple;
+    for (unsigned i = 0; i < count; i++) {
+        const struct weight *head = &models[i].head.weight;
+        if (head->format == WEIGHT_FP8 && head->scale_rows < head->rows && step % head->scale_rows != 0)
+            step *= head->scale_rows;
+    }
+    uint64_t rows = step;
+    while (rows < vocabulary &&
+           head_slice_bytes(models, count, (uint32_t)(rows + step < vocabulary ? rows + step : vocabulary)) <= wanted)
+        rows += step;
+    return rows < vocabulary ? (uint32_t)rows : vocabulary;
+}
+
 /* ---- fused scales ---- */
 
 /*

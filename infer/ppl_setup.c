@@ -90,45 +90,23 @@ uint32_t ppl_setup_slice_rows(const struct ppl_setup *setup, size_t slice) {
     return rest < setup->head_rows ? rest : setup->head_rows;
 }
 
-static uint64_t slice_bytes(const struct ppl_setup *setup, uint32_t rows) {
-    uint64_t bytes = 0;
-    for (unsigned side = 0; side < setup->sides; side++)
-        bytes += aligned(weight_rows_bytes(&setup->models[side].head, rows));
-    return bytes;
-}
-
-/* Slices begin at multiples of tiles and of blocks that a scale covers; a slice is about as large as a layer. */
-static void slices_choose(struct ppl_setup *setup, uint64_t wanted) {
-    const uint32_t vocabulary = setup->models[0].vocabulary;
-    uint64_t multiple = ROW_UNIT;
-    for (unsigned side = 0; side < setup->sides; side++) {
-        const struct weight *head = &setup->models[side].head.weight;
-        if (head->format == WEIGHT_FP8 && head->scale_rows < head->rows && multiple % head->scale_rows != 0)
-            multiple *= head->scale_rows;
-    }
-    uint64_t rows = multiple;
-    while (rows < vocabulary &&
-           slice_bytes(setup, (uint32_t)(rows + multiple < vocabulary ? rows + multiple : vocabulary)) <= wanted)
-        rows += multiple;
-    setup->head_rows = rows < vocabulary ? (uint32_t)rows : vocabulary;
-}
-
 static enum status steps_lay(struct ppl_setup *setup, struct error *error) {
     uint64_t most = SLICE_MIN;
     const uint32_t layers = setup->models[0].layer_count;
     setup->layer_steps = (size_t)layers * setup->sides;
     for (size_t step = 0; step < setup->layer_steps; step++)
         most = larger(most, setup->models[step % setup->sides].layers[step / setup->sides].bytes);
-    slices_choose(setup, most);
+    setup->head_rows = head_slice_rows(setup->models, setup->sides, ROW_UNIT, most);
     const size_t slices = (setup->models[0].vocabulary + (size_t)setup->head_rows - 1) / setup->head_rows;
     setup->steps = setup->layer_steps + slices;
     setup->step_sizes = malloc(setup->steps * sizeof *setup->step_sizes);
     if (!setup->step_sizes)
         return error_set_memory(error);
     for (size_t step = 0; step < setup->steps; step++) {
-        setup->step_sizes[step] = step < setup->layer_steps
-                                      ? setup->models[step % setup->sides].layers[step / setup->sides].bytes
-                                      : slice_bytes(setup, ppl_setup_slice_rows(setup, step - setup->layer_steps));
+        setup->step_sizes[step] =
+            step < setup->layer_steps
+                ? setup->models[step % setup->sides].layers[step / setup->sides].bytes
+                : head_slice_bytes(setup->models, setup->sides, ppl_setup_slice_rows(setup, step - setup->layer_steps));
         setup->budget.read += setup->step_sizes[step];
     }
     return STATUS_OK;

@@ -102,6 +102,15 @@ bool cuda_chosen(const struct device_choice *choice) {
     return plugin_load(&plugin, &ignored) == STATUS_OK && plugin->device_count(message) > choice->number;
 }
 
+enum status cuda_heads_check(const struct model *model, struct error *error) {
+    enum { MULTIPLE = 8, MOST = 256 };
+    if (model->head_dim <= MOST && model->head_dim % MULTIPLE == 0)
+        return STATUS_OK;
+    return error_set(error, STATUS_BAD_INPUT,
+                     "'%s': heads of %u values are not supported by --device cuda; multiples of %d up to %d are",
+                     model->checkpoint.path, model->head_dim, MULTIPLE, MOST);
+}
+
 enum status cuda_status(const struct cuda *cuda, struct error *error) {
     const char *failure = cuda->plugin->failure(cuda->device);
     return failure ? error_set(error, STATUS_IO, "%s: %s", cuda->info.name, failure) : STATUS_OK;

@@ -7,6 +7,7 @@
 #include "common/status.h"
 #include "infer/cuda/plugin.h"
 #include "infer/device.h"
+#include "infer/model.h"
 
 struct cuda {
     const struct cuda_plugin *plugin;
@@ -33,6 +34,9 @@ void cuda_close(struct cuda *cuda);
 
 /* Whether a run with this choice goes to CUDA: for DEVICE_AUTO whether a device answers. */
 bool cuda_chosen(const struct device_choice *choice);
+
+/* STATUS_BAD_INPUT when attention does not take heads of this size. */
+enum status cuda_heads_check(const struct model *model, struct error *error);
 
 /* STATUS_IO with the device's first failure. */
 enum status cuda_status(const struct cuda *cuda, struct error *error);

@@ -65,9 +65,20 @@ static void layers_run(struct cuda_decoder *decoder) {
 }
 
 static void head_run_token(struct cuda_decoder *decoder) {
-    float *const logits[] = {decoder->logits};
-    products_run(decoder, &decoder->head, 1, decoder->hidden, decoder->norm,
-                 (int64_t)decoder->base.model.layer_count - 1, logits, MATVEC_Y, NULL);
+    const struct cuda_prepare prepare = {.source = decoder->hidden,
+                                         .norm = decoder->norm,
+                                         .epsilon = decoder->base.model.norm_epsilon,
+                                         .weight = decoder->heads,
+                                         .prepared = decoder->prepared[0],
+                                         .bad = decoder->bad,
+                                         .layer = decoder->base.model.layer_count - 1};
+    decoder->cuda.plugin->prepare(decoder->cuda.device, &prepare);
+    for (uint32_t i = 0; i < decoder->slices; i++) {
+        const struct cuda_matvec item = {.weight = &decoder->heads[i],
+                                         .prepared = decoder->prepared[0],
+                                         .y = decoder->logits + (size_t)i * decoder->head_rows};
+        decoder->cuda.plugin->matvec(decoder->cuda.device, &item, 1, MATVEC_Y, NULL);
+    }
 }
 
 /* Runs what `record` would call: all of it as one graph, recorded once. */

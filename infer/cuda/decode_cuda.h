@@ -13,10 +13,11 @@ enum { CUDA_OPERANDS = 3 }; /* q, k and v may each round their activations diffe
 struct cuda_decoder {
     struct decoder base;
     struct cuda cuda;
-    struct cuda_steps steps; /* layers, then the head */
+    struct cuda_steps steps; /* layers, then slices of the head */
     uint64_t *step_sizes;
-    struct layer *layers; /* addresses on the device */
-    struct weight head;
+    uint32_t head_rows, slices; /* rows of a slice; the last one may have fewer */
+    struct layer *layers;       /* addresses on the device */
+    struct weight *heads;       /* [slices], likewise */
     struct cuda_rope rope;
     enum cuda_type cache_type;
     uint64_t cache_bytes; /* of the keys of a layer, or of its values */

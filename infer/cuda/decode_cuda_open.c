@@ -98,19 +98,31 @@ static uint64_t prompt_bytes(const struct cuda_decoder *decoder, uint32_t tokens
            2 * aligned((uint64_t)tokens * sizeof(uint32_t));
 }
 
+static uint32_t slice_rows(const struct cuda_decoder *decoder, uint32_t slice) {
+    const uint32_t rest = decoder->base.model.vocabulary - slice * decoder->head_rows;
+    return rest < decoder->head_rows ? rest : decoder->head_rows;
+}
+
 static enum status budget_plan(struct cuda_decoder *decoder, const struct decode_options *options,
                                struct error *error) {
     struct decoder *base = &decoder->base;
     const struct model *model = &base->model;
     struct decode_budget *budget = &base->budget;
     struct device_budget *device = &budget->device;
-    const size_t steps = (size_t)model->layer_count + 1;
+    enum { SLICE_MIN = 16 << 20, SLICE_ROWS = 256 }; /* a slice of the head is about as large as a layer */
+    uint64_t most = SLICE_MIN;
+    for (uint32_t i = 0; i < model->layer_count; i++)
+        most = larger(most, model->layers[i].bytes);
+    decoder->head_rows = head_slice_rows(model, 1, SLICE_ROWS, most);
+    decoder->slices = (model->vocabulary + decoder->head_rows - 1) / decoder->head_rows;
+    const size_t steps = (size_t)model->layer_count + decoder->slices;
     decoder->step_sizes = malloc(steps * sizeof *decoder->step_sizes);
     if (!decoder->step_sizes)
         return error_set_memory(error);
     for (uint32_t i = 0; i < model->layer_count; i++)
         decoder->step_sizes[i] = model->layers[i].bytes;
-    decoder->step_sizes[model->layer_count] = weight_rows_bytes(&model->head, model->vocabulary);
+    for (uint32_t i = 0; i < decoder->slices; i++)
+        decoder->step_sizes[model->layer_count + i] = head_slice_bytes(model, 1, slice_rows(decoder, i));
     for (size_t i = 0; i < steps; i++)
         budget->read += decoder->step_sizes[i];
     static const enum cuda_type types[] = {
@@ -148,7 +160,7 @@ static enum status budget_plan(struct cuda_decoder *decoder, const struct decode
 struct loading {
     struct cuda_decoder *decoder;
     struct layer *layers; /* as they were read */
-    struct weight head;
+    struct weight *heads;
     struct progress progress;
     uint64_t done;
 };
@@ -156,10 +168,12 @@ struct loading {
 static enum status step_load(void *context, size_t step, void *buffer, struct error *error) {
     struct loading *loading = context;
     const struct model *model = &loading->decoder->base.model;
+    const uint32_t slice = (uint32_t)step - model->layer_count; /* behind the layers */
     const enum status status =
         step < model->layer_count
             ? layer_load(model, (uint32_t)step, buffer, &loading->layers[step], error)
-            : weight_rows_load(model, &model->head, 0, model->vocabulary, buffer, &loading->head, error);
+            : weight_rows_load(model, &model->head, slice * loading->decoder->head_rows,
+                               slice_rows(loading->decoder, slice), buffer, &loading->heads[slice], error);
     loading->done += loading->decoder->step_sizes[step];
     progress_update(&loading->progress, loading->done);
     return status;
@@ -170,7 +184,7 @@ static enum status codes_check(struct cuda_decoder *decoder, struct error *error
     const struct model *model = &decoder->base.model;
     const struct cuda_plugin *plugin = decoder->cuda.plugin;
     struct cuda_device *device = decoder->cuda.device;
-    const size_t count = (size_t)model->layer_count * LAYER_WEIGHTS + 1;
+    const size_t in_layers = (size_t)model->layer_count * LAYER_WEIGHTS, count = in_layers + decoder->slices;
     uint64_t *flags = malloc(count * sizeof *flags), *there = NULL;
     enum status status =
         flags ? cuda_allocate(&decoder->cuda, count * sizeof *flags, &there, error) : error_set_memory(error);
@@ -178,8 +192,9 @@ static enum status codes_check(struct cuda_decoder *decoder, struct error *error
         memset(flags, 0xff, count * sizeof *flags);
         plugin->copy_in(device, CUDA_COMPUTE, there, flags, count * sizeof *flags);
         for (size_t i = 0; i < count; i++) {
-            const struct weight *weight =
-                i + 1 == count ? &decoder->head : &decoder->layers[i / LAYER_WEIGHTS].weights[i % LAYER_WEIGHTS];
+            const struct weight *weight = i >= in_layers
+                                              ? &decoder->heads[i - in_layers]
+                                              : &decoder->layers[i / LAYER_WEIGHTS].weights[i % LAYER_WEIGHTS];
             if (weight->format == WEIGHT_FP8 || weight->format == WEIGHT_MXFP8)
                 plugin->codes_check(device, weight->codes, (uint64_t)weight->rows * weight->columns, there + i);
         }
@@ -189,10 +204,13 @@ static enum status codes_check(struct cuda_decoder *decoder, struct error *error
     }
     for (size_t i = 0; status == STATUS_OK && i < count; i++) {
         const struct weight_place *place =
-            i + 1 == count ? &model->head : &model->layers[i / LAYER_WEIGHTS].weights[i % LAYER_WEIGHTS];
+            i >= in_layers ? &model->head : &model->layers[i / LAYER_WEIGHTS].weights[i % LAYER_WEIGHTS];
+        const uint64_t before =
+            i >= in_layers ? (uint64_t)(i - in_layers) * decoder->head_rows * model->head.weight.columns : 0;
         if (flags[i] != UINT64_MAX)
-            status = error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' holds NaN (element %llu): it is damaged",
-                               model->checkpoint.path, place->codes->info.name, (unsigned long long)flags[i]);
+            status =
+                error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' holds NaN (element %llu): it is damaged",
+                          model->checkpoint.path, place->codes->info.name, (unsigned long long)(before + flags[i]));
     }
     free(flags);
     return status;
@@ -200,26 +218,33 @@ static enum status codes_check(struct cuda_decoder *decoder, struct error *error
 
 static enum status weights_load(struct cuda_decoder *decoder, bool quiet, struct error *error) {
     const struct model *model = &decoder->base.model;
-    struct loading loading = {.decoder = decoder, .layers = calloc(model->layer_count, sizeof *loading.layers)};
+    struct loading loading = {.decoder = decoder,
+                              .layers = calloc(model->layer_count, sizeof *loading.layers),
+                              .heads = calloc(decoder->slices, sizeof *loading.heads)};
     decoder->layers = calloc(model->layer_count, sizeof *decoder->layers);
-    if (!loading.layers || !decoder->layers) {
+    decoder->heads = calloc(decoder->slices, sizeof *decoder->heads);
+    if (!loading.layers || !loading.heads || !decoder->layers || !decoder->heads) {
         free(loading.layers);
+        free(loading.heads);
         return error_set_memory(error);
     }
     progress_start(&loading.progress, "loading", decoder->base.budget.read, 0, quiet);
-    const struct prefetch_options options = {
-        .steps = (size_t)model->layer_count + 1, .sizes = decoder->step_sizes, .load = step_load, .context = &loading};
+    const struct prefetch_options options = {.steps = (size_t)model->layer_count + decoder->slices,
+                                             .sizes = decoder->step_sizes,
+                                             .load = step_load,
+                                             .context = &loading};
     enum status status = cuda_steps_open(&decoder->cuda, &options, true, &decoder->steps, error);
     for (uint32_t i = 0; status == STATUS_OK && i < model->layer_count; i++) {
         status = cuda_steps_next(&decoder->steps, i, error);
         decoder->layers[i] = cuda_steps_layer(&decoder->steps, &loading.layers[i]);
     }
-    if (status == STATUS_OK)
-        status = cuda_steps_next(&decoder->steps, model->layer_count, error);
-    if (status == STATUS_OK)
-        decoder->head = cuda_steps_weight(&decoder->steps, &loading.head);
+    for (uint32_t i = 0; status == STATUS_OK && i < decoder->slices; i++) {
+        status = cuda_steps_next(&decoder->steps, (size_t)model->layer_count + i, error);
+        decoder->heads[i] = cuda_steps_weight(&decoder->steps, &loading.heads[i]);
+    }
     progress_end(&loading.progress);
     free(loading.layers);
+    free(loading.heads);
     return status == STATUS_OK ? codes_check(decoder, error) : status;
 }
 
@@ -261,6 +286,8 @@ enum status cuda_decoder_open(struct decoder *base, const struct decode_options 
     else
         status = cuda_open(&options->device, &decoder->cuda, error);
     if (status == STATUS_OK)
+        status = cuda_heads_check(&base->model, error);
+    if (status == STATUS_OK)
         status = budget_plan(decoder, options, error);
     if (status != STATUS_OK || options->plan_only)
         return status;
@@ -278,5 +305,6 @@ void cuda_decoder_close(struct decoder *base) {
     cuda_close(&decoder->cuda); /* and what is left on the device */
     free(decoder->step_sizes);
     free(decoder->layers);
+    free(decoder->heads);
     free(decoder->embedding_row);
 }

@@ -115,7 +115,9 @@ enum status ppl_cuda_plan(struct ppl_setup *setup, size_t ids, struct error *err
     plan->act = options->compute == COMPUTE_F32 ? CUDA_F32 : CUDA_BF16;
     setup->compute = plan->act == CUDA_F32 ? COMPUTE_F32 : COMPUTE_BF16;
     cuda_budget_begin(&plan->cuda, &options->device, &setup->budget.device);
-    return memory_divide(setup, plan, ids, error);
+    for (unsigned side = 0; status == STATUS_OK && side < setup->sides; side++)
+        status = cuda_heads_check(&setup->models[side], error);
+    return status == STATUS_OK ? memory_divide(setup, plan, ids, error) : status;
 }
 
 void ppl_cuda_plan_free(struct ppl_setup *setup) {
