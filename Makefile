@@ -188,6 +188,8 @@ lint: ## clang-format, cppcheck, clang-tidy
 .PHONY: install
 install: all ## install to $(DESTDIR)$(prefix)
 	install -D -m 755 $(BUILD)/qstream $(DESTDIR)$(prefix)/bin/qstream
+	if [ -e $(BUILD)/libqstream_cuda.so ]; then \
+	    install -D -m 755 $(BUILD)/libqstream_cuda.so $(DESTDIR)$(prefix)/lib/qstream/libqstream_cuda.so; fi
 	install -d $(DESTDIR)$(prefix)/share/qstream/configs
 	install -m 644 configs/*.json $(DESTDIR)$(prefix)/share/qstream/configs
 	install -D -m 644 docs/qstream.1 $(DESTDIR)$(prefix)/share/man/man1/qstream.1

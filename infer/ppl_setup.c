@@ -18,8 +18,6 @@ enum {
 
 static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
-static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
-
 /* ---- models ---- */
 
 static enum status same_model(const struct ppl_setup *setup, struct error *error) {

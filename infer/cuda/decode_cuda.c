@@ -81,18 +81,23 @@ static void head_run_token(struct cuda_decoder *decoder) {
     }
 }
 
-/* Runs what `record` would call: all of it as one graph, recorded once. */
-static enum status graph_run(struct cuda_decoder *decoder, struct cuda_graph **graph,
-                             void (*record)(struct cuda_decoder *), struct error *error) {
+/* Runs what `call` calls: from the second time on as one graph, which is recorded then. */
+static enum status graph_run(struct cuda_decoder *decoder, struct step_graph *step, void (*call)(struct cuda_decoder *),
+                             struct error *error) {
     const struct cuda_plugin *plugin = decoder->cuda.plugin;
-    if (!*graph) {
+    if (!step->ran) {
+        call(decoder);
+        step->ran = true;
+        return cuda_status(&decoder->cuda, error);
+    }
+    if (!step->graph) {
         plugin->graph_begin(decoder->cuda.device);
-        record(decoder);
-        *graph = plugin->graph_end(decoder->cuda.device);
-        if (!*graph)
+        call(decoder);
+        step->graph = plugin->graph_end(decoder->cuda.device);
+        if (!step->graph)
             return cuda_status(&decoder->cuda, error);
     }
-    plugin->graph_run(decoder->cuda.device, *graph);
+    plugin->graph_run(decoder->cuda.device, step->graph);
     return STATUS_OK;
 }
 

@@ -38,7 +38,10 @@ struct cuda_decoder {
     } * exchange;
     unsigned char *embedding_row;
 
-    struct cuda_graph *layers_graph, *head_graph; /* recorded at the first token */
+    struct step_graph {
+        struct cuda_graph *graph; /* recorded the second time: the first loads the kernels */
+        bool ran;
+    } layers_graph, head_graph;
 };
 
 enum status cuda_decoder_open(struct decoder *decoder, const struct decode_options *options, struct error *error);

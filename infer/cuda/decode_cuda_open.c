@@ -298,10 +298,10 @@ enum status cuda_decoder_open(struct decoder *base, const struct decode_options 
 void cuda_decoder_close(struct decoder *base) {
     struct cuda_decoder *decoder = (struct cuda_decoder *)base;
     cuda_steps_close(&decoder->steps);
-    if (decoder->layers_graph)
-        decoder->cuda.plugin->graph_free(decoder->layers_graph);
-    if (decoder->head_graph)
-        decoder->cuda.plugin->graph_free(decoder->head_graph);
+    if (decoder->layers_graph.graph)
+        decoder->cuda.plugin->graph_free(decoder->layers_graph.graph);
+    if (decoder->head_graph.graph)
+        decoder->cuda.plugin->graph_free(decoder->head_graph.graph);
     cuda_close(&decoder->cuda); /* and what is left on the device */
     free(decoder->step_sizes);
     free(decoder->layers);

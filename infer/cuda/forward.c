@@ -131,11 +131,12 @@ struct rows_operand {
     const float *token_scales;
 };
 
-/* Products of FP8 with FP8 where the device has them: codes with one scale a row at most, rounded activations with one a token. */
+/* Products of FP8 with FP8 where the device has them: weights with one scale or one a row, activations with one a token. */
 static bool is_fp8_product(const struct cuda_forward *forward, const struct weight *weight) {
     return forward->act == CUDA_BF16 && forward->cuda->info.fp8 && weight->format == WEIGHT_FP8 &&
            (weight->activations == ACTIVATIONS_FP8_STATIC || weight->activations == ACTIVATIONS_FP8_TOKEN) &&
-           weight->scale_columns >= weight->columns && weight->columns % FP8_MULTIPLE == 0 &&
+           weight->scale_columns >= weight->columns &&
+           (weight->scale_rows >= weight->rows || weight->scale_rows == 1) && weight->columns % FP8_MULTIPLE == 0 &&
            weight->rows % FP8_MULTIPLE == 0;
 }
 

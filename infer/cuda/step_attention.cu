@@ -43,7 +43,7 @@ static uint32_t shares_of(const cuda_step_attention *attention) {
     const uint32_t group = attention->heads / attention->kv_heads;
     const uint64_t pairs = (uint64_t)attention->kv_heads * ceil_div(group, QUERIES_MOST);
     const uint64_t shares = (BLOCKS_WANTED + pairs - 1) / pairs;
-    return (uint32_t)(shares < SHARES_MOST ? shares : SHARES_MOST);
+    return shares < SHARES_MOST ? (uint32_t)shares : (uint32_t)SHARES_MOST;
 }
 
 /* The space: parts [heads][shares], then out [heads][shares][head_dim]. */
