@@ -116,21 +116,23 @@ def sample_layer(folder):
     tokens = ids_file(folder, 301, 49152)
     settings = ["--tokens", tokens, "--window", 200, "--stride", 101]
     for name, model in sample_models(folder).items():
-        for compute, each, mean in (("f32", 2e-4, 2e-5), ("bf16", 0.06, 3e-3)):
-            for activations in ("as-served",) if name == "fp8" else ("float",):
-                options = [*settings, "--compute", compute, "--activations", activations]
-                _, expected = ppl(model, *options, folder=folder)
-                # 8.0 unpacks FP8 to BF16, 9.0 takes products of FP8
-                for capability in (80, 90) if name == "fp8" and compute == "bf16" else (90,):
-                    result, measured = ppl(model, *options, "--device", "cuda", folder=folder, capability=capability)
-                    what = "%s, %s, %s, %d" % (name, compute, activations, capability)
-                    assert result["compute"] == compute, what
-                    apart = np.abs(measured - expected).max()
-                    # static activations: a rounding to FP8 may go the other way
-                    limit = each * (10 if activations == "as-served" and name == "fp8" else 1)
-                    assert apart < limit, "%s: a token's NLL is %g away" % (what, apart)
-                    apart = abs(measured.mean() - expected.mean())
-                    assert apart < mean, "%s: the mean NLL is %g away" % (what, apart)
+        activations = ["--activations", "as-served" if name == "fp8" else "float"]
+        exact, rounded = (ppl(model, *settings, *activations, "--compute", compute, folder=folder)[1]
+                          for compute in ("f32", "bf16"))
+        apart = np.abs(rounded - exact)
+        # f32: the order of sums, and of static activations roundings to FP8 that then go the other way.
+        # bf16: no further from f32 than twice what the CPU's bf16 is
+        limits = {"f32": (2e-3 if name == "fp8" else 2e-4, 2e-5), "bf16": (2 * apart.max(), 2 * apart.mean())}
+        for compute, (each, mean) in limits.items():
+            # 8.0 unpacks FP8 to BF16, 9.0 takes products of FP8
+            for capability in (80, 90) if name == "fp8" and compute == "bf16" else (90,):
+                result, measured = ppl(model, *settings, *activations, "--compute", compute, "--device", "cuda", folder=folder,
+                                       capability=capability)
+                what = "%s, %s, %d" % (name, compute, capability)
+                apart = np.abs(measured - exact)
+                assert result["compute"] == compute, what
+                assert apart.max() < each, "%s: a token's NLL is %g away" % (what, apart.max())
+                assert apart.mean() < mean, "%s: NLL are %g away in the mean" % (what, apart.mean())
 
 
 @test("given the sample models, then windows on the device have the golden NLL", full=True)
@@ -183,7 +185,7 @@ def larger_than_device(folder):
     # the device of the model has as much as is planned, and what plans leave alone
     spare = 512 << 20
     result, measured = ppl(model, *settings, "--device", "cuda", folder=folder, memory=total + spare)
-    assert np.abs(measured - expected).max() < 2e-4
+    assert np.abs(measured - expected).max() < 2e-3, np.abs(measured - expected).max()  # of NLL around 20
     assert result["budget"]["device"]["total"] <= total
     line = run("ppl", model, "--quiet", *settings, "--device", "cuda", "--resident", code=2, memory=total + spare)
     says(line, "too little memory", "--resident")
@@ -208,7 +210,7 @@ def baseline(folder):
 # ---- generation ----
 
 def generated(model, *options, **how):
-    return json.loads(run("generate", model, "--quiet", "--json", "--tokens", "-" if False else model / "prompt.json", *options, **how))
+    return json.loads(run("generate", model, "--quiet", "--json", "--tokens", model / "prompt.json", *options, **how))
 
 
 @test("given a prompt, then the device goes on with the CPU's tokens, whatever the cache")
@@ -233,13 +235,7 @@ def generate(folder):
 
 @test("given NaN in a layer or in codes of FP8, then it is told which layer or tensor")
 def nan(folder):
-    model = models.make(folder / "model", seed=1, layout="fp8-tensor", arch="mistral3", layers=2)
-    (model / "prompt.json").write_text("[1, 2, 3]")
-
-    def damage(name, code):
-        def change(found, entry, data):
-            if found.endswith(name):
-                data[7] = code
+    def damage(model, name, code):
         for path in model.glob("*.safetensors"):
             header, data = models.read_shard(path)
             data = bytearray(data)
@@ -248,10 +244,16 @@ def nan(folder):
                     data[entry["data_offsets"][0] + 7] = code
             models.write_shard(path, header, bytes(data))
 
-    damage("layers.1.mlp.up_proj.weight", 0x7F)
+    model = models.make(folder / "model", seed=1, layout="fp8-tensor", arch="mistral3", layers=2)
+    damage(model, "layers.1.mlp.up_proj.weight", 0x7F)
     tokens = ids_file(folder, 64, 300)
     says(run("ppl", model, "--quiet", "--tokens", tokens, "--window", 32, "--stride", 32, "--device", "cuda", code=3),
          "layer 1", "NaN", "position")
+    model = one_layer(SAMPLE / "smollm2-fp8", folder / "sample")
+    (model / "prompt.json").write_text("[1, 2, 3]")
+    damage(model, "layers.0.self_attn.o_proj.weight", 0xFF)
+    says(run("generate", model, "--quiet", "--tokens", model / "prompt.json", "--device", "cuda", code=3),
+         "layers.0.self_attn.o_proj.weight", "NaN", "element 7")
 
 
 # ---- plans for the reference model, which is not there ----
