@@ -35,7 +35,8 @@ find_toolkit() {
     on_path=$(command -v nvcc || true)
     [ -z "$on_path" ] || on_path=$(dirname "$(dirname "$(readlink -f "$on_path")")")
     for folder in "${CUDA_HOME:-}" "$on_path" /usr/local/cuda "$made"; do
-        [ -n "$folder" ] && usable "$folder" || continue
+        [ -n "$folder" ] || continue
+        usable "$folder" || continue
         [ "$1" != all ] || has_cublas "$folder" || continue
         echo "$folder"
         return 0

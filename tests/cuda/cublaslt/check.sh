@@ -4,10 +4,12 @@ set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 echo 1..1
-toolkit=$("$here/../toolkit.sh" find) && real=$(find -L "$toolkit" -name cublasLt.h -print -quit 2>/dev/null) && [ -n "$real" ] || {
+toolkit=$("$here/../toolkit.sh" find)
+real=$(find -L "${toolkit:-/nonexistent}" -name cublasLt.h -print -quit 2>/dev/null)
+if [ -z "$real" ]; then
     echo "ok 1 - cublasLt.h # SKIP no cuBLAS here"
     exit 0
-}
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 {
@@ -16,9 +18,9 @@ trap 'rm -rf "$work"' EXIT
     echo 'int main() {'
     grep -o 'CUBLAS[A-Z0-9_]* = ' "$here/cublasLt.h" | sed 's/\(.*\) = /    printf("\1 %d\\n", (int)\1);/'
     for member in algo workspaceSize state wavesCount; do
-        echo "    printf(\"$member %zu\\n\", offsetof(cublasLtMatmulHeuristicResult_t, $member));"
+        printf '    printf("%s %%zu\\n", offsetof(cublasLtMatmulHeuristicResult_t, %s));\n' "$member" "$member"
     done
-    echo '    printf("%zu %zu\n", sizeof(cublasLtMatmulAlgo_t), sizeof(cublasLtMatmulHeuristicResult_t));'
+    printf '%s\n' '    printf("%zu %zu\n", sizeof(cublasLtMatmulAlgo_t), sizeof(cublasLtMatmulHeuristicResult_t));'
     echo '}'
 } >"$work/values.cc"
 include=$(dirname "$real")
