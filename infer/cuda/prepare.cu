@@ -119,8 +119,7 @@ __device__ static inline void integers_write(const prepare_arguments &a, uint32_
     for (int i = 0; i < 4; i++) {
         const float magic = 0x1.8p23f; /* rounds to an integer, in the low bits */
         const int integer = usual ? (int)__float_as_uint(values[i] * inverse + magic) - 0x4b400000 : 0;
-        const int above = (integer + 128) >> 8;
-        upper |= ((uint32_t)-above & 0xffu) << (8 * i);
+        upper |= ((uint32_t)integer >> 8 & 0xffu) << (8 * i);
         lower |= ((uint32_t)integer & 0xffu) << (8 * i);
         sum += integer;
     }
