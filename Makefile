@@ -69,7 +69,8 @@ $(BUILD)/unit/%: tests/unit/%.c $(OBJECTS)
 
 # The tests of the CUDA plug-in, through its table: of the emulated one (tests/cuda/run_cuda.sh) or of the real one on a GPU.
 PLUGIN_TESTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard tests/cuda/test_plugin*.c)))
-$(BUILD)/cuda-test/test_plugin: $(PLUGIN_TESTS) $(OBJECTS)
+$(BUILD)/cuda-test/test_plugin_tsan: LDFLAGS += -fsanitize=thread # for a plug-in that was compiled with it
+$(BUILD)/cuda-test/test_plugin $(BUILD)/cuda-test/test_plugin_tsan: $(PLUGIN_TESTS) $(OBJECTS)
 	@mkdir -p $(@D)
 	$(Q)echo "  LD $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBRARIES)
@@ -107,7 +108,7 @@ $(MODEL)/obj/%.cc.o: %.cc
 $(MODEL)/obj/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(Q)echo "  CXX $<"
-	$(Q)$(CXX) $(MODEL_CXXFLAGS) $(MODEL_FLAGS) -x c++ -c -o $@ $<
+	$(Q)$(CXX) $(MODEL_CXXFLAGS) -Wno-unknown-pragmas $(MODEL_FLAGS) -x c++ -c -o $@ $<
 
 -include $(shell find $(MODEL)/obj -name '*.d' 2>/dev/null)
 

@@ -14,6 +14,17 @@
 
 #include "infer/cuda/device.cuh"
 
+/* Read anew at each call: addresses made from it are not kept in registers, which are wanted for sums. */
+__device__ static inline uint32_t lane_number() {
+#ifdef __CUDACC__
+    uint32_t lane;
+    asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return lane;
+#else
+    return threadIdx.x % WARP;
+#endif
+}
+
 /* d += A B, A [16, 16] and B [16, 8] bf16. */
 __device__ static inline void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
 #ifdef __CUDACC__

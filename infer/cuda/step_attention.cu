@@ -252,6 +252,7 @@ template <int QUERIES> __device__ static inline void softmax_step(uint32_t count
             sum += *score;
         }
         sum = warp_reduce(sum, add_values());
+        __syncwarp(); /* all have read what is written now: exchanges order no memory */
         if (lane == 0) {
             const float decrease = expf(before - most);
             shared.most[query] = most;

@@ -151,6 +151,8 @@ uint32_t scaled(uint32_t count, uint32_t least) {
     return wanted < (double)least ? minimum(least, count) : (uint32_t)wanted;
 }
 
+uint32_t very_many(void) { return strncmp(info.name, "Model", 5) == 0 ? 300 : 70001; }
+
 /* ---- numbers ---- */
 
 float *random_floats(size_t n, double most, uint64_t seed) {

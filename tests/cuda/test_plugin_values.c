@@ -255,12 +255,12 @@ static void given_operands_of_true_widths_then_they_are_rounded_as_on_the_cpu(vo
         {ACTIVATIONS_FP8_GROUP, CUDA_BF16, CUDA_BF16, 3, 12288, 128, true, false},
         {ACTIVATIONS_MXFP8, CUDA_BF16, CUDA_BF16, 2, 28672, 0, false, false},
         {ACTIVATIONS_MXFP8, CUDA_F32, CUDA_F32, 2, 12288, 0, true, true},
-        {ACTIVATIONS_FLOAT, CUDA_BF16, CUDA_BF16, 70000, 2, 0, true, true},
-        {ACTIVATIONS_FP8_TOKEN, CUDA_BF16, CUDA_BF16, 66000, 1, 0, false, false},
+        {ACTIVATIONS_FLOAT, CUDA_BF16, CUDA_BF16, 0, 2, 0, true, true},
+        {ACTIVATIONS_FP8_TOKEN, CUDA_BF16, CUDA_BF16, 0, 1, 0, false, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct operand_case given = cases[i];
-        given.tokens = scaled(given.tokens, 2);
+        given.tokens = given.tokens ? given.tokens : very_many();
         operand_check(&given, i + 100);
     }
 }
@@ -406,9 +406,9 @@ static void given_codes_that_are_nan_then_the_first_is_found(void **state) {
 
 static void given_two_models_states_then_errors_and_cosines_are_those_of_double(void **state) {
     (void)state;
-    static const uint32_t shapes[][2] = {{1, 1}, {3, 7}, {5, 128}, {4, 577}, {3, 12288}, {70001, 2}, {9, 33}};
+    static const uint32_t shapes[][2] = {{1, 1}, {3, 7}, {5, 128}, {4, 577}, {3, 12288}, {0, 2}, {9, 33}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        const uint32_t tokens = scaled(shapes[s][0], 9), columns = shapes[s][1];
+        const uint32_t tokens = shapes[s][0] ? shapes[s][0] : very_many(), columns = shapes[s][1];
         const size_t n = (size_t)tokens * columns;
         float *x = random_floats(n, 5, s), *b = random_floats(n, 1e-3, s + 20);
         for (size_t i = 0; i < n; i++) /* the same, a little off, far off */

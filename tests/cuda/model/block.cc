@@ -5,7 +5,7 @@
  *
  * Under ThreadSanitizer each thread has a fiber that ThreadSanitizer takes for a thread. What orders the threads of a block is
  * __syncthreads and __syncwarp; nothing orders two blocks of a launch. Fibers are used again: thread t of block b has fiber
- * (t + b) % FIBERS, so that the same thread of two blocks is not taken for one thread.
+ * (t + b) % (threads of a block + ROTATION), so that the same thread of two blocks is not taken for one thread.
  */
 #include "block.h"
 
@@ -30,7 +30,7 @@ MODEL_THREAD_LOCAL dim3 blockDim, gridDim;
 
 namespace model {
 
-enum { FIBERS = THREADS_MOST + WARP };
+enum { ROTATION = WARP, FIBERS = THREADS_MOST + ROTATION };
 
 struct worker {
     const launch *work;
@@ -45,8 +45,7 @@ struct worker {
     uint64_t random;
     fiber main, fibers[FIBERS];
     fiber *spare[FIBERS];
-    unsigned spare_count;
-    bool opened;
+    unsigned spare_count, created;
     unsigned barriers;
     /* addresses that stand for what ThreadSanitizer has to know is ordered */
     char launched, finished, barrier[2], fence;
@@ -60,7 +59,9 @@ static worker at; /* one: blocks run on one thread of the system, under the mode
 thread *thread_self() { return at.self; }
 warp *warp_self() { return &at.warps[at.self->number / WARP]; }
 
-static uint64_t random_next() {
+size_t shared_bytes() { return at.work->shared; }
+
+uint64_t random_next() {
     at.random ^= at.random << 13;
     at.random ^= at.random >> 7;
     at.random ^= at.random << 17;
@@ -88,6 +89,8 @@ static thread *ready_take() {
     return *first;
 }
 
+static void fiber_body();
+
 static void become(thread *next) {
     at.self = next;
     threadIdx = next->index;
@@ -95,8 +98,10 @@ static void become(thread *next) {
 
 static void fiber_of(thread *starting) {
 #ifdef MODEL_TSAN
-    starting->on = &at.fibers[(starting->number + at.block_number) % FIBERS];
+    starting->on = &at.fibers[(starting->number + at.block_number) % (at.thread_count + ROTATION)];
 #else
+    if (at.spare_count == 0)
+        fiber_create(at.spare[at.spare_count++] = &at.fibers[at.created++], fiber_body);
     starting->on = at.spare[--at.spare_count];
 #endif
 }
@@ -157,18 +162,6 @@ static void fiber_body() {
     }
 }
 
-static void open_worker() {
-    if (at.opened)
-        return;
-    at.opened = true;
-    fiber_adopt(&at.main);
-    for (unsigned i = 0; i < FIBERS; i++) {
-        fiber_create(&at.fibers[i], fiber_body);
-        fiber_spare(&at.fibers[i]);
-    }
-    at.random = setting().seed * 0x9e3779b97f4a7c15u | 1;
-}
-
 /* ---- shared memory ---- */
 
 /*
@@ -208,6 +201,8 @@ static void block_run(size_t number) {
     for (unsigned i = 0; i < at.thread_count; i++) {
         thread *const t = &at.threads[setting().order == settings::REVERSE ? at.thread_count - 1 - i : i];
         t->on = nullptr;
+        if (!t->copies.empty())
+            t->copies.clear();
         thread_ready(t);
     }
     for (unsigned i = 0; i < (at.thread_count + WARP - 1) / WARP; i++)
@@ -217,12 +212,18 @@ static void block_run(size_t number) {
 }
 
 void launch_run(const launch *work) {
-    open_worker();
+    if (at.random == 0)
+        at.random = setting().seed * 0x9e3779b97f4a7c15u | 1;
     fiber_adopt(&at.main);
     at.work = work;
     gridDim = work->grid;
     blockDim = work->block;
     at.thread_count = work->block.x * work->block.y * work->block.z;
+#ifdef MODEL_TSAN
+    /* here, because a fiber comes after all that its maker did */
+    for (; at.created < at.thread_count + ROTATION; at.created++)
+        fiber_create(&at.fibers[at.created], fiber_body);
+#endif
     for (unsigned i = 0; i < at.thread_count; i++) {
         at.threads[i].number = i;
         at.threads[i].index =

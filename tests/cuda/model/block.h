@@ -2,6 +2,8 @@
 #ifndef QSTREAM_CUDA_MODEL_BLOCK_H
 #define QSTREAM_CUDA_MODEL_BLOCK_H
 
+#include <deque>
+
 #include "fiber.h"
 #include "model.h"
 
@@ -10,6 +12,11 @@ namespace model {
 enum { WARP = 32, THREADS_MOST = 1024 };
 
 enum thread_state { READY, AT_BARRIER, IN_WARP, EXITED };
+
+struct async_copy {
+    model_copy copy;
+    uint64_t group;
+};
 
 /* A thread of the block. */
 struct thread {
@@ -24,6 +31,8 @@ struct thread {
     uint64_t variety;     /* lanes that meet have to agree on it */
     unsigned mask;
     void *arguments;
+    std::deque<async_copy> copies; /* not made yet */
+    uint64_t copy_group;           /* the open one */
 };
 
 struct warp {
@@ -35,6 +44,8 @@ struct warp {
 /* The running thread. */
 thread *thread_self();
 warp *warp_self();
+uint64_t random_next();
+size_t shared_bytes(); /* of the block */
 /* Lets others run; the caller comes back when it was made ready. */
 void thread_park();
 void thread_ready(thread *woken);

@@ -21,6 +21,8 @@ enum { STACK = 256 << 10 };
 enum { STACK = 64 << 10 };
 #endif
 
+enum { COLOURS = 16, COLOUR_BYTES = 256 };
+
 extern "C" void model_switch_stacks(void **from, void *to);
 
 #if defined(__x86_64__)
@@ -127,7 +129,9 @@ void fiber_create(fiber *created, void (*body)()) {
     *created = fiber{};
     created->stack = memory + page;
     created->stack_bytes = STACK;
-    void **const top = (void **)(created->stack + STACK) - BELOW - SAVED;
+    /* not all at the same offset in their pages, which would be the same lines of the cache */
+    static unsigned colour;
+    void **const top = (void **)(created->stack + STACK - colour++ % COLOURS * COLOUR_BYTES) - BELOW - SAVED;
     top[RETURN] = (void *)start;
     created->stack_pointer = top;
     body_to_start = body;

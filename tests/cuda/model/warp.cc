@@ -210,3 +210,30 @@ void model_ldmatrix_rows(uint32_t *registers, int count, bool transposed, const 
             }
     });
 }
+
+/* ---- cp.async ---- */
+
+bool model_copy_later(const model_copy &copy) {
+    thread *const self = thread_self();
+    if ((copy.bytes != 4 && copy.bytes != 8 && copy.bytes != 16) || copy.read > copy.bytes ||
+        ((uintptr_t)copy.to | (copy.read > 0 ? (uintptr_t)copy.from : 0)) % copy.bytes != 0)
+        block_fault("thread %u: cp.async of %u bytes, from %p to %p", self->number, copy.bytes, copy.from, copy.to);
+    const unsigned char *const shared = model_shared_memory();
+    if ((unsigned char *)copy.to < shared || (unsigned char *)copy.to + copy.bytes > shared + shared_bytes())
+        block_fault("thread %u: cp.async that leaves shared memory", self->number);
+    if (setting().order == settings::REVERSE || (setting().order == settings::RANDOM && random_next() % 2 == 0))
+        return false;
+    self->copies.push_back(async_copy{copy, self->copy_group});
+    return true;
+}
+
+void model_copy_async_commit() { thread_self()->copy_group++; }
+
+bool model_copy_take(unsigned left, model_copy *copy) {
+    thread *const self = thread_self();
+    if (self->copies.empty() || self->copies.front().group + left >= self->copy_group)
+        return false;
+    *copy = self->copies.front().copy;
+    self->copies.pop_front();
+    return true;
+}

@@ -54,4 +54,41 @@ static inline void model_ldmatrix(uint32_t *registers, int count, bool transpose
     model_ldmatrix_rows(registers, count, transposed, own.values, file, line);
 }
 
+/* ---- copies that run beside the threads: cp.async ---- */
+
+/*
+ * model_copy_async: cp.async.cg/ca of 4, 8 or 16 bytes, of which `read` come from `from`, the rest are zeros. The copy is made
+ * at its wait, with QSTREAM_MODEL_ORDER=reverse at once, and in random order at one of the two. Others see it after a barrier.
+ * model_copy_async_commit: cp.async.commit_group. model_copy_async_wait: cp.async.wait_group, all but the last `left`
+ * groups. model_copy_async_wait_all: cp.async.wait_all.
+ */
+struct model_copy {
+    void *to;
+    const void *from;
+    unsigned bytes, read;
+};
+static inline void model_copy_now(const model_copy &copy) {
+    unsigned char *const to = (unsigned char *)copy.to;
+    for (unsigned i = 0; i < copy.bytes; i++)
+        to[i] = i < copy.read ? ((const unsigned char *)copy.from)[i] : 0;
+}
+bool model_copy_later(const model_copy &copy); /* false: it is to be made at once */
+bool model_copy_take(unsigned left, model_copy *copy);
+void model_copy_async_commit();
+
+static inline void model_copy_async(void *to, const void *from, unsigned bytes, unsigned read) {
+    const model_copy copy = {to, from, bytes, read};
+    if (!model_copy_later(copy))
+        model_copy_now(copy);
+}
+static inline void model_copy_async_wait(unsigned left) {
+    model_copy copy;
+    while (model_copy_take(left, &copy))
+        model_copy_now(copy);
+}
+static inline void model_copy_async_wait_all() {
+    model_copy_async_commit();
+    model_copy_async_wait(0);
+}
+
 #endif
