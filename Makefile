@@ -69,7 +69,8 @@ $(BUILD)/unit/%: tests/unit/%.c $(OBJECTS)
 
 # The tests of the CUDA plug-in, through its table: of the emulated one (tests/cuda/run_cuda.sh) or of the real one on a GPU.
 PLUGIN_TESTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard tests/cuda/test_plugin*.c)))
-$(BUILD)/cuda-test/test_plugin: $(PLUGIN_TESTS) $(OBJECTS)
+$(BUILD)/cuda-test/test_plugin_tsan: LDFLAGS += -fsanitize=thread # for a plug-in that was compiled with it
+$(BUILD)/cuda-test/test_plugin $(BUILD)/cuda-test/test_plugin_tsan: $(PLUGIN_TESTS) $(OBJECTS)
 	@mkdir -p $(@D)
 	$(Q)echo "  LD $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBRARIES)
