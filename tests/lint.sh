@@ -4,7 +4,7 @@ set -u
 cd "$(dirname "$0")/.."
 failed=0
 
-sources=$(git ls-files '*.c' '*.h' '*.inc')
+sources=$(git ls-files '*.c' '*.h' '*.inc' '*.cu' '*.cuh' '*.cc')
 units=$(git ls-files '*.c' | grep -v -e _neon.c -e '^tests/cuda')
 
 # shellcheck disable=SC2086
