@@ -106,8 +106,8 @@ enum status cuda_layer_damaged(const struct cuda_decoder *decoder, uint32_t laye
         decoder->base.model.checkpoint.path, layer, position);
 }
 
-/* The logits of decoder->hidden come to the host, if they are wanted; waits for what was begun. */
-static enum status token_finish(struct cuda_decoder *decoder, float **logits, struct error *error) {
+/* The logits of decoder->hidden, of that position, come to the host, if they are wanted; waits for what was begun. */
+static enum status token_finish(struct cuda_decoder *decoder, uint32_t position, float **logits, struct error *error) {
     const struct model *model = &decoder->base.model;
     const struct cuda_plugin *plugin = decoder->cuda.plugin;
     struct cuda_device *device = decoder->cuda.device;
@@ -121,13 +121,13 @@ static enum status token_finish(struct cuda_decoder *decoder, float **logits, st
     plugin->copy_out(device, CUDA_COMPUTE, &decoder->exchange->bad, decoder->bad, sizeof *decoder->bad);
     enum status status = cuda_finish(&decoder->cuda, error);
     if (status == STATUS_OK && decoder->exchange->bad != UINT32_MAX)
-        status = cuda_layer_damaged(decoder, decoder->exchange->bad, decoder->base.position, error);
+        status = cuda_layer_damaged(decoder, decoder->exchange->bad, position, error);
     if (status != STATUS_OK || !logits)
         return status;
     if (!row_kernels_portable.all_finite(here, model->vocabulary))
         return error_set(error, STATUS_BAD_INPUT,
                          "'%s': the logits at position %u hold NaN or infinity: a weight of the head is damaged",
-                         model->checkpoint.path, decoder->base.position);
+                         model->checkpoint.path, position);
     *logits = here;
     return STATUS_OK;
 }
@@ -144,7 +144,7 @@ static enum status token(struct decoder *base, uint32_t id, float **logits, stru
     plugin->copy_in(device, CUDA_COMPUTE, decoder->hidden, exchange->values, base->model.hidden * sizeof(float));
     plugin->copy_in(device, CUDA_COMPUTE, decoder->position, &exchange->position, sizeof exchange->position);
     status = graph_run(decoder, &decoder->layers_graph, layers_run, error);
-    return status == STATUS_OK ? token_finish(decoder, logits, error) : status;
+    return status == STATUS_OK ? token_finish(decoder, base->position, logits, error) : status;
 }
 
 /* ---- a prompt ---- */
@@ -152,7 +152,7 @@ static enum status token(struct decoder *base, uint32_t id, float **logits, stru
 static enum status run(struct decoder *base, const int32_t *ids, uint32_t count, float **logits, struct error *error) {
     struct cuda_decoder *decoder = (struct cuda_decoder *)base;
     const enum status status = cuda_prompt_run(decoder, ids, count, error);
-    return status == STATUS_OK ? token_finish(decoder, logits, error) : status;
+    return status == STATUS_OK ? token_finish(decoder, count - 1, logits, error) : status;
 }
 
 static bool takes_runs(const struct decoder *base, size_t count) {

@@ -64,6 +64,22 @@ def ppl(model, *options, folder, **how):
     return result, np.array([float(line.split("\t")[2]) for line in path.read_text().splitlines()[1:]])
 
 
+def reported(*words, folder, **how):
+    """Exit code, standard error, and what the model says of its memory."""
+    environment = dict(os.environ, QSTREAM_MODEL_REPORT=str(folder / "report.json"))
+    environment.update({"QSTREAM_MODEL_" + key.upper(): str(value) for key, value in how.items()})
+    done = subprocess.run([QSTREAM, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    return (done.returncode, done.stdout.decode(), done.stderr.decode("utf-8", "replace"),
+            json.loads((folder / "report.json").read_text()))
+
+
+def with_tokenizer(model, prompt=(1, 2, 3, 4, 5, 6, 7, 8)):
+    for name in "tokenizer.json", "tokenizer_config.json":
+        shutil.copy(SAMPLE / "smollm2-fp8" / name, model)
+    (model / "prompt.json").write_text(json.dumps(prompt))
+    return model
+
+
 def ids_file(folder, count, vocabulary, seed=1):
     path = folder / "ids.json"
     path.write_text(json.dumps(np.random.default_rng(seed).integers(0, vocabulary, count).tolist()))
@@ -204,6 +220,74 @@ def baseline(folder):
             assert abs(a["rel_error"] - b["rel_error"]) < 1e-5 and abs(a["cosine"] - b["cosine"]) < 1e-5, (a, b)
 
 
+@test("given streams early and late, a device that shares memory, and hidden states in a file, then a comparison is the CPU's")
+def streams(folder):
+    model = models.make(folder / "model", seed=3, layout="fp8-tensor", arch="mistral3", vocab=600, layers=3)
+    source = models.make(folder / "source", seed=9, layout="fp8-tensor", arch="mistral3", vocab=600, layers=3)
+    settings = ["--tokens", ids_file(folder, 320, 600), "--window", 32, "--stride", 16, "--compute", "f32", "--baseline",
+                source]
+    expected, _ = ppl(model, *settings, folder=folder)
+    plan, _ = ppl(model, *settings, "--device", "cuda", folder=folder, unified=1)
+    plan = plan["budget"]
+    assert plan["groups"] > 1 and plan["hidden"] == 0, plan
+    # where memory is shared, hidden states that are too much for it go to a file
+    memory, spare = plan["total"] + plan["device"]["total"], 512 << 20  # plans leave the spare alone
+    while plan["hidden"] <= plan["hidden_memory"]:
+        memory -= 200000
+        plan = json.loads(run("ppl", model, "--quiet", "--json", *settings, "--device", "cuda", "--dry-run",
+                              "--device-memory", "unified:%dB" % (memory + spare)))["budget"]
+    for options, how in (([], {"unified": 1}), (["--resident"], {"unified": 1, "eager": 1}), ([], {"eager": 1}),
+                         (["--device-memory", "67800KiB"], {"eager": 2}),
+                         (["--device-memory", "%dB" % memory], {"unified": 1})):
+        measured, _ = ppl(model, *settings, "--device", "cuda", *options, folder=folder, **how)
+        what = (options, how, measured["budget"])
+        assert abs(measured["nll"] - expected["nll"]) < 1e-3, what
+        assert abs(measured["kl"]["mean"] - expected["kl"]["mean"]) < 2e-3, what
+        for a, b in zip(measured["layers"], expected["layers"]):
+            assert abs(a["rel_error"] - b["rel_error"]) < 1e-4, (what, a, b)
+
+
+@test("given a plan, then no more memory is taken, of the device and pinned, and a dry run tells the same")
+def budgets(folder):
+    model = with_tokenizer(models.make(folder / "model", seed=3, layout="fp8-tensor", arch="mistral3", vocab=600, layers=3))
+    measure = ["ppl", model, "--quiet", "--json", "--tokens", ids_file(folder, 200, 600), "--window", 48, "--stride", 48]
+    make = ["generate", model, "--quiet", "--json", "--tokens", model / "prompt.json", "--max-tokens", 3]
+    for words, how in ((measure, {}), ([*measure, "--baseline", model], {"unified": 1}), ([*measure, "--compute", "f32"], {}),
+                       ([*measure, "--baseline", model, "--resident"], {}), ([*measure, "--device-memory", "67300KiB"], {}),
+                       (make, {}), ([*make, "--kv-cache", "fp8"], {"unified": 1})):
+        code, output, errors, report = reported(*words, "--device", "cuda", folder=folder, **how)
+        assert code == 0, errors
+        answer = json.loads(output)
+        host, device = (answer["memory"], answer["device"]) if words[0] == "generate" else (answer["budget"],
+                                                                                           answer["budget"]["device"])
+        assert device["total"] - 40000 < report["device"] <= device["total"], (words, how, report, device)
+        assert report["pinned"] <= host["weights"] + host["work"] and report["left"] == 0, (words, report, host)
+        if "--device-memory" not in words:
+            plan = json.loads(run(*words, "--device", "cuda", "--dry-run", **how))
+            assert plan.get("device", plan.get("budget")) == (device if words[0] == "generate" else host), (words, plan)
+    # a card that is described has a plan that is no less, and hardly more
+    described = json.loads(run(*make, "--device", "cuda", "--dry-run", "--device-memory", "8GiB"))["device"]["total"]
+    real = json.loads(run(*make, "--device", "cuda", "--dry-run"))["device"]["total"]
+    assert real <= described < real + (1 << 20), (real, described)
+
+
+@test("given no memory or a device that breaks, at any place, then one line tells, and nothing is left")
+def failures(folder):
+    model = with_tokenizer(models.make(folder / "model", seed=3, layout="fp8-tensor", arch="mistral3", vocab=600, layers=3))
+    measure = ["ppl", model, "--quiet", "--tokens", ids_file(folder, 100, 600), "--window", 48, "--stride", 48, "--device",
+               "cuda", "--resident"]
+    make = ["generate", model, "--quiet", "--tokens", model / "prompt.json", "--max-tokens", 3, "--device", "cuda"]
+    for words in measure, make:
+        count = reported(*words, folder=folder)[3]["allocations"]
+        cases = [{"no_memory": i} for i in range(1, count + 1)] + [{"fail": i} for i in (1, 3, 8, 20, 50, 90)]
+        for how in cases:
+            code, _, errors, report = reported(*words, folder=folder, **how)
+            assert code == 4 and errors.startswith("qstream: ") and errors.count("\n") == 1, (words[0], how, code, errors)
+            assert report["left"] == 0, (words[0], how, report)
+    says(run(*make, code=4, no_memory=1), "host memory that can be pinned")
+    says(run(*make, "--device-memory", "unified:8GB", code=2), "unified:", "has its own")
+
+
 # ---- generation ----
 
 def generated(model, *options, **how):
@@ -251,6 +335,23 @@ def nan(folder):
     damage(model, "layers.0.self_attn.o_proj.weight", 0xFF)
     says(run("generate", model, "--quiet", "--tokens", model / "prompt.json", "--device", "cuda", code=3),
          "layers.0.self_attn.o_proj.weight", "NaN", "element 7")
+
+
+@test("given damage, then the device tells of a prompt what the CPU tells")
+def prompt_damage(folder):
+    for name, tensor, word in (("layer", "layers.1.mlp.down_proj.weight", "layer 1 "), ("head", "lm_head.weight", "position 2"),
+                               ("embedding", "embed_tokens.weight", "row 0"), ("norm", "model.norm.weight", "element 0")):
+        model = with_tokenizer(models.make(folder / name, seed=5, layout="bf16", layers=4), (0, 2, 3))
+
+        def change(found, dtype, array):
+            if found.endswith(tensor):
+                array.reshape(-1)[0] = 0x7FC0  # NaN
+
+        models.edit_tensors(model, change)
+        words = ["generate", model, "--quiet", "--tokens", model / "prompt.json", "--max-tokens", 2]
+        line = run(*words, code=3)
+        says(line, word)
+        assert run(*words, "--device", "cuda", code=3) == line, (line, run(*words, "--device", "cuda", code=3))
 
 
 # ---- plans for the reference model, which is not there ----

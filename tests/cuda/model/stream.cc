@@ -56,12 +56,27 @@ bool stream_capturing(cudaStream_t stream) { return known(stream) && stream->cap
 
 static void event_reach(cudaEvent_t event, uint64_t number);
 
+/* A wait stays in its queue until it is over: what is behind it on an eager stream would run else. */
+static void wait_first(cudaStream_t stream) {
+    const cudaEvent_t event = stream->queue.front().event;
+    const uint64_t number = stream->queue.front().number;
+    event_reach(event, number);
+    if (!stream->queue.empty()) {
+        const queued &first = stream->queue.front(); /* the eager stream may have passed it meanwhile */
+        if (first.kind == queued::WAIT && first.event == event && first.number == number)
+            stream->queue.pop_front();
+    }
+}
+
 static void run_first(cudaStream_t stream) {
+    if (stream->queue.front().kind == queued::WAIT) {
+        wait_first(stream);
+        return;
+    }
     queued first = std::move(stream->queue.front());
     stream->queue.pop_front();
     switch (first.kind) {
     case queued::WAIT:
-        event_reach(first.event, first.number);
         break;
     case queued::RECORD:
         if (events.count(first.event) != 0) {
