@@ -10,8 +10,10 @@
 /* Before a loop that has to become straight code, so that its arrays lie in registers. */
 #if defined(__CUDACC__)
 #define UNROLL _Pragma("unroll")
+#define UNROLL_TWICE _Pragma("unroll 2") /* no more: more takes too many registers */
 #else
 #define UNROLL
+#define UNROLL_TWICE
 #endif
 
 /* 16 bytes that are read once and that nothing writes meanwhile: they do not push x out of the first cache. */
@@ -24,6 +26,37 @@ __device__ static __forceinline__ uint4 load_once(const void *at) {
     return v;
 #else
     return *(const uint4 *)at;
+#endif
+}
+
+/*
+ * Starts a copy of 8 or 16 bytes from global to shared memory, both aligned to as many. Copies are closed to groups;
+ * copies_wait waits until at most `open` of this thread's groups are under way.
+ */
+template <int BYTES> __device__ static __forceinline__ void copy_start(void *shared, const void *global) {
+#if defined(__CUDA_ARCH__)
+    const uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
+    if (BYTES == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(global) : "memory");
+#else
+    if (BYTES == 16)
+        *(uint4 *)shared = *(const uint4 *)global;
+    else
+        *(uint2 *)shared = *(const uint2 *)global;
+#endif
+}
+
+__device__ static __forceinline__ void copies_close(void) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+template <int OPEN> __device__ static __forceinline__ void copies_wait(void) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("cp.async.wait_group %0;" ::"n"(OPEN) : "memory");
 #endif
 }
 
@@ -61,12 +94,24 @@ enum { E2M1_OFFSET = 12 };
 struct e2m1_tables {
     uint32_t positive, negative;
 };
-#define E2M1_TABLES {0x0f0e0d0cu, 0x090a0b0cu}
+#define E2M1_TABLES                                                                                                    \
+    { 0x0f0e0d0cu, 0x090a0b0cu }
 
 __device__ static __forceinline__ uint32_t e2m1_bytes(const e2m1_tables &tables, uint32_t codes, uint32_t flipped) {
     const uint32_t positive = bytes_select(tables.positive, 0x18141210u, codes);
     const uint32_t negative = bytes_select(tables.negative, 0x00040608u, flipped);
     return positive + negative; /* one of them is 0 in each byte */
+}
+
+/* sum + the products of four bytes each; all of them are whole numbers from 0 to 255. */
+__device__ static __forceinline__ uint32_t bytes_dot(uint32_t a, uint32_t b, uint32_t sum) {
+#if defined(__CUDA_ARCH__)
+    return __dp4a(a, b, sum);
+#else
+    for (int i = 0; i < 32; i += 8)
+        sum += (a >> i & 0xffu) * (b >> i & 0xffu);
+    return sum;
+#endif
 }
 
 /*

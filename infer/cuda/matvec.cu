@@ -113,25 +113,25 @@ template <> struct chunk_x<WEIGHT_MXFP4> {
 
 /* Eight e2m1 codes with eight integers of x; `upper` and `lower` are added to. */
 __device__ static inline void e2m1_eight(const e2m1_tables &tables, uint32_t codes, uint32_t upper0, uint32_t upper1,
-                                         uint32_t lower0, uint32_t lower1, int &upper, int &lower) {
+                                         uint32_t lower0, uint32_t lower1, int &upper, uint32_t &lower) {
     const uint32_t flipped = codes ^ 0x88888888u;
-    const int first = (int)e2m1_bytes(tables, codes, flipped),
-              second = (int)e2m1_bytes(tables, codes >> 16, flipped >> 16);
-    upper = __dp4a((int)upper0, first, upper);
-    lower = __dp4a((int)lower0, first, lower);
-    upper = __dp4a((int)upper1, second, upper);
-    lower = __dp4a((int)lower1, second, lower);
+    const uint32_t first = e2m1_bytes(tables, codes, flipped), second = e2m1_bytes(tables, codes >> 16, flipped >> 16);
+    upper = __dp4a((int)upper0, (int)first, upper);
+    lower = bytes_dot(lower0, first, lower);
+    upper = __dp4a((int)upper1, (int)second, upper);
+    lower = bytes_dot(lower1, second, lower);
 }
 
 /* The sum of a block, of integers, twice the products: less than 2^24, which float32 holds exactly. */
 __device__ static inline float mxfp4_dot(const e2m1_tables &tables, const uint4 &codes,
                                          const chunk_x<WEIGHT_MXFP4> &x) {
-    int upper = 0, lower = x.correction;
+    int upper = 0;
+    uint32_t lower = (uint32_t)x.correction;
     e2m1_eight(tables, codes.x, x.upper[0].x, x.upper[0].y, x.lower[0].x, x.lower[0].y, upper, lower);
     e2m1_eight(tables, codes.y, x.upper[0].z, x.upper[0].w, x.lower[0].z, x.lower[0].w, upper, lower);
     e2m1_eight(tables, codes.z, x.upper[1].x, x.upper[1].y, x.lower[1].x, x.lower[1].y, upper, lower);
     e2m1_eight(tables, codes.w, x.upper[1].z, x.upper[1].w, x.lower[1].z, x.lower[1].w, upper, lower);
-    return (float)(lower - 256 * upper);
+    return (float)((int)lower + 256 * upper);
 }
 
 template <int FORMAT> __device__ static inline void chunk_decode(const uint4 &codes, float *out) {
@@ -320,9 +320,9 @@ __device__ static inline void group_sums(const matvec_arguments &a, const block_
         const uint32_t inside = row < last ? row : last;
         at[i] = begin + inside * row_size;
         scales[i] = nullptr;
+        const matvec_item &own = a.items[part.item_of(i)];
         if (several)
-            scales[i] =
-                a.items[part.item_of(i)].scales + (size_t)((part.row + inside) / item.scale_rows) * item.scale_across;
+            scales[i] = own.scales + (size_t)((part.row + inside) / own.scale_rows) * item.scale_across;
         next[i] = {};
         next[i].scale = 1;
         chunk_load<FORMAT, PLAIN>(rows[i / (MATVEC_ROWS / 2)], at[i], left, several, scales[i] + scale.number, next[i]);

@@ -95,13 +95,13 @@ template <typename T, typename Combine> __device__ static inline T block_lanes(T
 
 /*
  * As matvec_block_scale of infer/cpu/matvec_kernels.h: the power of two that brings the largest of a block's values to
- * 2^14 .. 2^15 - 129, as its inverse; NaN and infinity stay.
+ * 2^14 .. 2^15 - 1, as its inverse; NaN and infinity stay.
  */
 __device__ static inline float block_scale(uint32_t most) {
     if (most >= 0x7f800000u)
         return __uint_as_float(most);
     uint32_t exponent = most >> 23;
-    exponent += (most & 0x007fffffu) >= 0x007eff00u; /* rounding would give 2^15 - 128 */
+    exponent += (most & 0x007fffffu) >= 0x007fff00u; /* rounding would give 2^15 */
     exponent = exponent < 16 ? 16 : exponent;        /* tiny values: coarser, 2^-125 at most */
     return __uint_as_float((exponent - 14) << 23);
 }
@@ -119,8 +119,7 @@ __device__ static inline void integers_write(const prepare_arguments &a, uint32_
     for (int i = 0; i < 4; i++) {
         const float magic = 0x1.8p23f; /* rounds to an integer, in the low bits */
         const int integer = usual ? (int)__float_as_uint(values[i] * inverse + magic) - 0x4b400000 : 0;
-        const int above = (integer + 128) >> 8;
-        upper |= ((uint32_t)-above & 0xffu) << (8 * i);
+        upper |= ((uint32_t)integer >> 8 & 0xffu) << (8 * i);
         lower |= ((uint32_t)integer & 0xffu) << (8 * i);
         sum += integer;
     }

@@ -4,8 +4,7 @@
  * PREPARED_HEADER bytes, a struct prepared_header; then
  *
  * - MXFP4 (a chunk is a block of 32 columns): per step four times 16 bytes of each lane: 0 .. 15 and 16 .. 31 of the upper,
- *   then of the lower bytes of its block's integers: x = (lower - 256 * upper) * scale, both signed. (Integers go from
- *   -32639 to 32639, so what is above a signed lower byte goes from -127 to 127: its negative is a signed byte too.)
+ *   then of the lower bytes of its block's 16-bit integers: x = (256 * upper + lower) * scale, only `upper` signed.
  *   Behind all steps, per block, its scale and what E2M1_OFFSET adds to its sums, negated.
  * - other formats: float32, per step elements 0 .. 3 of each lane's chunk, then 4 .. 7, and so on.
  */

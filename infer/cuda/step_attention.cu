@@ -31,7 +31,7 @@ enum {
 struct step_arguments {
     cuda_step_attention a;
     uint32_t shares, tile, group, query_blocks;
-    bool wide; /* rows of the cache are whole 16 bytes */
+    bool wide; /* rows of the cache are whole units */
 };
 
 /* What a share leaves: out is to be divided by the sum of all sums, under a common maximum. */
@@ -43,7 +43,7 @@ static uint32_t shares_of(const cuda_step_attention *attention) {
     const uint32_t group = attention->heads / attention->kv_heads;
     const uint64_t pairs = (uint64_t)attention->kv_heads * ceil_div(group, QUERIES_MOST);
     const uint64_t shares = (BLOCKS_WANTED + pairs - 1) / pairs;
-    return (uint32_t)(shares < SHARES_MOST ? shares : SHARES_MOST);
+    return shares < SHARES_MOST ? (uint32_t)shares : (uint32_t)SHARES_MOST;
 }
 
 /* The space: parts [heads][shares], then out [heads][shares][head_dim]. */
@@ -64,7 +64,7 @@ __host__ __device__ static inline uint32_t chunks_of(uint32_t head_dim) {
     return (head_dim + DIMENSIONS - 1) / DIMENSIONS;
 }
 
-/* Bytes that are read at once from a row in shared memory: a chunk, or half of it. */
+/* Bytes that are copied and read at once, a unit: a chunk, or half of it. */
 __host__ __device__ constexpr uint32_t unit_bytes(int cache) { return cache == CUDA_E4M3 ? 8 : 16; }
 
 /*
@@ -161,51 +161,24 @@ __device__ static inline step_shared shared_lay(unsigned char *at, const step_ar
     return shared;
 }
 
-/* Rows of the cache to a tile; rows are whole 16 bytes. Two 8 bytes of E4M3, whose rows are aligned to 8. */
-template <int CACHE> __device__ static inline void unit_put(unsigned char *to, const uint4 &unit) {
-    if (CACHE == CUDA_E4M3) {
-        ((uint2 *)to)[0] = make_uint2(unit.x, unit.y);
-        ((uint2 *)to)[1] = make_uint2(unit.z, unit.w);
-    } else {
-        *(uint4 *)to = unit;
-    }
-}
-
+/* Starts to copy `count` rows of the cache to a tile. Of rows that are not whole units it is done at once. */
 template <int CACHE>
-__device__ static inline void tile_load(const step_arguments &p, const unsigned char *keys, const unsigned char *values,
-                                        uint32_t count, const step_shared &shared) {
+__device__ static inline void rows_load(const step_arguments &p, const unsigned char *from, uint32_t count,
+                                        unsigned char *to) {
     const uint32_t row_bytes = p.a.head_dim * element_bytes(CACHE), stride = row_stride(CACHE, p.a.head_dim);
     if (p.wide) {
-        enum { UNIT = 16, AT_ONCE = 4 };
+        enum { UNIT = unit_bytes(CACHE) };
         const uint32_t units = row_bytes / UNIT, rows = STEP_THREADS / units, unit = threadIdx.x % units;
-        uint32_t row = threadIdx.x / units;
-        if (row >= rows)
-            return;
-        for (; row < count; row += AT_ONCE * rows) {
-            uint4 some[2][AT_ONCE];
-            UNROLL
-            for (uint32_t i = 0; i < AT_ONCE; i++)
-                if (row + i * rows < count) {
-                    const size_t from = (size_t)(row + i * rows) * row_bytes + unit * UNIT;
-                    some[0][i] = load_once(keys + from);
-                    some[1][i] = load_once(values + from);
-                }
-            UNROLL
-            for (uint32_t i = 0; i < AT_ONCE; i++)
-                if (row + i * rows < count) {
-                    const size_t to = (size_t)(row + i * rows) * stride + unit * UNIT;
-                    unit_put<CACHE>(shared.keys + to, some[0][i]);
-                    unit_put<CACHE>(shared.values + to, some[1][i]);
-                }
+        for (uint32_t row = threadIdx.x / units; row < count && threadIdx.x < rows * units; row += rows)
+            copy_start<UNIT>(to + row * stride + unit * UNIT, from + (size_t)row * row_bytes + unit * UNIT);
+    } else {
+        const uint32_t pairs = row_bytes / 2; /* a head has an even number of dimensions */
+        for (uint32_t i = threadIdx.x; i < count * pairs; i += STEP_THREADS) {
+            const uint32_t row = i / pairs, at = i % pairs * 2;
+            *(uint16_t *)(to + row * stride + at) = *(const uint16_t *)(from + (size_t)row * row_bytes + at);
         }
-        return;
     }
-    const uint32_t pairs = row_bytes / 2; /* a head has an even number of dimensions */
-    for (uint32_t i = threadIdx.x; i < count * pairs; i += STEP_THREADS) {
-        const uint32_t row = i / pairs, at = i % pairs * 2;
-        *(uint16_t *)(shared.keys + row * stride + at) = *(const uint16_t *)(keys + (size_t)row * row_bytes + at);
-        *(uint16_t *)(shared.values + row * stride + at) = *(const uint16_t *)(values + (size_t)row * row_bytes + at);
-    }
+    copies_close();
 }
 
 /* The token's own key and value: into row `row` of a tile and, by one block of each head, into the cache. */
@@ -246,6 +219,7 @@ __device__ static inline void scores_make(const step_arguments &p, uint32_t coun
     for (uint32_t query = part * AT_ONCE; query < QUERIES; query += parts * AT_ONCE) {
         const float *queries = shared.queries + query * dimensions;
         float sums[AT_ONCE] = {};
+        UNROLL_TWICE
         for (uint32_t chunk = 0; chunk < chunks; chunk++) {
             float k[DIMENSIONS];
             chunk_floats<CACHE>(key + chunk * DIMENSIONS * element_bytes(CACHE), k);
@@ -288,8 +262,14 @@ template <int QUERIES> __device__ static inline void softmax_step(uint32_t count
     }
 }
 
+/* Blocks that a multiprocessor has registers for. */
+__host__ __device__ constexpr int blocks_least(int cache, int queries) {
+    return queries <= 4 ? 4 : cache == CUDA_F32 ? 2 : 3;
+}
+
 template <int CACHE, int QUERIES>
-__global__ static void __launch_bounds__(STEP_THREADS, 4) step_attention_kernel(const step_arguments p) {
+__global__ static void __launch_bounds__(STEP_THREADS, blocks_least(CACHE, QUERIES))
+    step_attention_kernel(const step_arguments p) {
     SHARED_MEMORY(memory);
     const step_shared shared = shared_lay<CACHE, QUERIES>(memory, p);
     const uint32_t head_dim = p.a.head_dim, half = head_dim / 2, chunks = chunks_of(head_dim);
@@ -336,12 +316,14 @@ __global__ static void __launch_bounds__(STEP_THREADS, 4) step_attention_kernel(
         const uint32_t count = end - at < p.tile ? end - at : p.tile;
         const bool own = at + count == span.end; /* the last one is this token's */
         const size_t place = ((size_t)kv_head * p.a.positions + at) * row_bytes;
-        tile_load<CACHE>(p, (const unsigned char *)p.a.cache_keys + place,
-                         (const unsigned char *)p.a.cache_values + place, count - own, shared);
+        rows_load<CACHE>(p, (const unsigned char *)p.a.cache_keys + place, count - own, shared.keys);
+        rows_load<CACHE>(p, (const unsigned char *)p.a.cache_values + place, count - own, shared.values);
         if (own)
             own_put<CACHE>(p, kv_head, position, query_block == 0, count - 1, shared);
+        copies_wait<1>(); /* the keys */
         __syncthreads();
         scores_make<CACHE, QUERIES>(p, count, shared);
+        copies_wait<0>();
         __syncthreads();
         softmax_step<QUERIES>(count, shared);
         __syncthreads();
@@ -353,17 +335,18 @@ __global__ static void __launch_bounds__(STEP_THREADS, 4) step_attention_kernel(
                 sums[query][i] *= decrease;
         }
         if (part < parts)
-            for (uint32_t row = part; row < count; row += parts) {
-                float v[DIMENSIONS];
-                chunk_floats<CACHE>(shared.values + row * stride + chunk * DIMENSIONS * element_bytes(CACHE), v);
+            UNROLL_TWICE
+        for (uint32_t row = part; row < count; row += parts) {
+            float v[DIMENSIONS];
+            chunk_floats<CACHE>(shared.values + row * stride + chunk * DIMENSIONS * element_bytes(CACHE), v);
+            UNROLL
+            for (int query = 0; query < QUERIES; query++) {
+                const float weight = shared.scores[row * QUERIES + query];
                 UNROLL
-                for (int query = 0; query < QUERIES; query++) {
-                    const float weight = shared.scores[row * QUERIES + query];
-                    UNROLL
-                    for (int i = 0; i < DIMENSIONS; i++)
-                        sums[query][i] = fmaf(weight, v[i], sums[query][i]);
-                }
+                for (int i = 0; i < DIMENSIONS; i++)
+                    sums[query][i] = fmaf(weight, v[i], sums[query][i]);
             }
+        }
         __syncthreads();
     }
 
@@ -448,7 +431,7 @@ void run_step_attention(cuda_device *device, const cuda_step_attention *attentio
     p.query_blocks = ceil_div(p.group, QUERIES_MOST);
     const uint32_t queries = p.group == 1 ? 1 : p.group <= 4 ? 4 : QUERIES_MOST;
     const int cache = attention->cache;
-    p.wide = (size_t)attention->head_dim * element_bytes(cache) % sizeof(uint4) == 0 &&
+    p.wide = (size_t)attention->head_dim * element_bytes(cache) % unit_bytes(cache) == 0 &&
              ((uintptr_t)attention->cache_keys | (uintptr_t)attention->cache_values) % sizeof(uint4) == 0;
     const size_t row = row_stride(cache, attention->head_dim);
     for (p.tile = TILE_MOST; p.tile > TILE_LEAST && 2 * p.tile * row > TILE_BYTES;)
