@@ -23,7 +23,7 @@ INFER = $(sort $(wildcard infer/*.c infer/*/*.c))
 PAGES = $(patsubst %.html,$(BUILD)/obj/%_html.o,$(sort $(wildcard */page.html infer/*/page.html)))
 OBJECTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMON) $(QUANTIZE) $(INSPECT) $(VERIFY) $(INFER)) $(PAGES)
 UNIT_TESTS = $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
-SOURCES = $(shell git ls-files '*.[ch]' '*.inc' 2>/dev/null)
+SOURCES = $(shell git ls-files '*.[ch]' '*.inc' '*.cu' '*.cuh' '*.cc' 2>/dev/null)
 
 .PHONY: all
 all: $(BUILD)/qstream ## build build/qstream
@@ -168,6 +168,11 @@ test: ## install what is missing and run every test
 test-clients: all ## compare with vLLM's and transformers' own code (brings torch: 9 GB under build/readers)
 	./setup test
 	tests/readers/run_readers.sh
+
+.PHONY: test-cuda-full
+test-cuda-full: all cuda-model ## run all of the sample model on the CUDA plug-in under the execution model (an hour)
+	./setup test
+	tests/cuda/run_engine.sh --full
 
 .PHONY: fuzz
 fuzz: ## fuzz the parsers: 45 s each, or SECONDS=N

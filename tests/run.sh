@@ -1,7 +1,8 @@
 #!/bin/bash
 # Runs every test and closes with 'N passed, N failed, N skipped'. Called by 'make test'.
 #
-# Suites run one after another; each writes TAP to build/test/NAME.tap. Only failures and a line per suite are shown.
+# First all is built, then suites run, two or more beside each other; each writes TAP to build/test/NAME.tap. Only failures
+# and a line per suite are shown.
 # With CI=true a skipped test is a failure, unless QSTREAM_TEST_ALLOW_SKIP is set. A suite's name as an argument runs
 # only that one: 'tests/run.sh cli'.
 set -u
@@ -37,34 +38,32 @@ count() {
     printf '%-14s %4d passed, %d failed, %d skipped  (%d s)\n' "$1" "$ok" "$bad" "$skip" $((SECONDS - started))
 }
 
-# suite NAME COMMAND...: the command prints TAP.
+# suite NAME COMMAND...: the command prints TAP. As many suites run at a time as there are processors; finish waits for
+# them, and counts them in their order.
+suites=()
 suite() {
     local name=$1
     shift
     [ -z "$only" ] || [ "$only" = "$name" ] || return 0
-    started=$SECONDS
-    "$@" >"$results/$name.tap" 2>"$results/$name.log"
-    count "$name" $?
-}
-
-# later NAME COMMAND...: as suite, beside those that follow; gather NAME waits for it and counts.
-later() {
-    local name=$1
-    shift
-    [ -z "$only" ] || [ "$only" = "$name" ] || return 0
+    while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do
+        wait -n
+    done
+    suites+=("$name")
     {
         local begin=$SECONDS status=0
         "$@" >"$results/$name.tap" 2>"$results/$name.log" || status=$?
         echo "$status $((SECONDS - begin))" >"$results/$name.end"
     } &
 }
-gather() {
-    local status took
-    [ -z "$only" ] || [ "$only" = "$1" ] || return 0
+finish() {
+    local name status took
     wait
-    read -r status took <"$results/$1.end"
-    started=$((SECONDS - took))
-    count "$1" "$status"
+    for name in ${suites[@]+"${suites[@]}"}; do
+        read -r status took <"$results/$name.end"
+        started=$((SECONDS - took))
+        count "$name" "$status"
+    done
+    suites=()
 }
 
 # one NAME COMMAND...: the command is one test.
@@ -77,6 +76,11 @@ one() {
     "$@" >"$results/$name.log" 2>&1 || status=$?
     if [ "$status" = 0 ]; then echo "ok 1 - $name"; else echo "not ok 1 - $name"; fi >"$results/$name.tap"
     count "$name" $status
+}
+
+# A command that is one test, as TAP.
+one_test() {
+    if "$@" >&2; then echo "ok 1 - $1"; else echo "not ok 1 - $1"; fi
 }
 
 only=${1:-}
@@ -103,33 +107,42 @@ units_arm64() {
 jobs=$(nproc)
 
 one build make -j"$jobs" all
-one lint tests/lint.sh
-one build-clang make -j"$jobs" BUILD=build/clang CC=clang all
-one build-asan make -j"$jobs" BUILD=build/asan CFLAGS="$sanitize" all unit
-suite unit-asan units_asan
 one build-unit make -j"$jobs" unit
-suite unit units build/unit
-one sample-model sh -c 'tests/models/venv.sh && build/venv/bin/python tests/models/make_sample.py --out build/models --check tests/models/smollm2_tensors.json'
-later cli bats --formatter tap tests/cli
-suite clients tests/clients/run_clients.sh
-suite audit tests/audit/run_audit.sh
-suite audit-asan env QSTREAM=build/asan/qstream tests/audit/run_audit.sh
-suite verify tests/verify/run_verify.sh
-suite verify-asan env QSTREAM=build/asan/qstream build/venv/bin/python tests/verify/corruption.py --places 1
-suite tokenizer tests/tokenizer/run_tokenizer.sh
-suite tokenizer-asan env BUILD=build/asan CFLAGS="$sanitize" tests/tokenizer/run_tokenizer.sh --only "sample model" --count 200
-suite infer tests/infer/run_infer.sh
-suite infer-asan env QSTREAM=build/asan/qstream tests/infer/run_infer.sh --quick
-suite server tests/server/run_server.sh
-gather cli
-suite browser tests/browser/run_browser.sh
+one build-asan make -j"$jobs" BUILD=build/asan CFLAGS="$sanitize" all unit
+one build-clang make -j"$jobs" BUILD=build/clang CC=clang all
+one build-cuda make -j"$jobs" cuda
+one build-model make -j"$jobs" cuda-model
 if [ "$(uname -m)" = x86_64 ]; then
     one build-arm64 make -j"$jobs" BUILD=build/arm64 CC=aarch64-linux-gnu-gcc all unit
+fi
+one sample-model sh -c 'tests/models/venv.sh && build/venv/bin/python tests/models/make_sample.py --out build/models --check tests/models/smollm2_tensors.json'
+one lint tests/lint.sh
+suite unit-asan units_asan
+suite unit units build/unit
+# the longest first
+suite cli bats --formatter tap tests/cli
+suite infer tests/infer/run_infer.sh
+suite cuda tests/cuda/run_cuda.sh
+suite infer-asan env QSTREAM=build/asan/qstream tests/infer/run_infer.sh --quick
+suite verify tests/verify/run_verify.sh
+suite tokenizer tests/tokenizer/run_tokenizer.sh
+suite server tests/server/run_server.sh
+suite clients tests/clients/run_clients.sh
+suite cuda-engine tests/cuda/run_engine.sh
+suite cuda-model tests/cuda/model/self_test.sh
+suite cuda-gates tests/cuda/gates.sh
+suite audit tests/audit/run_audit.sh
+suite audit-asan env QSTREAM=build/asan/qstream tests/audit/run_audit.sh
+suite verify-asan env QSTREAM=build/asan/qstream build/venv/bin/python tests/verify/corruption.py --places 1
+suite tokenizer-asan env BUILD=build/asan CFLAGS="$sanitize" tests/tokenizer/run_tokenizer.sh --only "sample model" --count 200
+suite browser tests/browser/run_browser.sh
+if [ "$(uname -m)" = x86_64 ]; then
     suite unit-arm64 units_arm64
-    one arm64 tests/arm64.sh
+    suite arm64 one_test tests/arm64.sh
 fi
 # a look at each parser; 'make fuzz' takes longer
-one fuzz tests/fuzz/run.sh "$([ "${CI:-}" = true ] && echo 20 || echo 3)"
+suite fuzz one_test tests/fuzz/run.sh "$([ "${CI:-}" = true ] && echo 20 || echo 3)"
+finish
 
 echo
 echo "$passed passed, $failed failed, $skipped skipped"

@@ -1,12 +1,21 @@
 /*
- * y = weight * x of one token, and how quick memory can be read. Bound by reading the weight once: a warp takes
+ * y = weight * x of one token. Bound by reading the weight once: a warp takes
  * MATVEC_ROWS rows at once, 16 bytes of each per lane (a chunk), so that what it has read of x serves all of them, and
  * asks for its next chunks before it works on these. Where rows are too few to fill the device, their columns are divided
  * over the warps of a block, whose sums are added in their order.
  *
  * MXFP4 is multiplied in integers (see prepared.cuh), exactly within a block of 32 columns; then, as all other formats
- * from the start, in float32. MXFP4 has the least time per weight: an H100 (132 multiprocessors of 4 x 32 lanes at 1.7
- * GHz, 3.35 TB/s) reads one per 4.5 issue slots of a lane, an H200 (4.8 TB/s) one per 3.2.
+ * from the start, in float32. MXFP4 leaves the least time per weight. What the memory leaves, in issue slots of a lane, at
+ * 4 x 32 of them per clock of 1.7 GHz, and what the loop takes by sm_90's machine code, all of it:
+ *
+ * |       | H100, 3.35 TB/s | H200, 4.8 TB/s | taken                                                               |
+ * | MXFP4 | 4.6             | 3.2            | 2.6: 0.5 byte permutations, 0.5 dot products, 0.7 shifts, logic and |
+ * |       |                 |                | additions, 0.1 scales, the rest loads, addresses and moves          |
+ * | FP8   | 8.6             | 6.0            | 4.2: 0.5 to float16, 1 to float32, 1.1 sums                         |
+ * | BF16  | 17              | 12             | 3.8                                                                 |
+ *
+ * 20 warps on a multiprocessor each wait for 2 KiB at almost all times: 40 KiB, where 3.35 TB/s at 800 ns need 20 and 4.8
+ * TB/s 29.
  *
  * A row that does not begin at a multiple of 16 bytes, and scales that change inside a chunk, take a plain path: the same,
  * but a chunk is read byte by byte.
@@ -453,11 +462,11 @@ template <bool PLAIN> static matvec_function *matvec_of(int format) {
 }
 
 /*
- * How many warps the columns of a row are divided over: until there are WARPS_WANTED of them for each multiprocessor, about
- * two rounds of what it runs at once, but no more than there are steps.
+ * How many warps the columns of a row are divided over: as long as there are fewer than WARPS_WANTED of them for each
+ * multiprocessor, two rounds of what it runs at once, and steps for all.
  */
 static unsigned split_of(const cuda_device *device, uint32_t groups, uint32_t steps) {
-    enum { WARPS_WANTED = 48 };
+    enum { WARPS_WANTED = 40 };
     unsigned split = 1;
     while (split < MATVEC_WARPS && 2 * split <= steps &&
            (uint64_t)groups * split < (uint64_t)device->multiprocessors * WARPS_WANTED)
@@ -521,55 +530,4 @@ void run_matvec(cuda_device *device, const cuda_matvec *items, unsigned count, c
             same++;
         matvec_launch(device, items + i, same, END_Y, to);
     }
-}
-
-/* ---- how quick memory is ---- */
-
-enum { READ_THREADS = 256, READ_BLOCKS = 8, READ_AT_ONCE = 8, READ_RUNS = 5 };
-
-/* Blocks take runs of READ_AT_ONCE * READ_THREADS chunks in turn. `never` is a number that the sum is not. */
-__global__ static void __launch_bounds__(READ_THREADS) read_kernel(const uint4 *from, size_t chunks, uint32_t *out) {
-    uint32_t sum = 0;
-    const size_t run = (size_t)READ_AT_ONCE * READ_THREADS;
-    for (size_t at = blockIdx.x * run + threadIdx.x; at < chunks; at += gridDim.x * run) {
-        uint4 v[READ_AT_ONCE];
-        UNROLL
-        for (int i = 0; i < READ_AT_ONCE; i++) {
-            const size_t chunk = at + (size_t)i * READ_THREADS;
-            v[i] = chunk < chunks ? load_once(from + chunk) : make_uint4(0, 0, 0, 0);
-        }
-        UNROLL
-        for (int i = 0; i < READ_AT_ONCE; i++)
-            sum += v[i].x ^ v[i].y ^ v[i].z ^ v[i].w;
-    }
-    if (out)
-        atomicAdd(out, sum); /* never, but a compiler cannot know */
-}
-
-double run_read_rate(cuda_device *device, const void *memory, uint64_t bytes) {
-    const size_t chunks = bytes / sizeof(uint4);
-    const cudaStream_t stream = device->streams[CUDA_COMPUTE];
-    cudaEvent_t begin, end;
-    if (device->failed || chunks == 0 || !device_check(device, "read_rate", cudaEventCreate(&begin)))
-        return 0;
-    if (!device_check(device, "read_rate", cudaEventCreate(&end))) {
-        cudaEventDestroy(begin);
-        return 0;
-    }
-    float least = 0;
-    for (int i = 0; i < READ_RUNS && !device->failed; i++) {
-        float milliseconds = 0;
-        device_check(device, "read_rate", cudaEventRecord(begin, stream));
-        launch(device, "read_rate", read_kernel, dim3(device->multiprocessors * READ_BLOCKS), READ_THREADS, 0,
-               (const uint4 *)memory, chunks, (uint32_t *)NULL);
-        device_check(device, "read_rate", cudaEventRecord(end, stream));
-        device_check(device, "read_rate", cudaEventSynchronize(end));
-        if (!device->failed)
-            device_check(device, "read_rate", cudaEventElapsedTime(&milliseconds, begin, end));
-        least = i == 0 || milliseconds < least ? milliseconds : least;
-    }
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    enum { MILLISECONDS = 1000 };
-    return device->failed || !(least > 0) ? 0 : (double)bytes * MILLISECONDS / (double)least;
 }
