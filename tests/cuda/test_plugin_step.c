@@ -127,9 +127,10 @@ static void given_any_shape_then_each_sum_is_that_of_the_decoded_weight(void **s
 static void given_fp8_scales_of_any_kind_then_each_is_applied_where_it_belongs(void **state) {
     (void)state;
     static const uint32_t shapes[][4] = {
-        {9, 300, 0, 0},   {9, 300, 1, 0},  {9, 512, 4, 128},     {9, 500, 4, 128},  {9, 500, 1, 64},
-        {5, 97, 2, 32},   {5, 97, 2, 10},  {140, 640, 128, 128}, {3, 6000, 2, 128}, {6, 4096, 1, 2048},
-        {4, 200, 3, 192}, {7, 1100, 3, 7}, {5, 576, 5, 128},     {6, 384, 2, 16},   {130, 1000, 128, 128}};
+        {9, 300, 0, 0},   {9, 300, 1, 0},       {9, 512, 4, 128},     {9, 500, 4, 128},  {9, 500, 1, 64},
+        {5, 97, 2, 32},   {5, 97, 2, 10},       {140, 640, 128, 128}, {3, 6000, 2, 128}, {6, 4096, 1, 2048},
+        {4, 200, 3, 192}, {7, 1100, 3, 7},      {6, 2400, 2, 48},     {5, 3072, 2, 192}, {5, 576, 5, 128},
+        {6, 384, 2, 16},  {130, 1000, 128, 128}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int turn = 0; turn < 2; turn++) {
             const struct weight_shape shape = {
