@@ -96,10 +96,11 @@ void cuda_close(struct cuda *cuda) {
 bool cuda_chosen(const struct device_choice *choice) {
     if (choice->kind != DEVICE_AUTO)
         return choice->kind == DEVICE_CUDA;
-    const struct cuda_plugin *plugin;
+    struct cuda cuda;
     struct error ignored;
-    char message[CUDA_MESSAGE_MAX];
-    return plugin_load(&plugin, &ignored) == STATUS_OK && plugin->device_count(message) > choice->number;
+    const bool works = cuda_open(choice, &cuda, &ignored) == STATUS_OK; /* a card may be too old */
+    cuda_close(&cuda);
+    return works;
 }
 
 enum status cuda_heads_check(const struct model *model, struct error *error) {
