@@ -21,6 +21,8 @@ struct pass {
 enum status ppl_step_load(void *context, size_t step, void *buffer, struct error *error) {
     const struct ppl_work *work = context;
     const struct ppl_setup *setup = work->setup;
+    if (interrupt_pending()) /* where all is loaded first, nobody else looks */
+        return error_set(error, STATUS_INTERRUPTED, "interrupted");
     if (step < setup->layer_steps)
         return layer_load(&setup->models[step % setup->sides], (uint32_t)(step / setup->sides), buffer,
                           &work->layers[step], error);

@@ -76,7 +76,14 @@ enum status cuda_open(const struct device_choice *choice, struct cuda *cuda, str
         return error_set(error, STATUS_IO, "--device cuda:%d: there %s only %d CUDA device%s, numbered from 0",
                          choice->number, count == 1 ? "is" : "are", count, count == 1 ? "" : "s");
     cuda->device = cuda->plugin->open(choice->number, &cuda->info, message);
-    return cuda->device ? STATUS_OK : error_set(error, STATUS_IO, "--device cuda:%d: %s", choice->number, message);
+    if (!cuda->device)
+        return error_set(error, STATUS_IO, "--device cuda:%d: %s", choice->number, message);
+    if (choice->unified && !cuda->info.unified)
+        return error_set(error, STATUS_USAGE,
+                         "--device-memory unified: is for a --dry-run, or a card that shares the machine's memory; "
+                         "%s has its own",
+                         cuda->info.name);
+    return STATUS_OK;
 }
 
 void cuda_describe(const struct device_choice *choice, struct cuda *cuda) {

@@ -1,9 +1,5 @@
 #include "infer/cuda/decode_cuda.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-#include "common/interrupt.h"
 #include "infer/cpu/activations.h" /* activations_equal */
 #include "infer/cpu/rows.h"
 
@@ -101,14 +97,13 @@ static enum status graph_run(struct cuda_decoder *decoder, struct step_graph *st
     return STATUS_OK;
 }
 
-static enum status layers_check(const struct cuda_decoder *decoder, struct error *error) {
-    if (decoder->exchange->bad == UINT32_MAX)
-        return STATUS_OK;
+enum status cuda_layer_damaged(const struct cuda_decoder *decoder, uint32_t layer, uint32_t position,
+                               struct error *error) {
     return error_set(
         error, STATUS_BAD_INPUT,
         "'%s': layer %u gives NaN or infinity at position %u: a weight of it is damaged, or its values are "
         "beyond float32 (see 'qstream inspect --stats')",
-        decoder->base.model.checkpoint.path, decoder->exchange->bad, decoder->base.position);
+        decoder->base.model.checkpoint.path, layer, position);
 }
 
 /* The logits of decoder->hidden come to the host, if they are wanted; waits for what was begun. */
@@ -125,8 +120,8 @@ static enum status token_finish(struct cuda_decoder *decoder, float **logits, st
     }
     plugin->copy_out(device, CUDA_COMPUTE, &decoder->exchange->bad, decoder->bad, sizeof *decoder->bad);
     enum status status = cuda_finish(&decoder->cuda, error);
-    if (status == STATUS_OK)
-        status = layers_check(decoder, error);
+    if (status == STATUS_OK && decoder->exchange->bad != UINT32_MAX)
+        status = cuda_layer_damaged(decoder, decoder->exchange->bad, decoder->base.position, error);
     if (status != STATUS_OK || !logits)
         return status;
     if (!row_kernels_portable.all_finite(here, model->vocabulary))
@@ -154,112 +149,10 @@ static enum status token(struct decoder *base, uint32_t id, float **logits, stru
 
 /* ---- a prompt ---- */
 
-struct prompt {
-    struct cuda_decoder *decoder;
-    uint32_t tokens;
-    unsigned char *memory;
-    struct cuda_space space;
-    float *hidden;
-    struct cuda_group group;
-};
-
-static enum status prompt_upload(struct prompt *prompt, const int32_t *ids, struct error *error) {
-    struct cuda_decoder *decoder = prompt->decoder;
-    const struct cuda_plugin *plugin = decoder->cuda.plugin;
-    struct cuda_device *device = decoder->cuda.device;
-    const uint32_t hidden = decoder->base.model.hidden;
-    float *values = malloc((uint64_t)prompt->tokens * hidden * sizeof *values);
-    uint32_t *positions = malloc((uint64_t)prompt->tokens * sizeof *positions);
-    enum status status = values && positions ? STATUS_OK : error_set_memory(error);
-    for (uint32_t i = 0; status == STATUS_OK && i < prompt->tokens; i++) {
-        positions[i] = i;
-        status =
-            decode_embed(&decoder->base, (uint32_t)ids[i], decoder->embedding_row, values + (size_t)i * hidden, error);
-    }
-    if (status == STATUS_OK) {
-        const struct cuda_window window = {0, prompt->tokens};
-        plugin->copy_in(device, CUDA_COMPUTE, prompt->hidden, values,
-                        (uint64_t)prompt->tokens * hidden * sizeof *values);
-        plugin->copy_in(device, CUDA_COMPUTE, (void *)(uintptr_t)prompt->group.positions, positions,
-                        prompt->tokens * sizeof *positions);
-        plugin->copy_in(device, CUDA_COMPUTE, (void *)(uintptr_t)prompt->group.windows, &window, sizeof window);
-        status = cuda_finish(&decoder->cuda, error);
-    }
-    free(values);
-    free(positions);
-    return status;
-}
-
-static uint64_t aligned(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
-
-static enum status prompt_open(struct prompt *prompt, struct error *error) {
-    const struct cuda_decoder *decoder = prompt->decoder;
-    const struct model *model = &decoder->base.model;
-    const struct cuda_shape shape = {.tokens = prompt->tokens};
-    cuda_space_lay(model, 1, CUDA_BF16, &shape, NULL, &prompt->space);
-    const uint64_t space = aligned(prompt->space.size),
-                   hidden = aligned((uint64_t)prompt->tokens * model->hidden * sizeof(float)),
-                   positions = aligned((uint64_t)prompt->tokens * sizeof(uint32_t));
-    const enum status status =
-        cuda_allocate(&decoder->cuda, space + hidden + positions + sizeof(struct cuda_window), &prompt->memory, error);
-    if (status != STATUS_OK)
-        return status;
-    cuda_space_lay(model, 1, CUDA_BF16, &shape, prompt->memory, &prompt->space);
-    prompt->hidden = (float *)(void *)(prompt->memory + space);
-    prompt->group =
-        (struct cuda_group){.tokens = prompt->tokens,
-                            .window_count = 1,
-                            .longest = prompt->tokens,
-                            .positions = (uint32_t *)(void *)(prompt->memory + space + hidden),
-                            .windows = (struct cuda_window *)(void *)(prompt->memory + space + hidden + positions)};
-    return STATUS_OK;
-}
-
-/* The last token's values become decoder->hidden, as if the tokens had come one after another. */
-static enum status prompt_run(struct prompt *prompt, struct error *error) {
-    struct cuda_decoder *decoder = prompt->decoder;
-    const struct model *model = &decoder->base.model;
-    const struct cuda_plugin *plugin = decoder->cuda.plugin;
-    struct cuda_device *device = decoder->cuda.device;
-    const struct cuda_forward forward = {.cuda = &decoder->cuda,
-                                         .model = model,
-                                         .act = CUDA_BF16,
-                                         .kv_cache = decoder->cache_type == CUDA_E4M3 ? KV_CACHE_FP8 : KV_CACHE_BF16,
-                                         .rope = &decoder->rope,
-                                         .space = &prompt->space};
-    for (uint32_t layer = 0; layer < model->layer_count; layer++) {
-        if (interrupt_pending())
-            return error_set(error, STATUS_INTERRUPTED, "interrupted");
-        cuda_layer_run(&forward, &decoder->layers[layer], &prompt->group, prompt->hidden);
-        const struct cuda_step_attention cache = cuda_decoder_attention(decoder, layer);
-        plugin->cache_fill(device, prompt->space.k, CUDA_BF16, prompt->tokens, model->kv_heads, model->head_dim,
-                           decoder->cache_type, cache.cache_keys, decoder->base.positions);
-        plugin->cache_fill(device, prompt->space.v, CUDA_BF16, prompt->tokens, model->kv_heads, model->head_dim,
-                           decoder->cache_type, cache.cache_values, decoder->base.positions);
-    }
-    struct cuda_exchange *exchange = decoder->exchange;
-    plugin->copy_out(device, CUDA_COMPUTE, exchange->values,
-                     prompt->hidden + (uint64_t)(prompt->tokens - 1) * model->hidden, model->hidden * sizeof(float));
-    const enum status status = cuda_finish(&decoder->cuda, error);
-    if (status != STATUS_OK)
-        return status;
-    plugin->copy_in(device, CUDA_COMPUTE, decoder->hidden, exchange->values, model->hidden * sizeof(float));
-    return STATUS_OK;
-}
-
 static enum status run(struct decoder *base, const int32_t *ids, uint32_t count, float **logits, struct error *error) {
     struct cuda_decoder *decoder = (struct cuda_decoder *)base;
-    struct prompt prompt = {.decoder = decoder, .tokens = count};
-    enum status status = prompt_open(&prompt, error);
-    if (status == STATUS_OK)
-        status = prompt_upload(&prompt, ids, error);
-    if (status == STATUS_OK)
-        status = prompt_run(&prompt, error);
-    if (status == STATUS_OK)
-        status = token_finish(decoder, logits, error);
-    if (prompt.memory)
-        decoder->cuda.plugin->release(decoder->cuda.device, prompt.memory);
-    return status;
+    const enum status status = cuda_prompt_run(decoder, ids, count, error);
+    return status == STATUS_OK ? token_finish(decoder, logits, error) : status;
 }
 
 static bool takes_runs(const struct decoder *base, size_t count) {

@@ -1,5 +1,6 @@
 /*
- * The CUDA device's decoder: its parts, shared by opening (decode_cuda_open.c) and computing (decode_cuda.c).
+ * The CUDA device's decoder: its parts, shared by opening (decode_cuda_open.c), a prompt (decode_prompt.c) and tokens
+ * (decode_cuda.c).
  */
 #ifndef QSTREAM_INFER_CUDA_DECODE_CUDA_H
 #define QSTREAM_INFER_CUDA_DECODE_CUDA_H
@@ -34,7 +35,7 @@ struct cuda_decoder {
     /* on the host, pinned */
     struct cuda_exchange {
         uint32_t position, bad;
-        float values[]; /* the embedding, then the logits */
+        float values[]; /* the embedding, then the logits; embeddings of a prompt */
     } * exchange;
     unsigned char *embedding_row;
 
@@ -46,6 +47,15 @@ struct cuda_decoder {
 
 enum status cuda_decoder_open(struct decoder *decoder, const struct decode_options *options, struct error *error);
 void cuda_decoder_close(struct decoder *decoder);
+
+/* Bytes on the device that a prompt taken at once needs besides. */
+uint64_t cuda_prompt_bytes(const struct cuda_decoder *decoder, uint32_t tokens);
+/* Fills the cache for a prompt, and decoder->hidden for its last token, as if its tokens had come one after another. */
+enum status cuda_prompt_run(struct cuda_decoder *decoder, const int32_t *ids, uint32_t tokens, struct error *error);
+
+/* STATUS_BAD_INPUT: values behind a layer are not finite. */
+enum status cuda_layer_damaged(const struct cuda_decoder *decoder, uint32_t layer, uint32_t position,
+                               struct error *error);
 
 /* How the attention of a layer is called for one token. */
 struct cuda_step_attention cuda_decoder_attention(const struct cuda_decoder *decoder, uint32_t layer);

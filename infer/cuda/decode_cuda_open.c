@@ -1,14 +1,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/interrupt.h"
 #include "common/progress.h"
 #include "infer/cuda/decode_cuda.h"
-
-enum { ALIGNMENT = 256, PRODUCT_SPACE = 64 << 20 };
-
-static uint64_t aligned(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
-
-static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
+#include "infer/cuda/lay.h"
 
 struct cuda_step_attention cuda_decoder_attention(const struct cuda_decoder *decoder, uint32_t layer) {
     const struct model *model = &decoder->base.model;
@@ -34,24 +30,18 @@ struct cuda_step_attention cuda_decoder_attention(const struct cuda_decoder *dec
 
 /* ---- memory ---- */
 
-static void *take(unsigned char *base, uint64_t *at, uint64_t bytes) {
-    void *place = base ? base + *at : NULL;
-    *at += aligned(bytes);
-    return place;
-}
-
 /*
- * What a product's x and an attention take is the plug-in's to say; where it is only planned for, x counts as float32 with a
- * scale for each block, and attention as 64 shares.
+ * What a product's x and an attention take is the plug-in's to say; where it is only planned for, x counts as float32 in
+ * whole steps of a warp and a scale for each block, and attention as the most shares.
  */
 static uint64_t prepared_bytes(const struct cuda_decoder *decoder, const struct weight *weight) {
-    enum { PLANNED = 6 };
+    enum { PLANNED = 5, STEP = 1024, HEADER = 1024 };
     return decoder->cuda.device ? decoder->cuda.plugin->prepared_bytes(weight)
-                                : (uint64_t)weight->columns * PLANNED + ALIGNMENT;
+                                : ((uint64_t)weight->columns + STEP - 1) / STEP * STEP * PLANNED + HEADER;
 }
 
 static uint64_t attention_bytes(const struct cuda_decoder *decoder) {
-    enum { PLANNED = 64 };
+    enum { PLANNED = 128 };
     const struct model *model = &decoder->base.model;
     const struct cuda_step_attention attention = cuda_decoder_attention(decoder, 0);
     return decoder->cuda.device ? decoder->cuda.plugin->step_attention_bytes(&attention)
@@ -72,30 +62,20 @@ static uint64_t work_lay(struct cuda_decoder *decoder, unsigned char *base) {
                         {&decoder->values, key},
                         {&decoder->attended, query},
                         {&decoder->middle, model->intermediate},
-                        {&decoder->scratch, larger(2 * (uint64_t)model->intermediate, model->hidden)},
+                        {&decoder->scratch, cuda_larger(2 * (uint64_t)model->intermediate, model->hidden)},
                         {&decoder->logits, model->vocabulary}};
     uint64_t at = 0, prepared = prepared_bytes(decoder, &model->head.weight);
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
-        *floats[i].place = take(base, &at, floats[i].count * sizeof(float));
+        *floats[i].place = cuda_take(base, &at, floats[i].count * sizeof(float));
     for (uint32_t i = 0; i < model->layer_count; i++)
         for (enum layer_weight j = 0; j < LAYER_WEIGHTS; j++)
-            prepared = larger(prepared, prepared_bytes(decoder, &model->layers[i].weights[j].weight));
+            prepared = cuda_larger(prepared, prepared_bytes(decoder, &model->layers[i].weights[j].weight));
     for (int i = 0; i < CUDA_OPERANDS; i++)
-        decoder->prepared[i] = take(base, &at, prepared);
-    decoder->attention_space = take(base, &at, attention_bytes(decoder));
-    decoder->position = take(base, &at, sizeof *decoder->position);
-    decoder->bad = take(base, &at, sizeof *decoder->bad);
+        decoder->prepared[i] = cuda_take(base, &at, prepared);
+    decoder->attention_space = cuda_take(base, &at, attention_bytes(decoder));
+    decoder->position = cuda_take(base, &at, sizeof *decoder->position);
+    decoder->bad = cuda_take(base, &at, sizeof *decoder->bad);
     return at;
-}
-
-/* Bytes on the device that a prompt taken at once needs besides. */
-static uint64_t prompt_bytes(const struct cuda_decoder *decoder, uint32_t tokens) {
-    const struct model *model = &decoder->base.model;
-    const struct cuda_shape shape = {.tokens = tokens};
-    struct cuda_space space;
-    cuda_space_lay(model, 1, CUDA_BF16, &shape, NULL, &space);
-    return PRODUCT_SPACE + aligned(space.size) + aligned((uint64_t)tokens * model->hidden * sizeof(float)) +
-           2 * aligned((uint64_t)tokens * sizeof(uint32_t));
 }
 
 static uint32_t slice_rows(const struct cuda_decoder *decoder, uint32_t slice) {
@@ -112,7 +92,7 @@ static enum status budget_plan(struct cuda_decoder *decoder, const struct decode
     enum { SLICE_MIN = 16 << 20, SLICE_ROWS = 256 }; /* a slice of the head is about as large as a layer */
     uint64_t most = SLICE_MIN;
     for (uint32_t i = 0; i < model->layer_count; i++)
-        most = larger(most, model->layers[i].bytes);
+        most = cuda_larger(most, model->layers[i].bytes);
     decoder->head_rows = head_slice_rows(model, 1, SLICE_ROWS, most);
     decoder->slices = (model->vocabulary + decoder->head_rows - 1) / decoder->head_rows;
     const size_t steps = (size_t)model->layer_count + decoder->slices;
@@ -128,8 +108,8 @@ static enum status budget_plan(struct cuda_decoder *decoder, const struct decode
     static const enum cuda_type types[] = {
         [KV_CACHE_AUTO] = CUDA_BF16, [KV_CACHE_BF16] = CUDA_BF16, [KV_CACHE_FP8] = CUDA_E4M3};
     decoder->cache_type = types[options->kv_cache];
-    decoder->cache_bytes = aligned((uint64_t)base->positions * model->kv_heads * model->head_dim *
-                                   (decoder->cache_type == CUDA_BF16 ? 2 : 1));
+    decoder->cache_bytes = cuda_aligned((uint64_t)base->positions * model->kv_heads * model->head_dim *
+                                        (decoder->cache_type == CUDA_BF16 ? 2 : 1));
     const struct prefetch_options prefetch = {.steps = steps, .sizes = decoder->step_sizes};
     cuda_budget_begin(&decoder->cuda, &options->device, device);
     device->resident = true;
@@ -140,13 +120,14 @@ static enum status budget_plan(struct cuda_decoder *decoder, const struct decode
     budget->weights = cuda_steps_host_bytes(&prefetch); /* they pass through */
     budget->work = DECODE_PROGRAM_BYTES + CUDA_HOST_BYTES +
                    ((uint64_t)model->vocabulary + model->hidden) * sizeof(float) +
-                   weight_rows_bytes(&model->embedding, 1) + model->layer_count * sizeof *decoder->layers;
+                   weight_rows_bytes(&model->embedding, 1) + model->layer_count * sizeof *decoder->layers +
+                   cuda_rope_bytes(model, base->positions) + options->least * sizeof(uint32_t);
     enum status status = decode_budget_check(base, options, error);
     if (status == STATUS_OK)
         status = cuda_budget_check(device, budget->total, "", error);
     if (status != STATUS_OK)
         return status;
-    const uint64_t more = prompt_bytes(decoder, options->least);
+    const uint64_t more = cuda_prompt_bytes(decoder, options->least);
     if (options->least > 1 && device->total + more + (device->unified ? budget->total : 0) <= device->memory) {
         decoder->prompt_most = options->least;
         device->work += more;
@@ -169,6 +150,8 @@ static enum status step_load(void *context, size_t step, void *buffer, struct er
     struct loading *loading = context;
     const struct model *model = &loading->decoder->base.model;
     const uint32_t slice = (uint32_t)step - model->layer_count; /* behind the layers */
+    if (interrupt_pending())
+        return error_set(error, STATUS_INTERRUPTED, "interrupted");
     const enum status status =
         step < model->layer_count
             ? layer_load(model, (uint32_t)step, buffer, &loading->layers[step], error)

@@ -1,22 +1,22 @@
 #include "infer/cuda/forward.h"
 
 #include "infer/cpu/activations.h" /* activations_equal */
+#include "infer/cuda/lay.h"
 
 /*
  * Rows of a tile: as many as the unpacked rows fit into TILE_BYTES and their products into Y_BYTES, a multiple of
  * TILE_ROWS: large enough for the product to run at full speed.
  */
-enum { TILE_ROWS = 64, TILE_BYTES = 64 << 20, Y_BYTES = 256 << 20, ALIGNMENT = 256, FP8_MULTIPLE = 16 };
-
-static uint64_t aligned(uint64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
-
-static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
+enum { TILE_ROWS = 64, TILE_BYTES = 64 << 20, Y_BYTES = 256 << 20, FP8_MULTIPLE = 16 };
 
 static uint64_t element(enum cuda_type type) { return type == CUDA_F32 ? 4 : type == CUDA_BF16 ? 2 : 1; }
 
 static uint32_t gcd(uint32_t a, uint32_t b) { return b == 0 ? a : gcd(b, a % b); }
 
-/* `multiple`: rows come in units of this, a head's or a single one. */
+/*
+ * `multiple`: rows come in units of this, a head's or a single one. `tokens`: those of the largest group, for all groups:
+ * of a smaller one more rows would fit into the products' space, but not into the tiles', which was laid out for these.
+ */
 static uint32_t tile_rows(enum cuda_type act, uint32_t tokens, uint32_t rows, uint32_t columns, uint32_t multiple) {
     const uint32_t unit = TILE_ROWS / gcd(TILE_ROWS, multiple) * multiple;
     const uint64_t by_weight = TILE_BYTES / (columns * element(act)), by_y = Y_BYTES / ((uint64_t)tokens * 4);
@@ -34,34 +34,28 @@ static bool rounds(const struct model *model, enum layer_weight which) {
     return false;
 }
 
-static void *take(unsigned char *base, uint64_t *at, uint64_t bytes) {
-    void *place = base ? base + *at : NULL;
-    *at += aligned(bytes);
-    return place;
-}
-
 static void tile_measure(struct cuda_space *space, enum cuda_type act, uint32_t tokens, const struct weight *weight,
                          uint32_t multiple) {
     const uint64_t rows = tile_rows(act, tokens, weight->rows, weight->columns, multiple);
-    space->tile_bytes = larger(space->tile_bytes, rows * weight->columns * element(act));
-    space->y_bytes = larger(space->y_bytes, rows * tokens * sizeof(float));
+    space->tile_bytes = cuda_larger(space->tile_bytes, rows * weight->columns * element(act));
+    space->y_bytes = cuda_larger(space->y_bytes, rows * tokens * sizeof(float));
 }
 
 void cuda_space_lay(const struct model *models, unsigned count, enum cuda_type act, const struct cuda_shape *shape,
                     unsigned char *base, struct cuda_space *space) {
-    *space = (struct cuda_space){0};
+    *space = (struct cuda_space){.shape = *shape};
     const uint64_t tokens = shape->tokens;
     uint64_t widest = 0, hidden = models[0].hidden, query = 0, key = 0, middle = 0;
     for (unsigned i = 0; i < count; i++) {
         const struct model *model = &models[i];
-        query = larger(query, (uint64_t)model->heads * model->head_dim);
-        key = larger(key, (uint64_t)model->kv_heads * model->head_dim);
-        middle = larger(middle, model->intermediate);
-        widest = larger(widest, hidden);
+        query = cuda_larger(query, (uint64_t)model->heads * model->head_dim);
+        key = cuda_larger(key, (uint64_t)model->kv_heads * model->head_dim);
+        middle = cuda_larger(middle, model->intermediate);
+        widest = cuda_larger(widest, hidden);
         if (rounds(model, WEIGHT_O))
-            widest = larger(widest, query);
+            widest = cuda_larger(widest, query);
         if (rounds(model, WEIGHT_DOWN))
-            widest = larger(widest, middle);
+            widest = cuda_larger(widest, middle);
         for (enum layer_weight j = 0; j < LAYER_WEIGHTS; j++)
             tile_measure(space, act, shape->tokens, &model->layers[0].weights[j].weight,
                          j <= WEIGHT_V ? model->head_dim : 1);
@@ -69,27 +63,27 @@ void cuda_space_lay(const struct model *models, unsigned count, enum cuda_type a
             tile_measure(space, act, shape->scored, &model->head.weight, 1);
     }
     uint64_t at = 0;
-    space->operands[0] = take(base, &at, tokens * widest * element(act));
-    space->operands[1] = take(base, &at, tokens * hidden * element(act));
+    space->operands[0] = cuda_take(base, &at, tokens * widest * element(act));
+    space->operands[1] = cuda_take(base, &at, tokens * hidden * element(act));
     for (unsigned i = 0; i < 2; i++) {
-        space->token_scales[i] = take(base, &at, tokens * sizeof(float));
-        space->tiles[i] = take(base, &at, space->tile_bytes);
-        space->y[i] = take(base, &at, space->y_bytes);
+        space->token_scales[i] = cuda_take(base, &at, tokens * sizeof(float));
+        space->tiles[i] = cuda_take(base, &at, space->tile_bytes);
+        space->y[i] = cuda_take(base, &at, space->y_bytes);
     }
-    space->k = take(base, &at, tokens * key * element(act));
-    space->v = take(base, &at, tokens * key * element(act));
+    space->k = cuda_take(base, &at, tokens * key * element(act));
+    space->v = cuda_take(base, &at, tokens * key * element(act));
     uint64_t attention = at, mlp = at; /* one after the other in the same place */
-    space->q = take(base, &attention, tokens * query * element(act));
-    space->attended = take(base, &attention, tokens * query * element(act));
-    space->middle = take(base, &mlp, tokens * middle * element(act));
-    space->size = larger(attention, mlp);
+    space->q = cuda_take(base, &attention, tokens * query * element(act));
+    space->attended = cuda_take(base, &attention, tokens * query * element(act));
+    space->middle = cuda_take(base, &mlp, tokens * middle * element(act));
+    space->size = cuda_larger(attention, mlp);
 }
 
 /* ---- tables ---- */
 
 uint64_t cuda_rope_bytes(const struct model *model, uint32_t positions) {
-    return 2 * aligned((uint64_t)positions * (model->head_dim / 2) * sizeof(float)) +
-           aligned((uint64_t)positions * sizeof(float));
+    return 2 * cuda_aligned((uint64_t)positions * (model->head_dim / 2) * sizeof(float)) +
+           cuda_aligned((uint64_t)positions * sizeof(float));
 }
 
 enum status cuda_rope_make(const struct cuda *cuda, const struct model *model, uint32_t positions,
@@ -102,8 +96,8 @@ enum status cuda_rope_make(const struct cuda *cuda, const struct model *model, u
     if (status == STATUS_OK) {
         const uint64_t half = (uint64_t)positions * (model->head_dim / 2) * sizeof(float);
         rope->cosines = (float *)(void *)memory;
-        rope->sines = (float *)(void *)(memory + aligned(half));
-        rope->query_factors = (float *)(void *)(memory + 2 * aligned(half));
+        rope->sines = (float *)(void *)(memory + cuda_aligned(half));
+        rope->query_factors = (float *)(void *)(memory + 2 * cuda_aligned(half));
         const struct cuda_plugin *plugin = cuda->plugin;
         plugin->copy_in(cuda->device, CUDA_COMPUTE, rope->cosines, table.cosines, half);
         plugin->copy_in(cuda->device, CUDA_COMPUTE, rope->sines, table.sines, half);
@@ -199,7 +193,8 @@ static struct cuda_result tile_run(const struct cuda_forward *forward, const str
 static void projection_run(const struct cuda_forward *forward, const struct weight *weight,
                            const struct rows_operand *operand, const struct cuda_group *group,
                            const struct cuda_heads *heads) {
-    const uint32_t step = tile_rows(forward->act, group->tokens, weight->rows, weight->columns, heads->head_dim);
+    const uint32_t step =
+        tile_rows(forward->act, forward->space->shape.tokens, weight->rows, weight->columns, heads->head_dim);
     for (uint32_t first = 0; first < weight->rows; first += step) {
         const uint32_t rows = weight->rows - first < step ? weight->rows - first : step;
         const struct cuda_result result = tile_run(forward, weight, operand, group->tokens, first, rows, 0);
@@ -210,7 +205,7 @@ static void projection_run(const struct cuda_forward *forward, const struct weig
 /* hidden += weight * operand. */
 static void residual_run(const struct cuda_forward *forward, const struct weight *weight,
                          const struct rows_operand *operand, const struct cuda_group *group, float *hidden) {
-    const uint32_t step = tile_rows(forward->act, group->tokens, weight->rows, weight->columns, 1);
+    const uint32_t step = tile_rows(forward->act, forward->space->shape.tokens, weight->rows, weight->columns, 1);
     for (uint32_t first = 0; first < weight->rows; first += step) {
         const uint32_t rows = weight->rows - first < step ? weight->rows - first : step;
         const struct cuda_result result = tile_run(forward, weight, operand, group->tokens, first, rows, 0);
@@ -277,7 +272,7 @@ static void mlp_run(const struct cuda_forward *forward, const struct layer *laye
     operands[1] = operands[0];
     if (!activations_equal(gate, up) || is_fp8_product(forward, gate) != is_fp8_product(forward, up))
         operands[1] = operand_make(forward, up, normed, 1);
-    const uint32_t step = tile_rows(forward->act, group->tokens, gate->rows, gate->columns, 1);
+    const uint32_t step = tile_rows(forward->act, forward->space->shape.tokens, gate->rows, gate->columns, 1);
     for (uint32_t first = 0; first < gate->rows; first += step) {
         const uint32_t rows = gate->rows - first < step ? gate->rows - first : step;
         const struct cuda_result results[2] = {tile_run(forward, gate, &operands[0], group->tokens, first, rows, 0),
@@ -312,7 +307,8 @@ void cuda_head_run(const struct cuda_forward *forward, const struct cuda_head *h
     const uint32_t all = head->weights[0]->rows;
     uint32_t step = all;
     for (unsigned side = 0; side < sides; side++) {
-        const uint32_t rows = tile_rows(forward->act, head->scored, all, head->weights[side]->columns, 1);
+        const uint32_t rows =
+            tile_rows(forward->act, forward->space->shape.scored, all, head->weights[side]->columns, 1);
         step = rows < step ? rows : step;
     }
     for (uint32_t first = 0; first < all; first += step) {

@@ -184,7 +184,8 @@ struct cuda_plugin {
     void *(*allocate_host)(struct cuda_device *device, uint64_t bytes, void **address);
     void (*release_host)(struct cuda_device *device, void *memory);
 
-    /* Copies; one side is host memory, pinned unless little. */
+    /* Copies; one side is host memory, which has to stay as it is until the stream has come to it, pinned or not: a device
+     * that reads the host's page tables may take all of it for pinned. */
     void (*copy_in)(struct cuda_device *device, enum cuda_stream stream, void *to, const void *from, uint64_t bytes);
     void (*copy_out)(struct cuda_device *device, enum cuda_stream stream, void *to, const void *from, uint64_t bytes);
     void (*clear)(struct cuda_device *device, void *memory, uint64_t bytes); /* to zeros */

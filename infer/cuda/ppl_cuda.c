@@ -6,7 +6,7 @@
 #include "infer/hidden.h"
 
 /* Events 0 to 3 are those of cuda_steps. */
-enum { EVENT_COMPARED = 4, COMPARISONS = 2, ALIGNMENT = 256 };
+enum { EVENT_COMPARED = 4, COMPARISONS = 2 };
 
 /* Figures of a comparison on their way to the host. */
 struct comparison {
@@ -212,9 +212,8 @@ static enum status step(struct ppl_work *work, size_t number, struct error *erro
     enum status status = cuda_steps_next(&state->steps, number, error);
     if (status != STATUS_OK || number < 3)
         return status;
-    /* the copy of the step before followed what was computed three steps ago */
     const size_t done = number - 2 < work->setup->layer_steps ? number - 2 : work->setup->layer_steps;
-    return state->steps.resident ? STATUS_OK : flags_check(work, done, error);
+    return flags_check(work, done, error); /* cuda_steps_next has waited for these */
 }
 
 /* ---- hidden states ---- */
@@ -235,10 +234,11 @@ static enum status slot_fetch(struct ppl_work *work, unsigned side, size_t group
         return STATUS_OK;
     float *values;
     const enum status status = hidden_get(&state->hidden, side * work->setup->groups + group, side, 0, &values, error);
-    if (status == STATUS_OK)
-        state->cuda->plugin->copy_in(state->cuda->device, CUDA_COMPUTE, state->slots[side], values,
-                                     group_bytes(work, group));
-    return status;
+    if (status != STATUS_OK)
+        return status;
+    state->cuda->plugin->copy_in(state->cuda->device, CUDA_COMPUTE, state->slots[side], values,
+                                 group_bytes(work, group));
+    return cuda_finish(state->cuda, error); /* the next one from the file comes to the same memory */
 }
 
 static enum status slot_store(struct ppl_work *work, unsigned side, size_t group, struct error *error) {
@@ -263,7 +263,8 @@ static enum status embed(struct ppl_work *work, unsigned side, size_t group, str
         return status;
     state->cuda->plugin->copy_in(state->cuda->device, CUDA_COMPUTE, slot_of(work, side, group), state->staging,
                                  group_bytes(work, group));
-    return slot_store(work, side, group, error);
+    /* the staging is used again */
+    return plan_of(work)->hidden_there ? cuda_finish(state->cuda, error) : slot_store(work, side, group, error);
 }
 
 static struct cuda_forward forward_of(const struct ppl_work *work, unsigned side) {
@@ -362,7 +363,7 @@ static enum status head(struct ppl_work *work, size_t slice, size_t group, struc
     }
     const struct cuda_forward forward = forward_of(work, 0);
     cuda_head_run(&forward, &head);
-    return plan_of(work)->hidden_there ? cuda_status(state->cuda, error) : cuda_finish(state->cuda, error);
+    return cuda_status(state->cuda, error);
 }
 
 static enum status finish(struct ppl_work *work, struct error *error) {

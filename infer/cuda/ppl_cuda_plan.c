@@ -1,13 +1,9 @@
 #include <stdlib.h>
 
+#include "infer/cuda/lay.h"
 #include "infer/cuda/ppl_cuda.h"
 
-enum {
-    GROUP_MOST = 16,         /* windows that are computed together: each unpacking of a weight serves them all */
-    PRODUCT_SPACE = 64 << 20 /* that products work in */
-};
-
-static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
+enum { GROUP_MOST = 16 }; /* windows that are computed together: each unpacking of a weight serves them all */
 
 struct prefetch_options ppl_cuda_prefetch(const struct ppl_setup *setup) {
     struct prefetch_options options = ppl_setup_prefetch(setup);
@@ -26,8 +22,8 @@ static void group_sizes(struct ppl_setup *setup, struct ppl_cuda *plan) {
             tokens += setup->windows[i].tokens;
             scored += setup->windows[i].scored;
         }
-        plan->shape.tokens = (uint32_t)larger(plan->shape.tokens, tokens);
-        plan->shape.scored = (uint32_t)larger(plan->shape.scored, scored);
+        plan->shape.tokens = (uint32_t)cuda_larger(plan->shape.tokens, tokens);
+        plan->shape.scored = (uint32_t)cuda_larger(plan->shape.scored, scored);
     }
     setup->slot_bytes = (uint64_t)plan->shape.tokens * setup->models[0].hidden * sizeof(float);
     setup->slot_bytes = (setup->slot_bytes + 63) / 64 * 64;
@@ -37,7 +33,7 @@ static void group_sizes(struct ppl_setup *setup, struct ppl_cuda *plan) {
 static uint64_t work_bytes(const struct ppl_setup *setup, const struct ppl_cuda *plan) {
     struct cuda_space space;
     cuda_space_lay(setup->models, setup->sides, plan->act, &plan->shape, NULL, &space);
-    uint64_t bytes = PRODUCT_SPACE + space.size + setup->budget.tokens * sizeof(uint32_t) +
+    uint64_t bytes = CUDA_PRODUCT_SPACE + space.size + setup->budget.tokens * sizeof(uint32_t) +
                      setup->window_count * sizeof(struct cuda_window) +
                      setup->scored * (sizeof(uint32_t) + sizeof(struct head_token)) +
                      setup->layer_steps * setup->groups * sizeof(uint64_t) +
@@ -45,6 +41,13 @@ static uint64_t work_bytes(const struct ppl_setup *setup, const struct ppl_cuda 
     for (unsigned side = 0; side < setup->sides; side++)
         bytes += cuda_rope_bytes(&setup->models[side], setup->longest) + setup->models[side].hidden * sizeof(float);
     return bytes;
+}
+
+/* Host memory of the run: on a device that shares it, what the device's part leaves of it. */
+static uint64_t host_memory(const struct ppl_setup *setup) {
+    const struct device_budget *device = &setup->budget.device;
+    const uint64_t rest = device->memory > device->total ? device->memory - device->total : 0;
+    return device->unified && rest < setup->options->memory ? rest : setup->options->memory;
 }
 
 static void shape_try(struct ppl_setup *setup, struct ppl_cuda *plan, uint32_t windows, bool hidden_there,
@@ -64,13 +67,15 @@ static void shape_try(struct ppl_setup *setup, struct ppl_cuda *plan, uint32_t w
     device->work = work_bytes(setup, plan);
     device->total = device->weights + device->states + device->work;
     budget->weights = cuda_steps_host_bytes(&steps);
-    budget->work = fixed + CUDA_HOST_BYTES + setup->slot_bytes + (uint64_t)plan->shape.tokens * 4 * sizeof(double);
+    budget->work = fixed + CUDA_HOST_BYTES + setup->slot_bytes + (uint64_t)plan->shape.tokens * 4 * sizeof(double) +
+                   setup->layer_steps * setup->groups * sizeof(uint64_t) + budget->tokens * sizeof(uint32_t);
     budget->hidden = hidden_there ? 0 : slots * setup->slot_bytes;
     setup->slots_in_memory = hidden_there ? 0 : slots;
-    if (!hidden_there && budget->weights + budget->work + budget->hidden > setup->options->memory) {
+    const uint64_t most = host_memory(setup);
+    if (!hidden_there && budget->weights + budget->work + budget->hidden > most) {
         budget->work += setup->sides * setup->slot_bytes; /* those in the file pass through buffers */
         const uint64_t others = budget->weights + budget->work;
-        const uint64_t rest = setup->options->memory > others ? setup->options->memory - others : 0;
+        const uint64_t rest = most > others ? most - others : 0;
         setup->slots_in_memory = rest / setup->slot_bytes < slots ? (size_t)(rest / setup->slot_bytes) : slots;
     }
     budget->hidden_memory = setup->slots_in_memory * setup->slot_bytes;

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "infer/cuda/lay.h"
+
 /* Events, by slot: the step there was copied; what was computed on it is done. */
 enum { EVENT_COPIED, EVENT_USED = 2 };
 
@@ -12,22 +14,19 @@ static uint64_t largest(const struct prefetch_options *options) {
     return size;
 }
 
-static uint64_t aligned(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
-
-uint64_t cuda_steps_host_bytes(const struct prefetch_options *options) { return 2 * aligned(largest(options)); }
+uint64_t cuda_steps_host_bytes(const struct prefetch_options *options) { return 2 * cuda_aligned(largest(options)); }
 
 uint64_t cuda_steps_device_bytes(const struct cuda_info *info, const struct prefetch_options *options, bool resident) {
     uint64_t bytes = 0;
     for (size_t i = 0; resident && i < options->steps; i++)
-        bytes += aligned(options->sizes[i]);
-    return resident ? bytes : info->unified ? 0 : 2 * aligned(largest(options));
+        bytes += cuda_aligned(options->sizes[i]);
+    return resident ? bytes : info->unified ? 0 : 2 * cuda_aligned(largest(options));
 }
 
 /* Buffers are asked for in the order of their numbers. */
 static void *pinned_allocate(void *context, uint64_t bytes) {
     struct cuda_steps *steps = context;
-    void **address = &steps->addresses[steps->addresses[0] != NULL];
-    return steps->cuda->plugin->allocate_host(steps->cuda->device, bytes, address);
+    return steps->cuda->plugin->allocate_host(steps->cuda->device, bytes, &steps->addresses[steps->buffers++]);
 }
 
 static void pinned_release(void *context, void *buffer) {
@@ -73,11 +72,10 @@ static enum status all_load(struct cuda_steps *steps, struct error *error) {
             steps->places[i] = steps->now;
         }
     }
-    if (status == STATUS_OK)
-        status = cuda_finish(steps->cuda, error);
-    prefetch_stop(steps->prefetch); /* the pinned memory is not needed any more */
+    const enum status copied = cuda_finish(steps->cuda, status == STATUS_OK ? error : NULL);
+    prefetch_stop(steps->prefetch); /* no copy reads the pinned memory any more */
     steps->prefetch = NULL;
-    return status;
+    return status == STATUS_OK ? copied : status;
 }
 
 enum status cuda_steps_open(const struct cuda *cuda, const struct prefetch_options *options, bool resident,
@@ -89,7 +87,7 @@ enum status cuda_steps_open(const struct cuda *cuda, const struct prefetch_optio
                                  .in_place = cuda->info.unified && !resident};
     enum status status = STATUS_OK;
     for (unsigned i = 0; status == STATUS_OK && !resident && !steps->in_place && i < 2; i++)
-        status = cuda_allocate(cuda, aligned(largest(options)), &steps->slots[i], error);
+        status = cuda_allocate(cuda, cuda_aligned(largest(options)), &steps->slots[i], error);
     if (status != STATUS_OK)
         return status;
     struct prefetch_options prefetch = *options;
@@ -99,7 +97,14 @@ enum status cuda_steps_open(const struct cuda *cuda, const struct prefetch_optio
     prefetch.release = pinned_release;
     prefetch.allocator = steps;
     status = prefetch_start(&prefetch, &steps->prefetch, error);
-    return status == STATUS_OK && resident ? all_load(steps, error) : status;
+    if (status != STATUS_OK) {
+        cuda_status(cuda, error); /* has more to say of memory that could not be pinned */
+        return status;
+    }
+    if (steps->in_place && (!steps->addresses[0] || !steps->addresses[1]))
+        return error_set(error, STATUS_IO, "%s does not see pinned memory, though it shares the host's",
+                         cuda->info.name);
+    return resident ? all_load(steps, error) : STATUS_OK;
 }
 
 void cuda_steps_close(struct cuda_steps *steps) {
@@ -117,12 +122,13 @@ void cuda_steps_close(struct cuda_steps *steps) {
 }
 
 enum status cuda_steps_next(struct cuda_steps *steps, size_t step, struct error *error) {
+    if (step > 0)
+        steps->cuda->plugin->event_record(steps->cuda->device, EVENT_USED + (unsigned)((step - 1) % 2), CUDA_COMPUTE);
     if (steps->resident) {
+        steps->cuda->plugin->event_wait(steps->cuda->device, EVENT_USED + (unsigned)(step % 2));
         steps->now = steps->places[step];
         return cuda_status(steps->cuda, error);
     }
-    if (step > 0)
-        steps->cuda->plugin->event_record(steps->cuda->device, EVENT_USED + (unsigned)((step - 1) % 2), CUDA_COMPUTE);
     const enum status status = step_take(steps, step, error);
     if (status != STATUS_OK)
         return status;

@@ -24,6 +24,7 @@ struct cuda_steps {
     bool in_place;             /* computed on where it was read */
     void *slots[2];            /* of the device */
     void *addresses[2];        /* of the pinned buffers, as the device sees them */
+    unsigned buffers;          /* that were allocated */
     struct step_place *places; /* [steps], of resident steps */
     struct step_place now;     /* of the step in use */
 };
@@ -42,7 +43,7 @@ uint64_t cuda_steps_device_bytes(const struct cuda_info *info, const struct pref
 
 /*
  * What is computed from now on may use step number `step` (in order, if not resident). What was called before
- * it may still be running, on the step before.
+ * it may still be running, on the two steps before, but on none before these: so an interrupt is soon heeded.
  */
 enum status cuda_steps_next(struct cuda_steps *steps, size_t step, struct error *error);
 

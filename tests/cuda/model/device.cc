@@ -7,6 +7,9 @@
  *     QSTREAM_MODEL_UNIFIED     1: shares the host's memory
  *     QSTREAM_MODEL_ORDER       forward, reverse or a number: the order of blocks, and of threads between barriers
  *     QSTREAM_MODEL_EAGER       streams that run as soon as they may, bit i for stream i; the others as late as they may (0)
+ *     QSTREAM_MODEL_NO_MEMORY   number of the allocation, of the device or pinned, that fails, from 1 (0: none)
+ *     QSTREAM_MODEL_FAIL        number of the operation on a stream at which the device breaks, from 1 (0: none)
+ *     QSTREAM_MODEL_REPORT      file that is told of the memory that was used (memory.cc)
  *     QSTREAM_MODEL_POISON      byte that memory and shared memory are filled with (0xff: NaN in all formats)
  */
 #include <cstdarg>
@@ -76,6 +79,8 @@ const settings &setting() {
         s.unified = number("QSTREAM_MODEL_UNIFIED", 0) != 0;
         s.eager = (unsigned)number("QSTREAM_MODEL_EAGER", 0);
         s.poison = (unsigned char)number("QSTREAM_MODEL_POISON", 0xff);
+        s.no_memory = number("QSTREAM_MODEL_NO_MEMORY", 0);
+        s.failure = number("QSTREAM_MODEL_FAIL", 0);
         const char *const order = getenv("QSTREAM_MODEL_ORDER");
         if (order == nullptr || *order == 0 || strcmp(order, "forward") == 0) {
             s.order = settings::FORWARD;

@@ -2,6 +2,7 @@
  * Memory of the device and pinned memory: allocated to the byte, so that AddressSanitizer sees what leaves it, filled
  * with poison, and known by address, so that copies can be checked.
  */
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 
@@ -21,7 +22,26 @@ enum { ALIGNMENT = 256 };
 
 static std::map<uintptr_t, allocation> allocations;
 static std::map<uint64_t, uintptr_t> alive; /* by number */
-static uint64_t last_number, device_bytes;
+static uint64_t last_number;
+
+/* Bytes of a kind that are given out, and the most that ever were. */
+static struct {
+    uint64_t now, most;
+} held[PINNED + 1];
+
+/* Written when the program ends: the most bytes that were held of each kind, and what was never released. */
+static struct report {
+    ~report() {
+        const char *const path = getenv("QSTREAM_MODEL_REPORT");
+        FILE *const file = path != nullptr && *path != 0 ? fopen(path, "w") : nullptr;
+        if (file == nullptr)
+            return;
+        fprintf(file, "{\"device\": %llu, \"pinned\": %llu, \"left\": %llu, \"allocations\": %llu}\n",
+                (unsigned long long)held[DEVICE].most, (unsigned long long)held[PINNED].most,
+                (unsigned long long)(held[DEVICE].now + held[PINNED].now), (unsigned long long)last_number);
+        fclose(file);
+    }
+} at_exit;
 
 static const std::pair<const uintptr_t, allocation> *find(const void *at) {
     auto after = allocations.upper_bound((uintptr_t)at);
@@ -52,11 +72,13 @@ static cudaError_t allocate(void **memory, size_t bytes, memory_kind kind) {
     if (bytes == 0)
         return cudaSuccess;
     void *got;
-    if (posix_memalign(&got, ALIGNMENT, bytes) != 0)
+    if (++last_number == setting().no_memory || posix_memalign(&got, ALIGNMENT, bytes) != 0)
         return answer(cudaErrorMemoryAllocation);
     memset(got, setting().poison, bytes < POISON_MOST ? bytes : POISON_MOST);
-    allocations[(uintptr_t)got] = allocation{bytes, kind, ++last_number};
+    allocations[(uintptr_t)got] = allocation{bytes, kind, last_number};
     alive[last_number] = (uintptr_t)got;
+    held[kind].now += bytes;
+    held[kind].most = held[kind].now > held[kind].most ? held[kind].now : held[kind].most;
     *memory = got;
     return cudaSuccess;
 }
@@ -67,8 +89,7 @@ static cudaError_t release(void *memory, memory_kind kind) {
     const auto found = allocations.find((uintptr_t)memory);
     if (found == allocations.end() || found->second.kind != kind)
         return answer(cudaErrorInvalidValue);
-    if (kind == DEVICE)
-        device_bytes -= found->second.bytes;
+    held[kind].now -= found->second.bytes;
     alive.erase(found->second.number);
     allocations.erase(found);
     free(memory);
@@ -82,18 +103,15 @@ using namespace model;
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
     const std::lock_guard<std::recursive_mutex> guard(lock);
     *total = setting().memory;
-    *free = setting().memory - device_bytes;
+    *free = setting().memory - held[DEVICE].now;
     return cudaSuccess;
 }
 
 cudaError_t cudaMalloc(void **memory, size_t bytes) {
     const std::lock_guard<std::recursive_mutex> guard(lock);
-    if (bytes > setting().memory - device_bytes)
+    if (bytes > setting().memory - held[DEVICE].now)
         return answer(cudaErrorMemoryAllocation);
-    const cudaError_t error = allocate(memory, bytes, DEVICE);
-    if (error == cudaSuccess)
-        device_bytes += bytes;
-    return error;
+    return allocate(memory, bytes, DEVICE);
 }
 cudaError_t cudaFree(void *memory) {
     const std::lock_guard<std::recursive_mutex> guard(lock);
@@ -140,7 +158,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
         copy.uses.push_back(memory_number(to));
     if (source != PAGEABLE)
         copy.uses.push_back(memory_number(from));
-    if (source == PAGEABLE && !stream_capturing(stream)) { /* has left the source when the call returns */
+    /* a device that reads the host's page tables takes all memory for pinned */
+    if (source == PAGEABLE && !setting().unified && !stream_capturing(stream)) { /* has left the source when the call returns */
         std::shared_ptr<std::vector<char>> staged =
             std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
         copy.run = [=] { memcpy(to, staged->data(), bytes); };
@@ -148,7 +167,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
         copy.run = [=] { memcpy(to, from, bytes); };
     }
     const cudaError_t error = stream_put(stream, std::move(copy));
-    if (error == cudaSuccess && target == PAGEABLE && !stream_capturing(stream))
+    if (error == cudaSuccess && target == PAGEABLE && !setting().unified && !stream_capturing(stream))
         stream_drain(stream); /* is there when the call returns */
     return error;
 }

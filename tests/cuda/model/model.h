@@ -38,6 +38,8 @@ struct settings {
     uint64_t seed;
     unsigned eager;       /* bit i: stream i runs what it is given as soon as it may */
     unsigned char poison; /* byte that memory is filled with */
+    uint64_t no_memory;   /* number of the allocation that fails; 0: none */
+    uint64_t failure;     /* number of the operation at which the device breaks; 0: none */
 };
 const settings &setting();
 size_t shared_limit(); /* bytes that a block may have */

@@ -42,6 +42,7 @@ namespace model {
 static std::vector<cudaStream_t> streams;
 static std::set<cudaEvent_t> events;
 static unsigned streams_made, capturing_count;
+static uint64_t operations; /* that were put on streams */
 typedef std::lock_guard<std::recursive_mutex> guard;
 
 static bool known(cudaStream_t stream) {
@@ -133,7 +134,15 @@ static cudaError_t put(cudaStream_t stream, queued &&item) {
     return cudaSuccess;
 }
 
+/* A device that has broken: operations are dropped, and who waits is told. */
+static bool broken() { return setting().failure != 0 && operations >= setting().failure; }
+
 cudaError_t stream_put(cudaStream_t stream, operation &&work) {
+    if (broken())
+        return answer(cudaErrorLaunchFailure);
+    operations++;
+    if (broken())
+        return cudaSuccess; /* found when somebody waits */
     return put(stream, queued{std::move(work), queued::WORK, nullptr, 0});
 }
 
@@ -186,7 +195,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     if (capture_spoiled())
         return answer(cudaErrorStreamCaptureUnsupported);
     stream_drain(stream);
-    return cudaSuccess;
+    return broken() ? answer(cudaErrorLaunchFailure) : cudaSuccess;
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
@@ -249,7 +258,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     if (capture_spoiled())
         return answer(cudaErrorStreamCaptureUnsupported);
     event_reach(event, event->recorded);
-    return cudaSuccess;
+    return broken() ? answer(cudaErrorLaunchFailure) : cudaSuccess;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
