@@ -64,7 +64,7 @@ _qstream_folder() {
         return ;;
     --jobs | --show | --tensors | --memory | --sample | --part | --window | --stride | --expect | --tolerance | --case | \
         --server | --server-model | --in-flight | --timeout | --retries | --prompt | --max-tokens | --temperature | \
-        --top-p | --seed)
+        --top-p | --seed | --device-memory)
         return ;;
     esac
     if [[ $current == -* ]]; then
@@ -129,12 +129,13 @@ _qstream_ppl() {
     --kv-cache) mapfile -t COMPREPLY < <(compgen -W "auto bf16 fp8" -- "$current"); return ;;
     --rope-frequencies) mapfile -t COMPREPLY < <(compgen -W "f32 bf16" -- "$current"); return ;;
     --cpu) mapfile -t COMPREPLY < <(compgen -W "portable neon avx2 avx512" -- "$current"); return ;;
+    --device) mapfile -t COMPREPLY < <(compgen -W "cpu cuda auto" -- "$current"); return ;;
     --expect-file) _qstream_config expectations "$current"; return ;;
     esac
     _qstream_folder "$current" "$previous" "--text --tokens --window --stride --windows --bos --text-join --compute
         --activations --fused-scales --kv-cache --rope-frequencies --baseline --memory --resident --spill-folder
-        --jobs --cpu --dry-run --expect --tolerance --expect-file --case --update --junit --json --html --per-token --server --server-model
-        --in-flight --timeout --retries --quiet --help"
+        --jobs --cpu --device --device-memory --dry-run --expect --tolerance --expect-file --case --update --junit --json
+        --html --per-token --server --server-model --in-flight --timeout --retries --quiet --help"
 }
 
 _qstream_generate() {
@@ -148,9 +149,11 @@ _qstream_generate() {
     --activations) mapfile -t COMPREPLY < <(compgen -W "as-served float" -- "$current"); return ;;
     --kv-cache) mapfile -t COMPREPLY < <(compgen -W "auto bf16 fp8" -- "$current"); return ;;
     --cpu) mapfile -t COMPREPLY < <(compgen -W "portable neon avx2 avx512" -- "$current"); return ;;
+    --device) mapfile -t COMPREPLY < <(compgen -W "cpu cuda auto" -- "$current"); return ;;
     esac
     _qstream_folder "$current" "$previous" "--prompt --prompt-file --tokens --bos --no-bos --max-tokens --ignore-eos
-        --temperature --top-p --seed --activations --fused-scales --kv-cache --memory --jobs --cpu --json --quiet --help"
+        --temperature --top-p --seed --activations --fused-scales --kv-cache --memory --jobs --cpu --device
+        --device-memory --dry-run --json --quiet --help"
 }
 
 _qstream_tokenize() { _qstream_folder "$1" "$2" "--text --decode --help"; }

@@ -103,10 +103,11 @@ void cuda_close(struct cuda *cuda) {
 bool cuda_chosen(const struct device_choice *choice) {
     if (choice->kind != DEVICE_AUTO)
         return choice->kind == DEVICE_CUDA;
-    const struct cuda_plugin *plugin;
+    struct cuda cuda;
     struct error ignored;
-    char message[CUDA_MESSAGE_MAX];
-    return plugin_load(&plugin, &ignored) == STATUS_OK && plugin->device_count(message) > choice->number;
+    const bool works = cuda_open(choice, &cuda, &ignored) == STATUS_OK; /* a card may be too old */
+    cuda_close(&cuda);
+    return works;
 }
 
 enum status cuda_heads_check(const struct model *model, struct error *error) {
@@ -137,9 +138,30 @@ enum status cuda_allocate(const struct cuda *cuda, uint64_t bytes, void *memory,
     return place ? STATUS_OK : cuda_status(cuda, error);
 }
 
+/* What Linux can hand out, the files that it keeps in memory included; 0 when it does not say. */
+static uint64_t host_available(void) {
+    enum { KIB = 1024 };
+    char line[128];
+    unsigned long long kib = 0;
+    FILE *file = fopen("/proc/meminfo", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+            break;
+    if (file)
+        fclose(file);
+    return (uint64_t)kib * KIB;
+}
+
 uint64_t cuda_memory(const struct cuda *cuda, const struct device_choice *choice) {
     const uint64_t spare = CUDA_SPARE;
-    const uint64_t most = cuda->info.memory_free > spare ? cuda->info.memory_free - spare : 0;
+    uint64_t free = cuda->info.memory_free;
+    if (cuda->info.unified &&
+        cuda->device) { /* CUDA calls memory taken that only holds files, such as weights read before */
+        const uint64_t available = host_available();
+        free = available > free ? available : free;
+        free = free < cuda->info.memory ? free : cuda->info.memory;
+    }
+    const uint64_t most = free > spare ? free - spare : 0;
     return choice->memory > 0 && choice->memory < most ? choice->memory : most;
 }
 

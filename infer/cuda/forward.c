@@ -21,7 +21,7 @@ static uint32_t tile_rows(enum cuda_type act, uint32_t tokens, uint32_t rows, ui
     const uint32_t unit = TILE_ROWS / gcd(TILE_ROWS, multiple) * multiple;
     const uint64_t by_weight = TILE_BYTES / (columns * element(act)), by_y = Y_BYTES / ((uint64_t)tokens * 4);
     const uint64_t most = by_weight < by_y ? by_weight : by_y;
-    const uint64_t wanted = most < unit ? unit : most / unit * unit;
+    const uint64_t wanted = most < unit || unit == 0 ? unit : most / unit * unit;
     return wanted < rows ? (uint32_t)wanted : rows;
 }
 

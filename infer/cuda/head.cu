@@ -13,7 +13,7 @@
 
 namespace {
 
-enum { THREADS = 512 };
+enum { THREADS = 512, BLOCKS_LEAST = 2 /* on a multiprocessor: for more the compiler would spill */ };
 
 /* The largest logit, and the first row it is in. NaN is never it. */
 struct top_logit {
@@ -106,7 +106,7 @@ __device__ static void part_merge(const side_part &part, bool baseline, uint32_t
 }
 
 template <int N, bool TWO>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS_LEAST)
     head_update(result_values model, result_values baseline, uint32_t vocabulary_row, head_token *tokens) {
     SHARED_MEMORY(shared);
     const uint32_t number = blockIdx.x;

@@ -1,18 +1,26 @@
 /*
- * y = weight * x of one token, and how quick memory can be read. Bound by reading the weight once: a warp takes
+ * y = weight * x of one token. Bound by reading the weight once: a warp takes
  * MATVEC_ROWS rows at once, 16 bytes of each per lane (a chunk), so that what it has read of x serves all of them, and
  * asks for its next chunks before it works on these. Where rows are too few to fill the device, their columns are divided
  * over the warps of a block, whose sums are added in their order.
  *
  * MXFP4 is multiplied in integers (see prepared.cuh), exactly within a block of 32 columns; then, as all other formats
- * from the start, in float32. MXFP4 has the least time per weight: an H100 (132 multiprocessors of 4 x 32 lanes at 1.7
- * GHz, 3.35 TB/s) reads one per 4.5 issue slots of a lane, an H200 (4.8 TB/s) one per 3.2.
+ * from the start, in float32. MXFP4 leaves the least time per weight. What the memory leaves, in issue slots of a lane, at
+ * 4 x 32 of them per clock of 1.7 GHz, and what the loop takes by sm_90's machine code, all of it:
+ *
+ * |       | H100, 3.35 TB/s | H200, 4.8 TB/s | taken                                                               |
+ * | MXFP4 | 4.6             | 3.2            | 2.6: 0.5 byte permutations, 0.5 dot products, 0.7 shifts, logic and |
+ * |       |                 |                | additions, 0.1 scales, the rest loads, addresses and moves          |
+ * | FP8   | 8.6             | 6.0            | 4.2: 0.5 to float16, 1 to float32, 1.1 sums                         |
+ * | BF16  | 17              | 12             | 3.8                                                                 |
+ *
+ * 20 warps on a multiprocessor each wait for 2 KiB at almost all times: 40 KiB, where 3.35 TB/s at 800 ns need 20 and 4.8
+ * TB/s 29.
  *
  * A row that does not begin at a multiple of 16 bytes, and scales that change inside a chunk, take a plain path: the same,
  * but a chunk is read byte by byte.
  */
-#include "infer/cuda/codes.cuh"
-#include "infer/cuda/prepared.cuh"
+#include "infer/cuda/chunk.cuh"
 #include "infer/cuda/warp.cuh"
 
 enum { MATVEC_ROWS = 4, MATVEC_WARPS = 4, MATVEC_THREADS = MATVEC_WARPS * WARP };
@@ -57,108 +65,6 @@ __device__ static inline uint4 load_bytes(const unsigned char *at, size_t left) 
         if (i < left)
             words[i / 4] |= (uint32_t)at[i] << (8 * (i % 4));
     return make_uint4(words[0], words[1], words[2], words[3]);
-}
-
-/* Where a lane reads x of its chunks, and x of one. */
-template <int FORMAT> struct chunk_x {
-    struct place {
-        const float4 *x;
-
-        __device__ inline void find(const matvec_item &item, uint32_t lane) {
-            x = (const float4 *)(item.prepared + PREPARED_HEADER) + lane;
-        }
-        __device__ inline void move(uint32_t steps) { x += (size_t)steps * (chunk_columns(FORMAT) / 4) * WARP; }
-    };
-    float4 x[chunk_columns(FORMAT) / 4];
-
-    __device__ inline void load(const place &from) {
-        UNROLL
-        for (uint32_t i = 0; i < chunk_columns(FORMAT) / 4; i++)
-            x[i] = __ldg(from.x + i * WARP);
-    }
-};
-
-template <> struct chunk_x<WEIGHT_MXFP4> {
-    struct place {
-        const uint4 *planes;
-        const uint2 *blocks;
-
-        __device__ inline void find(const matvec_item &item, uint32_t lane) {
-            const unsigned char *begin = item.prepared + PREPARED_HEADER;
-            planes = (const uint4 *)begin + lane;
-            const size_t steps = prepared_steps(WEIGHT_MXFP4, item.columns);
-            blocks = (const uint2 *)(begin + steps * 4 * PREPARED_PLANE) + lane;
-        }
-        __device__ inline void move(uint32_t steps) {
-            planes += (size_t)steps * 4 * WARP;
-            blocks += (size_t)steps * WARP;
-        }
-    };
-    uint4 upper[2], lower[2];
-    float scale;
-    int correction;
-
-    __device__ inline void load(const place &from) {
-        upper[0] = __ldg(from.planes);
-        upper[1] = __ldg(from.planes + WARP);
-        lower[0] = __ldg(from.planes + 2 * WARP);
-        lower[1] = __ldg(from.planes + 3 * WARP);
-        const uint2 block = __ldg(from.blocks); /* struct prepared_block */
-        scale = __uint_as_float(block.x);
-        correction = (int)block.y;
-    }
-};
-
-/* ---- products of a chunk ---- */
-
-/* Eight e2m1 codes with eight integers of x; `upper` and `lower` are added to. */
-__device__ static inline void e2m1_eight(const e2m1_tables &tables, uint32_t codes, uint32_t upper0, uint32_t upper1,
-                                         uint32_t lower0, uint32_t lower1, int &upper, uint32_t &lower) {
-    const uint32_t flipped = codes ^ 0x88888888u;
-    const uint32_t first = e2m1_bytes(tables, codes, flipped), second = e2m1_bytes(tables, codes >> 16, flipped >> 16);
-    upper = __dp4a((int)upper0, (int)first, upper);
-    lower = bytes_dot(lower0, first, lower);
-    upper = __dp4a((int)upper1, (int)second, upper);
-    lower = bytes_dot(lower1, second, lower);
-}
-
-/* The sum of a block, of integers, twice the products: less than 2^24, which float32 holds exactly. */
-__device__ static inline float mxfp4_dot(const e2m1_tables &tables, const uint4 &codes,
-                                         const chunk_x<WEIGHT_MXFP4> &x) {
-    int upper = 0;
-    uint32_t lower = (uint32_t)x.correction;
-    e2m1_eight(tables, codes.x, x.upper[0].x, x.upper[0].y, x.lower[0].x, x.lower[0].y, upper, lower);
-    e2m1_eight(tables, codes.y, x.upper[0].z, x.upper[0].w, x.lower[0].z, x.lower[0].w, upper, lower);
-    e2m1_eight(tables, codes.z, x.upper[1].x, x.upper[1].y, x.lower[1].x, x.lower[1].y, upper, lower);
-    e2m1_eight(tables, codes.w, x.upper[1].z, x.upper[1].w, x.lower[1].z, x.lower[1].w, upper, lower);
-    return (float)((int)lower + 256 * upper);
-}
-
-template <int FORMAT> __device__ static inline void chunk_decode(const uint4 &codes, float *out) {
-    const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
-    UNROLL
-    for (int i = 0; i < 4; i++) {
-        if (FORMAT == WEIGHT_F32)
-            out[i] = __uint_as_float(words[i]);
-        else if (FORMAT == WEIGHT_F16)
-            f16_pair(words[i], out[2 * i], out[2 * i + 1]);
-        else if (FORMAT == WEIGHT_BF16)
-            bf16_two(words[i], out[2 * i], out[2 * i + 1]);
-        else
-            e4m3_four(words[i], out + 4 * i);
-    }
-}
-
-template <int FORMAT> __device__ static inline float float_dot(const float *values, const chunk_x<FORMAT> &x) {
-    float sum = 0;
-    UNROLL
-    for (uint32_t i = 0; i < chunk_columns(FORMAT) / 4; i++) {
-        sum = fmaf(values[4 * i], x.x[i].x, sum);
-        sum = fmaf(values[4 * i + 1], x.x[i].y, sum);
-        sum = fmaf(values[4 * i + 2], x.x[i].z, sum);
-        sum = fmaf(values[4 * i + 3], x.x[i].w, sum);
-    }
-    return sum;
 }
 
 /* ---- rows ---- */
@@ -298,7 +204,7 @@ __device__ static inline void group_sums(const matvec_arguments &a, const block_
     const uint32_t row_size = (uint32_t)row_bytes(FORMAT, item.columns);
     const chunk_add<FORMAT, PLAIN> add(item);
     typename chunk_x<FORMAT>::place place;
-    place.find(item, lane);
+    place.find(item.prepared, item.columns, lane);
     place.move(first);
     block_rows rows[2];
     UNROLL
@@ -453,11 +359,11 @@ template <bool PLAIN> static matvec_function *matvec_of(int format) {
 }
 
 /*
- * How many warps the columns of a row are divided over: until there are WARPS_WANTED of them for each multiprocessor, about
- * two rounds of what it runs at once, but no more than there are steps.
+ * How many warps the columns of a row are divided over: as long as there are fewer than WARPS_WANTED of them for each
+ * multiprocessor, two rounds of what it runs at once, and steps for all.
  */
 static unsigned split_of(const cuda_device *device, uint32_t groups, uint32_t steps) {
-    enum { WARPS_WANTED = 48 };
+    enum { WARPS_WANTED = 40 };
     unsigned split = 1;
     while (split < MATVEC_WARPS && 2 * split <= steps &&
            (uint64_t)groups * split < (uint64_t)device->multiprocessors * WARPS_WANTED)
@@ -521,55 +427,4 @@ void run_matvec(cuda_device *device, const cuda_matvec *items, unsigned count, c
             same++;
         matvec_launch(device, items + i, same, END_Y, to);
     }
-}
-
-/* ---- how quick memory is ---- */
-
-enum { READ_THREADS = 256, READ_BLOCKS = 8, READ_AT_ONCE = 8, READ_RUNS = 5 };
-
-/* Blocks take runs of READ_AT_ONCE * READ_THREADS chunks in turn. `never` is a number that the sum is not. */
-__global__ static void __launch_bounds__(READ_THREADS) read_kernel(const uint4 *from, size_t chunks, uint32_t *out) {
-    uint32_t sum = 0;
-    const size_t run = (size_t)READ_AT_ONCE * READ_THREADS;
-    for (size_t at = blockIdx.x * run + threadIdx.x; at < chunks; at += gridDim.x * run) {
-        uint4 v[READ_AT_ONCE];
-        UNROLL
-        for (int i = 0; i < READ_AT_ONCE; i++) {
-            const size_t chunk = at + (size_t)i * READ_THREADS;
-            v[i] = chunk < chunks ? load_once(from + chunk) : make_uint4(0, 0, 0, 0);
-        }
-        UNROLL
-        for (int i = 0; i < READ_AT_ONCE; i++)
-            sum += v[i].x ^ v[i].y ^ v[i].z ^ v[i].w;
-    }
-    if (out)
-        atomicAdd(out, sum); /* never, but a compiler cannot know */
-}
-
-double run_read_rate(cuda_device *device, const void *memory, uint64_t bytes) {
-    const size_t chunks = bytes / sizeof(uint4);
-    const cudaStream_t stream = device->streams[CUDA_COMPUTE];
-    cudaEvent_t begin, end;
-    if (device->failed || chunks == 0 || !device_check(device, "read_rate", cudaEventCreate(&begin)))
-        return 0;
-    if (!device_check(device, "read_rate", cudaEventCreate(&end))) {
-        cudaEventDestroy(begin);
-        return 0;
-    }
-    float least = 0;
-    for (int i = 0; i < READ_RUNS && !device->failed; i++) {
-        float milliseconds = 0;
-        device_check(device, "read_rate", cudaEventRecord(begin, stream));
-        launch(device, "read_rate", read_kernel, dim3(device->multiprocessors * READ_BLOCKS), READ_THREADS, 0,
-               (const uint4 *)memory, chunks, (uint32_t *)NULL);
-        device_check(device, "read_rate", cudaEventRecord(end, stream));
-        device_check(device, "read_rate", cudaEventSynchronize(end));
-        if (!device->failed)
-            device_check(device, "read_rate", cudaEventElapsedTime(&milliseconds, begin, end));
-        least = i == 0 || milliseconds < least ? milliseconds : least;
-    }
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    enum { MILLISECONDS = 1000 };
-    return device->failed || !(least > 0) ? 0 : (double)bytes * MILLISECONDS / (double)least;
 }

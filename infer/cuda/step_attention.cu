@@ -262,6 +262,23 @@ template <int QUERIES> __device__ static inline void softmax_step(uint32_t count
     }
 }
 
+/* The exponentials of a position. */
+template <int QUERIES> __device__ static inline void weights_load(const float *from, float out[QUERIES]) {
+    if constexpr (QUERIES % 4 == 0) {
+        UNROLL
+        for (int i = 0; i < QUERIES; i += 4) {
+            const float4 four = *(const float4 *)(from + i);
+            out[i] = four.x;
+            out[i + 1] = four.y;
+            out[i + 2] = four.z;
+            out[i + 3] = four.w;
+        }
+    } else {
+        for (int i = 0; i < QUERIES; i++)
+            out[i] = from[i];
+    }
+}
+
 /* Blocks that a multiprocessor has registers for. */
 __host__ __device__ constexpr int blocks_least(int cache, int queries) {
     return queries <= 4 ? 4 : cache == CUDA_F32 ? 2 : 3;
@@ -339,12 +356,13 @@ __global__ static void __launch_bounds__(STEP_THREADS, blocks_least(CACHE, QUERI
         for (uint32_t row = part; row < count; row += parts) {
             float v[DIMENSIONS];
             chunk_floats<CACHE>(shared.values + row * stride + chunk * DIMENSIONS * element_bytes(CACHE), v);
+            float weights[QUERIES];
+            weights_load<QUERIES>(shared.scores + row * QUERIES, weights);
             UNROLL
             for (int query = 0; query < QUERIES; query++) {
-                const float weight = shared.scores[row * QUERIES + query];
                 UNROLL
                 for (int i = 0; i < DIMENSIONS; i++)
-                    sums[query][i] = fmaf(weight, v[i], sums[query][i]);
+                    sums[query][i] = fmaf(weights[query], v[i], sums[query][i]);
             }
         }
         __syncthreads();

@@ -5,7 +5,8 @@
 
 Rounds take turns: in each, everything runs once. The limits:
   products   what oneDNN alone takes for all matrix products of the run (products.c), in the same round
-  read       how fast all threads read memory and do nothing else ('qstream generate' measures it)
+  read       how fast all threads, or the CUDA device, read memory and do nothing else ('qstream generate' measures it)
+Rows of --device cuda are there where a device answers.
 Peers run when they are there: transformers with torch in build/readers-transformers (make test-clients makes it), and
 llama-cpp-python in the environment that QSTREAM_LLAMA_CPP names (a Python), on the same BF16 weights as a GGUF.
 """
@@ -42,6 +43,16 @@ def run(command, **options):
 def has(python, module):
     return python and shutil.which(str(python)) and subprocess.run(
         [str(python), "-c", "import " + module], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
+def has_device():
+    """Whether --device cuda can be used; exit code 4 says that it cannot."""
+    done = subprocess.run([str(QSTREAM), "generate", str(BF16), "--prompt", "x", "--dry-run", "--device", "cuda"],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if done.returncode == 0:
+        return True
+    say("no rows of --device cuda: " + done.stderr.decode(errors="replace").strip())
+    return False
 
 
 def prepare(count):
@@ -94,6 +105,7 @@ def main():
             run([BUILD / "venv/bin/python", HERE / "make_gguf.py", BF16, gguf])
         peers["llama.cpp"] = [llama, HERE / "peer.py", "llama.cpp", gguf, tokens, threads] + protocol
 
+    devices = ["cpu", "cuda"] if has_device() else ["cpu"]
     ppl, generated = {}, {}
     for turn in range(options.repeat):
         say("round %d of %d" % (turn + 1, options.repeat))
@@ -104,10 +116,16 @@ def main():
             result = json.loads(run([QSTREAM, "ppl", BF16, "--tokens", tokens, "--window", WINDOW, "--stride", STRIDE,
                                      "--compute", compute, "--json", "--quiet"]))
             ppl.setdefault("qstream " + compute, []).append((result["tokens_per_second"], limit, result["nll"]))
-        for name, model in (("qstream bf16", BF16), ("qstream mxfp4", mxfp4)):
-            result = json.loads(run([QSTREAM, "generate", model, "--prompt", "The history of the city", "--max-tokens",
-                                     options.generate, "--ignore-eos", "--json", "--quiet"]))
-            generated.setdefault(name, []).append((result["tokens_per_second"], result["bandwidth_share"]))
+        for compute in ["bf16", "f32"] if "cuda" in devices else []:
+            result = json.loads(run([QSTREAM, "ppl", BF16, "--tokens", tokens, "--window", WINDOW, "--stride", STRIDE,
+                                     "--compute", compute, "--device", "cuda", "--json", "--quiet"]))
+            ppl.setdefault("qstream cuda " + compute, []).append((result["tokens_per_second"], None, result["nll"]))
+        for device in devices:
+            for name, model in (("bf16", BF16), ("mxfp4", mxfp4)):
+                result = json.loads(run([QSTREAM, "generate", model, "--prompt", "The history of the city", "--max-tokens",
+                                         options.generate, "--ignore-eos", "--device", device, "--json", "--quiet"]))
+                name = "qstream " + ("cuda " if device == "cuda" else "") + name
+                generated.setdefault(name, []).append((result["tokens_per_second"], result["bandwidth_share"]))
         for kind, command in peers.items():
             result = json.loads(run(command))
             ppl.setdefault(kind, []).append((result["tokens_per_second"], None, result["nll"]))

@@ -42,6 +42,10 @@ def check_any(tap: Tap, page: Page, file: Path) -> dict[str, Any]:
         tap.same("windows", page.count(ROWS), min(len(report["windows"]), 200))
         tap.same("no word of a missing value", page.ask("/NaN|undefined|Infinity|\\[object/.test(document.body.innerText)"), False)
         tap.same("no number of SVG is missing", page.ask("/NaN|Infinity|undefined/.test([...document.querySelectorAll('svg')].map(svg => svg.outerHTML).join(''))"), False)  # fmt: skip
+    with tap.test(f"{name}: shows the device and its memory where there is one"):
+        device = (report["budget"] or {}).get("device")
+        tap.same("figures", page.count("#device tr"), 5 if device else 0)
+        tap.same("name", page.ask("document.querySelector('#budget h3')?.textContent ?? ''") != "", bool(device))
     with tap.test(f"{name}: no width from {WIDTHS[0]} to {WIDTHS[-1]} scrolls sideways"):
         for width in WIDTHS:
             browser.resize(width)
@@ -75,7 +79,7 @@ def check_ppl(tap: Tap, page: Page, samples: Path, reports: list[Path]) -> None:
     write_measurements(samples)
     for name, _ in sample_measurements():
         report = check_any(tap, page, samples / f"{name}.html")
-        if name in ("ppl-baseline", "ppl-plain", "ppl-fail", "ppl-many", "ppl-server"):
+        if name in ("ppl-baseline", "ppl-device", "ppl-plain", "ppl-fail", "ppl-many", "ppl-server"):
             check_curves(tap, page, name, report)
         if name == "ppl-hostile":
             with tap.test("ppl-hostile: names do not become markup"):
@@ -87,7 +91,7 @@ def check_ppl(tap: Tap, page: Page, samples: Path, reports: list[Path]) -> None:
             check_curves(tap, page, file.stem, report)
     for scheme in ("light", "dark"):
         page.browser.prefer(scheme)
-        for file in (samples / "ppl-baseline.html", samples / "ppl-fail.html", *reports[:1]):
+        for file in (samples / "ppl-baseline.html", samples / "ppl-device.html", samples / "ppl-fail.html", *reports[:1]):
             page.browser.resize(1440)
             page.browser.open(file)
             page.browser.screenshot(samples / f"{file.stem}-{scheme}.png", whole=True)

@@ -58,13 +58,19 @@ def measurement(windows: int, layers: int, window: int = 2048, stride: int = 512
         "top1_agreement": None, "kl_histogram": None, "layers": trace if compared else [], "positions": positions,
         "budget": {"memory": 8 << 30, "total": 3_210_000_000, "weights": 1_300_000_000, "work": 910_000_000, "hidden": 2_000_000_000,
                    "hidden_memory": 1_000_000_000, "read": 90_000_000_000, "tokens": windows * window, "group": 4,
-                   "groups": (windows + 3) // 4}, "expectation": None}  # fmt: skip
+                   "groups": (windows + 3) // 4, "device": None}, "expectation": None}  # fmt: skip
     if compared:
         base = mean("baseline_nll")
         report |= {"baseline": {"model": "/models/Sample-FP8", "nll": base, "ppl": math.exp(base)},
                    "kl": {"mean": mean("kl"), "median": 0.11, "p99": 1.7, "max": 8.25}, "top1_agreement": 0.7353,
                    "kl_histogram": {"first_power": -5, "bins_per_power": 4,
                                     "counts": [int(scored / 9 * math.exp(-(((i - 15) / 4) ** 2))) for i in range(KL_BINS)]}}  # fmt: skip
+    return report
+
+
+def on_device(report: dict[str, Any], name: str, unified: bool) -> dict[str, Any]:
+    report["budget"]["device"] = {"name": name, "memory": 95_500_000_000, "total": 5_670_000_000, "weights": 2_770_000_000,
+                                  "hidden": 1_010_000_000, "work": 1_890_000_000, "unified": unified}  # fmt: skip
     return report
 
 
@@ -83,7 +89,7 @@ def checks(report: dict[str, Any], moved: float) -> dict[str, Any]:
 
 
 def planned() -> dict[str, Any]:
-    made = measurement(40, 12)
+    made = on_device(measurement(40, 12), "a card as described", True)
     for entry in made["windows"]:
         entry |= {"nll": None, "baseline_nll": None, "kl": None}
     nothing = {"nll": None, "ppl": None}
@@ -100,7 +106,7 @@ def server() -> dict[str, Any]:
 
 def hostile() -> dict[str, Any]:
     """Names that are markup or reorder text; figures that are missing or extreme; one window, one layer."""
-    made = checks(measurement(1, 1), 0.2)
+    made = on_device(checks(measurement(1, 1), 0.2), MARKUP_NAME, False)
     made |= {"model": MARKUP_NAME, "nll": None, "ppl": None, "tokens_per_second": None}
     made["baseline"] |= {"model": RTL_NAME, "nll": 700.0, "ppl": 1.0e304}
     made["text"]["file"] = "x" * 5000
@@ -121,6 +127,7 @@ def sample_measurements() -> Iterable[tuple[str, Callable[[], dict[str, Any]]]]:
         ("ppl-baseline", lambda: measurement(5, 30)),
         ("ppl-plain", lambda: checks(measurement(5, 0), 0.001)),
         ("ppl-fail", lambda: checks(measurement(24, 88), 0.02)),
+        ("ppl-device", lambda: on_device(measurement(5, 30), "NVIDIA GB10", True)),
         ("ppl-many", lambda: measurement(4700, 88, 2048, 64)),
         ("ppl-planned", planned),
         ("ppl-server", server),

@@ -224,6 +224,48 @@ PYTHON
     refuses 3 "11 tokens" "context of 10" -- "$OWN" --prompt "a b c d e f g h i j k"
 }
 
+# --- plans ---
+
+@test "given --dry-run, then it prints the memory as a table and as JSON, and makes nothing" {
+    run --separate-stderr generate "$MODEL" --prompt "two words" --max-tokens 8 --dry-run --memory 2GB
+    exits 0
+    [[ -z $stderr && ${#lines[@]} -eq 6 ]]
+    [[ ${lines[0]} =~ ^tokens\ +9$ ]] # the last one is made, and needs no place
+    [[ ${lines[1]} =~ ^weights\ read\ +.*\ MB\ for\ each\ token$ ]]
+    [[ ${lines[2]} =~ ^memory\ +.*\ MB\ of\ 2.00\ GB\ that\ it\ may\ use$ ]]
+    [[ ${lines[3]} =~ ^\ \ weights\  && ${lines[4]} =~ ^\ \ keys,\ values\  && ${lines[5]} =~ ^\ \ all\ else\  ]]
+    made "$MODEL" --prompt "two words" --max-tokens 8 --dry-run --memory 2GB
+    told '.state == "planned"' '(.prompt_tokens | length) == 2' '.device == null' '.tokens == null' \
+        '.memory.total == .memory.weights + .memory.cache + .memory.work' '.memory.total < 2e9'
+    local weights total
+    weights=$(jq '.weight_bytes_per_token, .memory.weights' "$BATS_TEST_TMPDIR/made.json")
+    total=$(jq .memory.total "$BATS_TEST_TMPDIR/made.json")
+    made "$MODEL" --prompt "two words" --max-tokens 8 --ignore-eos
+    told '.state == "generated"' '.device == null' ".memory.total == $total"
+    [[ $(jq '.weight_bytes_per_token, .memory.weights' "$BATS_TEST_TMPDIR/made.json") == "$weights" ]]
+}
+
+@test "given a plan that does not fit, or a damaged checkpoint, then --dry-run refuses it as a run does" {
+    refuses 2 "--memory" "too small" -- "$MODEL" --prompt x --dry-run --memory 1M
+    own_model
+    rm "$OWN"/*.safetensors
+    refuses 3 "$OWN" -- "$OWN" --prompt x --dry-run
+}
+
+@test "given a card of some memory, then --dry-run plans for it without one" {
+    made "$MODEL" --prompt "two words" --max-tokens 8 --dry-run --device cuda --device-memory 4GB
+    told '.state == "planned"' '.device.unified == false' '.device.memory < 4e9' '.device.weights > 0' '.device.cache > 0' \
+        '.device.total == .device.weights + .device.cache + .device.work'
+    made "$MODEL" --prompt "two words" --max-tokens 8 --dry-run --device cuda --device-memory unified:4GB
+    told '.device.unified'
+    run --separate-stderr generate "$MODEL" --prompt "two words" --dry-run --device cuda --device-memory unified:4GB
+    exits 0
+    says "device memory" "its memory is the machine's" "on their way to the device"
+    refuses 2 "too little memory" "weights" -- "$MODEL" --prompt x --dry-run --device cuda --device-memory 540MB
+    refuses 2 "--device-memory" "--device cuda" -- "$MODEL" --prompt x --dry-run --device-memory 4GB
+    refuses 2 "--device" "'gpu'" -- "$MODEL" --prompt x --dry-run --device gpu
+}
+
 # --- the command line ---
 
 @test "given --help, then every option of the manual, the man page and the completions is there" {

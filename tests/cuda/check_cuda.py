@@ -356,13 +356,16 @@ def prompt_damage(folder):
 
 # ---- plans for the reference model, which is not there ----
 
-def sparse_model(folder, quantized_config):
-    """Headers and config of Mistral-Medium-3.5-128B as qstream writes it, or as it comes; its weights are holes."""
-    layers, hidden, mlp, query, key, vocabulary = 88, 12288, 28672, 96 * 128, 8 * 128, 131072
+def sparse_model(folder, quantized_config, layers=88, divisor=1):
+    """Headers and config of Mistral-Medium-3.5-128B as qstream writes it, or as it comes; its weights are holes, which read
+    as zeros, its scales are 1. With fewer layers, or all widths divided."""
+    heads, kv_heads, vocabulary = 96 // divisor, max(8 // divisor, 1), max(131072 // divisor, 49152)
+    hidden, mlp, query, key = 12288 // divisor, 28672 // divisor, heads * 128, kv_heads * 128
     folder.mkdir()
     config = json.loads((SAMPLE / "smollm2-fp8/config.json").read_text())
     config["text_config"].update(vocab_size=vocabulary, hidden_size=hidden, intermediate_size=mlp,
-                                 num_hidden_layers=layers, num_attention_heads=96, num_key_value_heads=8, head_dim=128)
+                                 num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads,
+                                 head_dim=128)
     if quantized_config:
         config["quantization_config"] = quantized_config
     (folder / "config.json").write_text(json.dumps(config))
@@ -394,6 +397,9 @@ def sparse_model(folder, quantized_config):
     text += b" " * (-len(text) % 8)
     with open(folder / "model.safetensors", "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
+        for dtype, shape in sorted(tensors.values(), key=lambda tensor: -sizes[tensor[0]]):
+            if dtype == "F32":  # they come first
+                file.write(struct.pack("<%df" % max(shape, default=1), *[1] * max(shape, default=1)))
         file.truncate(8 + len(text) + at)
     for name in "tokenizer.json", "tokenizer_config.json":
         shutil.copy(SAMPLE / "smollm2-fp8" / name, folder)
@@ -515,4 +521,5 @@ def main():
     sys.exit(failed > 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

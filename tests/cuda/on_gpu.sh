@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the CUDA plug-in on a machine with a GPU and measures it. After `make && make cuda`:
 #
-#   tests/cuda/on_gpu.sh                     everything, ten minutes; the report is cuda-report.json
+#   tests/cuda/on_gpu.sh                     everything; the report is cuda-report.json
 #   tests/cuda/on_gpu.sh --checkpoint DIR    also measures this checkpoint's generation and perplexity, and a baseline's with
 #                                            --baseline DIR
 #   tests/cuda/on_gpu.sh --model             the same against the emulated plug-in, without a GPU: how this script is tested

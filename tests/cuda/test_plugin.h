@@ -57,6 +57,8 @@ int test_end(void **state);
 
 /* `count` times QSTREAM_TEST_SCALE (1 by default), at least `least`. */
 uint32_t scaled(uint32_t count, uint32_t least);
+/* Whether QSTREAM_TEST_SCALE asks for much less: then some of what is tried is left out. */
+bool brief(void);
 /* More than the second and third dimension of a grid may have; fewer under emulation, where a block each takes minutes. */
 uint32_t very_many(void);
 uint32_t minimum(uint32_t a, uint32_t b);

@@ -166,10 +166,12 @@ static void given_vocabularies_in_runs_then_nll_and_divergence_are_those_of_doub
     static const struct weight_shape plain = {.format = WEIGHT_BF16}, row = {.format = WEIGHT_FP8, .scale_rows = 1},
                                      all = {.format = WEIGHT_FP8, .bias = true};
     const struct head_case cases[] = {
-        {1, 1, 1, 2, plain, 1, false},        {3, 2, 1, 2, plain, 1, false},       {5, 33, 7, 1, plain, 1, false},
-        {5, 100, 1, 2, plain, 1, false},      {9, 512, 512, 2, plain, 1, false},   {37, 512, 200, 1, plain, 1, false},
-        {6, 1000, 333, 2, row, 0.7f, true},   {6, 1000, 333, 1, row, 0.7f, false}, {5, 777, 256, 2, all, 0.0137f, true},
-        {4, 1025, 1024, 2, all, 1.5f, false}, {3, 4099, 1000, 2, plain, 1, false},
+        {1, 1, 1, 2, plain, 1, false},        {3, 2, 1, 2, plain, 1, false},
+        {5, 33, 7, 1, plain, 1, false},       {3, 20, 1, 2, plain, 1, false},
+        {9, 512, 512, 2, plain, 1, false},    {scaled(37, 3), 512, 200, 1, plain, 1, false},
+        {6, 1000, 333, 2, row, 0.7f, true},   {6, 1000, 333, 1, row, 0.7f, false},
+        {5, 777, 256, 2, all, 0.0137f, true}, {4, 1025, 1024, 2, all, 1.5f, false},
+        {3, 4099, 1000, 2, plain, 1, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         head_check(&cases[i], i);
@@ -178,7 +180,7 @@ static void given_vocabularies_in_runs_then_nll_and_divergence_are_those_of_doub
 static void given_vocabularies_of_true_size_then_nll_and_divergence_are_those_of_double(void **state) {
     (void)state;
     const struct weight_shape plain = {.format = WEIGHT_BF16};
-    const struct head_case cases[] = {{2, scaled(131072, 4000), 40000, 2, plain, 1, false},
+    const struct head_case cases[] = {{2, scaled(131072, 3000), 40000, 2, plain, 1, false},
                                       {3, scaled(49152, 4000), 49152, 2, plain, 1, false},
                                       {3, scaled(49152, 4000), 20000, 1, plain, 1, false},
                                       {very_many(), 2, 2, 2, plain, 1, false}};
