@@ -18,7 +18,7 @@ struct cuda_shape {
 
 /* Where things lie in the space for activations; addresses on the device. */
 struct cuda_space {
-    struct cuda_shape shape; /* that it was laid out for */
+    struct cuda_shape shape;    /* that it was laid out for */
     void *operands[2];          /* act [tokens, widest]; the second [tokens, hidden] */
     float *token_scales[2];     /* [tokens] */
     void *q, *k, *v, *attended; /* act [tokens, heads, head_dim] */
