@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -141,15 +142,16 @@ enum status cuda_allocate(const struct cuda *cuda, uint64_t bytes, void *memory,
 /* What Linux can hand out, the files that it keeps in memory included; 0 when it does not say. */
 static uint64_t host_available(void) {
     enum { KIB = 1024 };
+    static const char label[] = "MemAvailable:";
     char line[128];
-    unsigned long long kib = 0;
+    uint64_t kib = 0;
     FILE *file = fopen("/proc/meminfo", "re");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-            break;
+    while (file && kib == 0 && fgets(line, sizeof line, file))
+        if (strncmp(line, label, sizeof label - 1) == 0)
+            kib = strtoull(line + sizeof label - 1, NULL, 10);
     if (file)
         fclose(file);
-    return (uint64_t)kib * KIB;
+    return kib * KIB;
 }
 
 uint64_t cuda_memory(const struct cuda *cuda, const struct device_choice *choice) {

@@ -25,9 +25,7 @@ static std::map<uint64_t, uintptr_t> alive; /* by number */
 static uint64_t last_number;
 
 /* Bytes of a kind that are given out, and the most that ever were. */
-static struct {
-    uint64_t now, most;
-} held[PINNED + 1];
+static struct { uint64_t now, most; } held[PINNED + 1];
 
 /* Written when the program ends: the most bytes that were held of each kind, and what was never released. */
 static struct report {
@@ -159,7 +157,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     if (source != PAGEABLE)
         copy.uses.push_back(memory_number(from));
     /* a device that reads the host's page tables takes all memory for pinned */
-    if (source == PAGEABLE && !setting().unified && !stream_capturing(stream)) { /* has left the source when the call returns */
+    if (source == PAGEABLE && !setting().unified &&
+        !stream_capturing(stream)) { /* has left the source when the call returns */
         std::shared_ptr<std::vector<char>> staged =
             std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
         copy.run = [=] { memcpy(to, staged->data(), bytes); };
