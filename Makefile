@@ -170,7 +170,7 @@ test-clients: all ## compare with vLLM's and transformers' own code (brings torc
 	tests/readers/run_readers.sh
 
 .PHONY: test-cuda-full
-test-cuda-full: all cuda-model ## run all of the sample model on the CUDA plug-in under the execution model (an hour)
+test-cuda-full: all cuda-model ## run all of the sample model on the CUDA plug-in under the execution model (15 minutes)
 	./setup test
 	tests/cuda/run_engine.sh --full
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs 'qstream ppl' and 'qstream generate' with --device cuda on the plug-in under the execution model. Prints TAP.
 
-check_cuda.py [--only WORDS] [--full]: --full runs all of the sample model instead of one layer, which takes an hour.
+check_cuda.py [--only WORDS] [--full]: --full runs all of the sample model instead of one layer, which takes some 15 minutes.
 QSTREAM names the binary, which has the plug-in beside it (build/cuda-model/qstream).
 """
 import argparse
