@@ -141,7 +141,7 @@ if [ "$(uname -m)" = x86_64 ]; then
     suite arm64 one_test tests/arm64.sh
 fi
 # a look at each parser; 'make fuzz' takes longer
-suite fuzz one_test tests/fuzz/run.sh "$([ "${CI:-}" = true ] && echo 20 || echo 3)"
+suite fuzz one_test tests/fuzz/run.sh "$([ "${CI:-}" = true ] && echo 10 || echo 3)"
 finish
 
 echo
