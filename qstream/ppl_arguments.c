@@ -69,7 +69,7 @@ const char ppl_usage[] =
     "\n"
     "Exit codes: 0 fine, 1 a figure is further off than allowed, 2 wrong usage, 3 a checkpoint, text or file is "
     "damaged\n"
-    "or does not fit, 4 I/O, network or memory failure, 130 interrupted.\n";
+    "or does not fit, 4 I/O, device, network or memory failure, 130 interrupted.\n";
 
 enum option_code {
     OPTION_TEXT = 1000,
