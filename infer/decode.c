@@ -3,7 +3,6 @@
 
 #include "common/interrupt.h"
 #include "common/text.h"
-#include "infer/cpu/rows.h"
 #include "infer/cuda/cuda.h"
 #include "infer/decode_backend.h"
 
@@ -79,29 +78,6 @@ void decoder_restart(struct decoder *decoder) { decoder->position = 0; }
 double decoder_read_rate(struct decoder *decoder) { return decoder->backend->read_rate(decoder); }
 
 /* ---- tokens ---- */
-
-enum status decode_embedding_check(const struct decoder *decoder, uint32_t id, const float *values,
-                                   struct error *error) {
-    const struct model *model = &decoder->model;
-    if (row_kernels_portable.all_finite(values, model->hidden))
-        return STATUS_OK;
-    return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' holds NaN or infinity in row %u: it is damaged",
-                     model->checkpoint.path, model->embedding.codes->info.name, id);
-}
-
-enum status decode_embed(const struct decoder *decoder, uint32_t id, void *buffer, float *values, struct error *error) {
-    const struct model *model = &decoder->model;
-    struct weight weight;
-    const enum status status = weight_rows_load(model, &model->embedding, id, 1, buffer, &weight, error);
-    if (status != STATUS_OK)
-        return status;
-    row_kernels_portable.unpack(&weight, 0, 0, model->hidden, values);
-    const struct weight *stored = &model->embedding.weight;
-    if (stored->format == WEIGHT_FP8 && stored->scale_columns >= stored->columns &&
-        (stored->scale_rows >= stored->rows || stored->scale_rows == 1))
-        row_kernels_portable.multiply(values, *weight.scales, model->hidden);
-    return decode_embedding_check(decoder, id, values, error);
-}
 
 static enum status ids_check(const struct decoder *decoder, const int32_t *ids, size_t count, struct error *error) {
     const struct model *model = &decoder->model;

@@ -35,11 +35,4 @@ extern const struct decode_backend decode_backend_cpu, decode_backend_cuda;
 /* STATUS_USAGE when budget->total, the sum of the others, is more than options->memory. */
 enum status decode_budget_check(struct decoder *decoder, const struct decode_options *options, struct error *error);
 
-/* STATUS_BAD_INPUT when a value of the embedding of a token is not finite. */
-enum status decode_embedding_check(const struct decoder *decoder, uint32_t id, const float *values,
-                                   struct error *error);
-
-/* The embedding of a token that is read from the checkpoint; `buffer`: weight_rows_bytes of one row. */
-enum status decode_embed(const struct decoder *decoder, uint32_t id, void *buffer, float *values, struct error *error);
-
 #endif

@@ -7,6 +7,7 @@
 #include "common/interrupt.h"
 #include "common/progress.h"
 #include "infer/cpu/head.h"
+#include "infer/embedding.h"
 #include "infer/ppl_backend.h"
 
 struct pass {
@@ -135,22 +136,6 @@ static int compare_places(const void *a, const void *b) {
     return x->id != y->id ? (x->id > y->id) - (x->id < y->id) : (x->token > y->token) - (x->token < y->token);
 }
 
-static enum status embedding_row(const struct row_kernels *rows, const struct model *model, uint32_t id, void *buffer,
-                                 float *values, struct error *error) {
-    struct weight weight;
-    const enum status status = weight_rows_load(model, &model->embedding, id, 1, buffer, &weight, error);
-    if (status != STATUS_OK)
-        return status;
-    rows->unpack(&weight, 0, 0, model->hidden, values);
-    if (weight.format == WEIGHT_FP8 && weight.scale_columns >= weight.columns &&
-        (model->embedding.weight.scale_rows == 1 || model->embedding.weight.scale_rows >= model->vocabulary))
-        rows->multiply(values, *weight.scales, model->hidden); /* left out of per-tensor and per-row values */
-    if (!rows->all_finite(values, model->hidden))
-        return error_set(error, STATUS_BAD_INPUT, "'%s': tensor '%s' holds NaN or infinity in row %u: it is damaged",
-                         model->checkpoint.path, model->embedding.codes->info.name, id);
-    return STATUS_OK;
-}
-
 /* Each row that occurs is read once for a group, in the order of the file. */
 enum status ppl_group_embed(const struct ppl_work *work, unsigned side, size_t number, float *values,
                             struct error *error) {
@@ -176,7 +161,7 @@ enum status ppl_group_embed(const struct ppl_work *work, unsigned side, size_t n
         if (i > 0 && places[i].id == places[i - 1].id)
             memcpy(to, row, model->hidden * sizeof *to);
         else
-            status = embedding_row(rows, model, (uint32_t)places[i].id, buffer, to, error);
+            status = embedding_load(model, rows, (uint32_t)places[i].id, buffer, to, error);
         row = to;
     }
     free(places);

@@ -49,3 +49,8 @@ bool activations_equal(const struct weight *a, const struct weight *b) {
            (a->activations != ACTIVATIONS_FP8_STATIC || a->input_scale == b->input_scale) &&
            (a->activations != ACTIVATIONS_FP8_GROUP || a->group == b->group);
 }
+
+bool operands_equal(const struct weight *a, const struct weight *b) {
+    return activations_equal(a, b) && a->format == b->format && a->columns == b->columns &&
+           a->scale_columns == b->scale_columns;
+}

@@ -15,4 +15,7 @@ float activations_round(const struct row_kernels *rows, const struct weight *wei
 /* Whether two weights round the same values to the same. */
 bool activations_equal(const struct weight *a, const struct weight *b);
 
+/* Whether one prepared x of a product of one token (see matvec.h) serves two weights. */
+bool operands_equal(const struct weight *a, const struct weight *b);
+
 #endif

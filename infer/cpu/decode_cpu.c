@@ -1,4 +1,5 @@
 #include "infer/cpu/decode_cpu.h"
+#include "infer/embedding.h"
 
 #include <math.h>
 #include <string.h>
@@ -80,12 +81,6 @@ static void products_run(struct cpu_decoder *decoder, struct products *products)
         workers_run(decoder->workers, products->first[products->count], product_task, products);
 }
 
-/* Whether two weights take the same operand from the same values. */
-static bool operands_same(const struct weight *a, const struct weight *b) {
-    return activations_equal(a, b) && a->format == b->format && a->columns == b->columns &&
-           a->scale_columns == b->scale_columns;
-}
-
 static void operand_make(struct cpu_decoder *decoder, const struct weight *weight, const float *values,
                          struct operand *operand) {
     operand->factor = activations_round(decoder->rows, weight, values, decoder->rounded);
@@ -97,7 +92,7 @@ static void operands_make(struct cpu_decoder *decoder, const struct weight *weig
                           const float *values, const struct operand *of[]) {
     for (unsigned i = 0; i < count; i++) {
         unsigned same = 0;
-        while (same < i && !operands_same(&weights[same], &weights[i]))
+        while (same < i && !operands_equal(&weights[same], &weights[i]))
             same++;
         of[i] = &decoder->operands[same];
         if (same == i)
@@ -207,14 +202,9 @@ static void mlp(struct cpu_decoder *decoder, uint32_t layer) {
 
 static enum status embed(struct cpu_decoder *decoder, uint32_t id, struct error *error) {
     const struct model *model = &decoder->base.model;
-    if (!decoder->base.tied)
-        return decode_embed(&decoder->base, id, decoder->embedding_row, decoder->hidden, error);
-    const struct weight *head = &decoder->head;
-    decoder->rows->unpack(head, id, 0, model->hidden, decoder->hidden);
-    if (head->format == WEIGHT_FP8 && head->scale_columns >= head->columns &&
-        (head->scale_rows >= head->rows || head->scale_rows == 1))
-        decoder->rows->multiply(decoder->hidden, head->scales[head->scale_rows == 1 ? id : 0], model->hidden);
-    return decode_embedding_check(&decoder->base, id, decoder->hidden, error);
+    if (decoder->base.tied)
+        return embedding_values(model, decoder->rows, &decoder->head, id, id, decoder->hidden, error);
+    return embedding_load(model, decoder->rows, id, decoder->embedding_row, decoder->hidden, error);
 }
 
 static enum status logits_make(struct cpu_decoder *decoder, float **logits, struct error *error) {

@@ -1,18 +1,12 @@
 #include "infer/cuda/decode_cuda.h"
 
 #include "infer/cpu/activations.h" /* activations_equal */
-#include "infer/cpu/rows.h"
+#include "infer/embedding.h"
 
 /* ---- one token ---- */
 
-/* Whether two weights take the same x from the same values. */
-static bool operands_same(const struct weight *a, const struct weight *b) {
-    return activations_equal(a, b) && a->format == b->format && a->columns == b->columns &&
-           a->scale_columns == b->scale_columns;
-}
-
 /*
- * `use` of the products of `count` weights, x the source or what its norm makes of it; it has passed layer `layer`, -1: none.
+ * `use` of the products of `count` weights, ys their results where MATVEC_Y wants them, x the source or what its norm makes of it; it has passed layer `layer`, -1: none.
  */
 static void products_run(struct cuda_decoder *decoder, const struct weight *weights, unsigned count,
                          const float *source, const float *norm, int64_t layer, float *const ys[],
@@ -21,9 +15,10 @@ static void products_run(struct cuda_decoder *decoder, const struct weight *weig
     struct cuda_matvec items[CUDA_MATVECS];
     for (unsigned i = 0; i < count; i++) {
         unsigned same = 0;
-        while (same < i && !operands_same(&weights[same], &weights[i]))
+        while (same < i && !operands_equal(&weights[same], &weights[i]))
             same++;
-        items[i] = (struct cuda_matvec){.weight = &weights[i], .prepared = decoder->prepared[same], .y = ys[i]};
+        items[i] =
+            (struct cuda_matvec){.weight = &weights[i], .prepared = decoder->prepared[same], .y = ys ? ys[i] : NULL};
         if (same < i)
             continue;
         const struct cuda_prepare prepare = {.source = source,
@@ -39,19 +34,16 @@ static void products_run(struct cuda_decoder *decoder, const struct weight *weig
 }
 
 static void layer_run_token(struct cuda_decoder *decoder, uint32_t number) {
-    const struct model *model = &decoder->base.model;
     const struct layer *layer = &decoder->layers[number];
     float *const projections[] = {decoder->queries, decoder->keys, decoder->values};
     products_run(decoder, &layer->weights[WEIGHT_Q], 3, decoder->hidden, layer->attention_norm, (int64_t)number - 1,
                  projections, MATVEC_Y, NULL);
     const struct cuda_step_attention attention = cuda_decoder_attention(decoder, number);
     decoder->cuda.plugin->step_attention(decoder->cuda.device, &attention);
-    float *const space[] = {decoder->scratch, decoder->scratch + model->intermediate};
-    products_run(decoder, &layer->weights[WEIGHT_O], 1, decoder->attended, NULL, -1, space, MATVEC_ADD,
-                 decoder->hidden);
-    products_run(decoder, &layer->weights[WEIGHT_GATE], 2, decoder->hidden, layer->mlp_norm, number, space,
+    products_run(decoder, &layer->weights[WEIGHT_O], 1, decoder->attended, NULL, -1, NULL, MATVEC_ADD, decoder->hidden);
+    products_run(decoder, &layer->weights[WEIGHT_GATE], 2, decoder->hidden, layer->mlp_norm, number, NULL,
                  MATVEC_SWIGLU, decoder->middle);
-    products_run(decoder, &layer->weights[WEIGHT_DOWN], 1, decoder->middle, NULL, -1, space, MATVEC_ADD,
+    products_run(decoder, &layer->weights[WEIGHT_DOWN], 1, decoder->middle, NULL, -1, NULL, MATVEC_ADD,
                  decoder->hidden);
 }
 
@@ -137,7 +129,8 @@ static enum status token(struct decoder *base, uint32_t id, float **logits, stru
     const struct cuda_plugin *plugin = decoder->cuda.plugin;
     struct cuda_device *device = decoder->cuda.device;
     struct cuda_exchange *exchange = decoder->exchange;
-    enum status status = decode_embed(base, id, decoder->embedding_row, exchange->values, error);
+    enum status status =
+        embedding_load(&base->model, &row_kernels_portable, id, decoder->embedding_row, exchange->values, error);
     if (status != STATUS_OK)
         return status;
     exchange->position = base->position;

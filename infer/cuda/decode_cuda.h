@@ -27,7 +27,7 @@ struct cuda_decoder {
     /* on the device */
     unsigned char *cache; /* [layers][2], keys and values [kv_heads, positions, head_dim] */
     unsigned char *work;
-    float *norm, *hidden, *queries, *keys, *values, *attended, *middle, *scratch, *logits;
+    float *norm, *hidden, *queries, *keys, *values, *attended, *middle, *logits;
     void *prepared[CUDA_OPERANDS];
     void *attention_space;
     uint32_t *position, *bad; /* bad: number of the first layer whose values are not finite */

@@ -62,7 +62,6 @@ static uint64_t work_lay(struct cuda_decoder *decoder, unsigned char *base) {
                         {&decoder->values, key},
                         {&decoder->attended, query},
                         {&decoder->middle, model->intermediate},
-                        {&decoder->scratch, cuda_larger(2 * (uint64_t)model->intermediate, model->hidden)},
                         {&decoder->logits, model->vocabulary}};
     uint64_t at = 0, prepared = prepared_bytes(decoder, &model->head.weight);
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)

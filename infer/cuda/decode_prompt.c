@@ -4,6 +4,7 @@
 #include "common/interrupt.h"
 #include "infer/cuda/decode_cuda.h"
 #include "infer/cuda/lay.h"
+#include "infer/embedding.h"
 
 enum { EVENT_LAYER = 4 }; /* and the next: a layer is computed. Those before are of cuda_steps. */
 
@@ -44,8 +45,8 @@ static enum status embeddings_upload(const struct prompt *prompt, const int32_t 
     for (uint32_t first = 0; status == STATUS_OK && first < prompt->tokens; first += most) {
         const uint32_t count = prompt->tokens - first < most ? prompt->tokens - first : most;
         for (uint32_t i = 0; status == STATUS_OK && i < count; i++)
-            status = decode_embed(&decoder->base, (uint32_t)ids[first + i], decoder->embedding_row,
-                                  decoder->exchange->values + (size_t)i * model->hidden, error);
+            status = embedding_load(model, &row_kernels_portable, (uint32_t)ids[first + i], decoder->embedding_row,
+                                    decoder->exchange->values + (size_t)i * model->hidden, error);
         if (status != STATUS_OK)
             return status;
         if (interrupt_pending())

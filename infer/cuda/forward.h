@@ -13,7 +13,6 @@
 /* The largest group that has to find space. */
 struct cuda_shape {
     uint32_t tokens, scored; /* scored: rows of the head */
-    unsigned sides;          /* of the head */
 };
 
 /* Where things lie in the space for activations; addresses on the device. */

@@ -14,7 +14,7 @@ struct prefetch_options ppl_cuda_prefetch(const struct ppl_setup *setup) {
 
 /* The largest group, and its hidden states. */
 static void group_sizes(struct ppl_setup *setup, struct ppl_cuda *plan) {
-    plan->shape = (struct cuda_shape){.sides = setup->sides};
+    plan->shape = (struct cuda_shape){0};
     for (size_t group = 0; group < setup->groups; group++) {
         const size_t first = group * setup->group_windows;
         uint32_t tokens = 0, scored = 0;

@@ -115,7 +115,7 @@ static void groups_fit(enum weight_format format, enum cuda_type act) {
     const struct cuda cuda = {.plugin = &plugin, .info = {.fp8 = format == WEIGHT_FP8}};
     static const uint32_t largest[] = {2, 4096, 30000, 33000, 65536};
     for (size_t i = 0; i < sizeof largest / sizeof *largest; i++) {
-        const struct cuda_shape shape = {.tokens = largest[i], .scored = largest[i] - 1, .sides = 1};
+        const struct cuda_shape shape = {.tokens = largest[i], .scored = largest[i] - 1};
         struct cuda_space laid;
         cuda_space_lay(&model, 1, act, &shape, BASE, &laid);
         space = &laid;
