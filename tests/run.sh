@@ -130,7 +130,7 @@ suite server tests/server/run_server.sh
 suite clients tests/clients/run_clients.sh
 suite cuda-engine tests/cuda/run_engine.sh
 suite cuda-model tests/cuda/model/self_test.sh
-suite cuda-gates tests/cuda/gates.sh
+suite cuda-gates tests/cuda/gates.sh --access sm_90
 suite audit tests/audit/run_audit.sh
 suite audit-asan env QSTREAM=build/asan/qstream tests/audit/run_audit.sh
 suite verify-asan env QSTREAM=build/asan/qstream build/venv/bin/python tests/verify/corruption.py --places 1

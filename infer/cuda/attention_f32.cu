@@ -9,13 +9,16 @@
 /* Lanes: threads of a row, half a warp. Blocks: of a multiprocessor. */
 enum { KEYS = 32, LANES = 16, THREADS = 256, BLOCKS = 2 };
 
-/* Floats from a row to the next: rows are read side by side, four floats each. */
+/*
+ * Floats from a row to the next. Rows are read side by side, four floats each; exponentials are written by half warps, to
+ * two rows: each its own half of the banks.
+ */
 template <int WIDTH, int ROWS> struct float_shape {
     enum {
         width = WIDTH,
         rows = ROWS,
         stride = WIDTH + 4,
-        share_stride = KEYS + 4,
+        share_stride = KEYS + LANES,
         lane_rows = ROWS / (THREADS / LANES),
         lane_keys = KEYS / LANES,
         lane_fours = WIDTH / (4 * LANES),
@@ -83,6 +86,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) attention_f32(const cuda_atte
         keys_copy(attention.k, key);
         __syncthreads();
         float scores[Shape::lane_rows][Shape::lane_keys] = {};
+#pragma unroll 2 /* more would spill */
         for (uint32_t d = 0; d < head_dim; d += 4) {
             float4 b[Shape::lane_keys];
             for (int j = 0; j < Shape::lane_keys; j++)

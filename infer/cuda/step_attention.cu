@@ -24,7 +24,8 @@ enum {
     SHARE_STEP = 16,     /* positions of a share are a multiple of it */
     TILE_MOST = 128,     /* positions of a tile; a power of two */
     TILE_LEAST = 16,
-    TILE_BYTES = 36 << 10, /* keys and values of a tile: three blocks on a multiprocessor with 100 KiB */
+    TILE_BYTES = 36 << 10, /* keys and values of a tile: two blocks on a multiprocessor with 100 KiB */
+    SCORES_STRIDE = TILE_MOST + 4, /* from a query's scores to the next one's: other banks */
     MERGE_THREADS = 512
 };
 
@@ -135,7 +136,7 @@ template <int CACHE> __device__ static inline float chunk_factor() { return CACH
 /* A block's shared memory. */
 struct step_shared {
     float *queries;               /* [QUERIES][padded dimensions] */
-    float *scores;                /* [tile][QUERIES], then their exponentials */
+    float *scores;                /* [QUERIES][SCORES_STRIDE] of the tile's positions, then their exponentials */
     float *most, *sum, *decrease; /* [QUERIES]: so far; what sums so far are multiplied by */
     unsigned char *keys, *values; /* [tile] rows */
 };
@@ -144,7 +145,7 @@ static size_t shared_bytes(int cache, uint32_t head_dim, uint32_t queries, uint3
     const size_t rows = (size_t)2 * tile * row_stride(cache, head_dim);
     const size_t sums = (size_t)STEP_THREADS * DIMENSIONS * queries * sizeof(float); /* in the place of the rows */
     const size_t numbers =
-        (size_t)queries * chunks_of(head_dim) * DIMENSIONS + (size_t)tile * queries + 3 * QUERIES_MOST;
+        (size_t)queries * (chunks_of(head_dim) * DIMENSIONS + SCORES_STRIDE) + 3 * QUERIES_MOST;
     return numbers * sizeof(float) + (rows > sums ? rows : sums);
 }
 
@@ -156,7 +157,7 @@ __device__ static inline step_shared shared_lay(unsigned char *at, const step_ar
     shared.decrease = shared.sum + QUERIES_MOST;
     shared.queries = shared.decrease + QUERIES_MOST;
     shared.scores = shared.queries + QUERIES * chunks_of(p.a.head_dim) * DIMENSIONS;
-    shared.keys = (unsigned char *)(shared.scores + p.tile * QUERIES);
+    shared.keys = (unsigned char *)(shared.scores + QUERIES * SCORES_STRIDE);
     shared.values = shared.keys + (size_t)p.tile * row_stride(CACHE, p.a.head_dim);
     return shared;
 }
@@ -233,7 +234,7 @@ __device__ static inline void scores_make(const step_arguments &p, uint32_t coun
         }
         UNROLL
         for (int i = 0; i < AT_ONCE; i++)
-            shared.scores[position * QUERIES + query + i] = sums[i] * chunk_factor<CACHE>();
+            shared.scores[(query + i) * SCORES_STRIDE + position] = sums[i] * chunk_factor<CACHE>();
     }
 }
 
@@ -241,15 +242,15 @@ __device__ static inline void scores_make(const step_arguments &p, uint32_t coun
 template <int QUERIES> __device__ static inline void softmax_step(uint32_t count, const step_shared &shared) {
     const uint32_t lane = threadIdx.x % WARP;
     for (uint32_t query = threadIdx.x / WARP; query < QUERIES; query += STEP_WARPS) {
+        float *scores = shared.scores + query * SCORES_STRIDE;
         const float before = shared.most[query];
         float most = before, sum = 0;
         for (uint32_t i = lane; i < count; i += WARP)
-            most = larger_value()(most, shared.scores[i * QUERIES + query]);
+            most = larger_value()(most, scores[i]);
         most = warp_reduce(most, larger_value());
         for (uint32_t i = lane; i < count; i += WARP) {
-            float *score = &shared.scores[i * QUERIES + query];
-            *score = expf(*score - most);
-            sum += *score;
+            scores[i] = expf(scores[i] - most);
+            sum += scores[i];
         }
         sum = warp_reduce(sum, add_values());
         __syncwarp(); /* all have read what is written now: exchanges order no memory */
@@ -259,23 +260,6 @@ template <int QUERIES> __device__ static inline void softmax_step(uint32_t count
             shared.sum[query] = shared.sum[query] * decrease + sum;
             shared.decrease[query] = decrease;
         }
-    }
-}
-
-/* The exponentials of a position. */
-template <int QUERIES> __device__ static inline void weights_load(const float *from, float out[QUERIES]) {
-    if constexpr (QUERIES % 4 == 0) {
-        UNROLL
-        for (int i = 0; i < QUERIES; i += 4) {
-            const float4 four = *(const float4 *)(from + i);
-            out[i] = four.x;
-            out[i + 1] = four.y;
-            out[i + 2] = four.z;
-            out[i + 3] = four.w;
-        }
-    } else {
-        for (int i = 0; i < QUERIES; i++)
-            out[i] = from[i];
     }
 }
 
@@ -356,13 +340,12 @@ __global__ static void __launch_bounds__(STEP_THREADS, blocks_least(CACHE, QUERI
         for (uint32_t row = part; row < count; row += parts) {
             float v[DIMENSIONS];
             chunk_floats<CACHE>(shared.values + row * stride + chunk * DIMENSIONS * element_bytes(CACHE), v);
-            float weights[QUERIES];
-            weights_load<QUERIES>(shared.scores + row * QUERIES, weights);
             UNROLL
             for (int query = 0; query < QUERIES; query++) {
+                const float weight = shared.scores[query * SCORES_STRIDE + row];
                 UNROLL
                 for (int i = 0; i < DIMENSIONS; i++)
-                    sums[query][i] = fmaf(weights[query], v[i], sums[query][i]);
+                    sums[query][i] = fmaf(weight, v[i], sums[query][i]);
             }
         }
         __syncthreads();

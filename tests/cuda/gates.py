@@ -7,7 +7,8 @@ bytes at a time. For kernels that stream weights, two estimates are made from th
 machine's bandwidth at which instructions can be issued for it, and the bytes on their way at a time against those that the
 machine's latency asks for. Both are bounds from the code alone: no GPU has confirmed them.
 
---access adds what cuxray makes of coalescing and bank conflicts (a minute per architecture, reported, not gated on).
+--access gates coalescing and bank conflicts as well, in the accesses that cuxray can follow (about half of them; a minute
+for an architecture).
 """
 import argparse
 import json
@@ -33,6 +34,7 @@ MACHINES = {
     "RTX PRO 6000": {"arch": "sm_120", "multiprocessors": 188, "clock": 2.6e9 * 0.9, "bandwidth": 1.792e12,
                      "latency": 900e-9},
 }
+ACCESS_FIGURES = ("worst_bank_conflict_ways", "uncoalesced_global_accesses", "analyzed_count", "unanalyzed_count")
 SCHEDULERS = 4  # of a multiprocessor, each of which issues an instruction of a warp per cycle
 
 # Cycles of a scheduler's pipe that an instruction takes. From the throughput table of the CUDA programming guide (results
@@ -87,6 +89,17 @@ def entry_for(table, kernel):
             merged.update(entry.get("architectures", {}).get(kernel.architecture, {}))
             return entry["pattern"], merged
     return None, None
+
+
+def check_access(access, entry):
+    """What is wrong with a kernel's accesses."""
+    wrong = []
+    ways, apart = access["worst_bank_conflict_ways"], access["uncoalesced_global_accesses"]
+    if ways > entry["max_bank_conflict"]:
+        wrong.append(f"bank conflicts of {ways} ways, at most {entry['max_bank_conflict']}")
+    if apart > entry["max_uncoalesced"]:
+        wrong.append(f"{apart} accesses that are not coalesced, at most {entry['max_uncoalesced']}")
+    return wrong
 
 
 def check(kernel, entry):
@@ -172,10 +185,12 @@ def main():
             continue
         figures, wrong = check(kernel, entry)
         figures["architecture"] = kernel.architecture
-        if access.get(kernel.symbol) and kernel.architecture == options.access:
-            figures["access"] = {k: access[kernel.symbol].get(k) for k in
-                                 ("worst_bank_conflict_ways", "uncoalesced_global_accesses", "analyzed_count",
-                                  "unanalyzed_count")}
+        if options.access == kernel.architecture:
+            if access.get(kernel.symbol):
+                figures["access"] = {k: access[kernel.symbol][k] for k in ACCESS_FIGURES}
+                wrong += check_access(figures["access"], entry)
+            else:
+                wrong.append("cuxray says nothing about its accesses")
         figures_all.append(figures)
         groups.setdefault((kernel.architecture, pattern), []).append((kernel, figures, wrong))
 
