@@ -1,10 +1,11 @@
 /*
- * Byte sources: something of known size that can be read at any offset. A local file now, a range of HTTP
- * requests later; every reader of checkpoints works on either.
+ * Byte sources: something of known size that can be read at any offset: a local file, or one on the Hub, by ranges
+ * (hub/range_source.h). Every reader of checkpoints works on either.
  */
 #ifndef QSTREAM_COMMON_SOURCE_H
 #define QSTREAM_COMMON_SOURCE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +15,8 @@
 struct source_identity {
     uint64_t size;    /* bytes */
     int64_t mtime_ns; /* modification time in ns since the epoch; 0 where there is none */
+    bool hashed;      /* `sha256` is what the Hub says its bytes have */
+    uint8_t sha256[32];
 };
 
 struct byte_source;
