@@ -161,6 +161,9 @@ class Faults:
         with self.lock:
             return [fault.settings | {"hits": fault.hits} for fault in self.faults]
 
+    def hits(self) -> int:
+        return sum(fault.hits for fault in self.faults)
+
     def strikes(self, request: Request) -> list[Strike]:
         with self.lock:
             return [strike for fault in self.faults if (strike := fault.strikes(request))]

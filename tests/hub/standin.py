@@ -7,7 +7,8 @@ prints one line of JSON when it is ready and ends when its standard input does:
 
     {"hub": "http://127.0.0.1:40001", "cdn": "http://127.0.0.1:40002", "control": "http://127.0.0.1:40003"}
 
-HF_ENDPOINT is the first address. Large files (LFS) lie at the second, another host, reached by signed addresses only.
+HF_ENDPOINT is the first address. With --tls nginx (tls.py) stands in front of these: https://localhost, HTTP/2; "ca" tells
+the certificate's authority, and "plain" the addresses without TLS. Large files (LFS) lie at the second, another host, reached by signed addresses only.
 FILE.json is {"repositories": [...], "tokens": {...}}, both optional: Store.add (repositories.py) tells what a repository's
 description may say; a token is {"TOKEN": {"name": "alice", "organizations": ["org"], "write": true, "granted": true}}.
 Without "tokens" these are known: hf_owner (writes to org/..., sees what is private there), hf_granted (let into gated
@@ -19,7 +20,8 @@ The third address steers it (curl does; harness.py is for Python):
     POST /log/clear   forgets it
     PUT  /faults      [FAULT, ...] in place of those before; faults.py tells what there is
     POST /faults      FAULT beside those before
-    GET  /faults      [FAULT with "hits", ...]
+    GET  /faults      [FAULT with "hits", ...]; ?hits=N waits until they struck N times in all
+    GET  /sent        bytes of bodies so far, {"hub": N, "cdn": N}; ?cdn=N waits until there are so many
     POST /repositories  a repository more, or anew
     GET  /repositories?type=model&id=org/name   its commits, branches and files: {"main": {"commit": ID, "files": {PATH:
                       {"size", "oid", "sha256" | null, "path": where the bytes lie on this disk}}}}
@@ -40,19 +42,20 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import tls
 from faults import Faults, Sending, apply, cut_range, instead
 from hub import PAGE_ENTRIES, SIGNATURE_SECONDS, Cdn, Hub, Signer, User
 from messages import Reply, Request, Slice, json_reply
 from repositories import Hashes, Store
 
 HASHES = Path(__file__).resolve().parents[2] / "build" / "hub" / "hashes.json"
-PIECE = 1 << 16
+PIECE, FILE_PIECE = 1 << 16, 1 << 20
 TICK = 0.01  # seconds, of what waits for something else
 
 
@@ -68,6 +71,7 @@ class Log:
         self.active = {"hub": 0, "cdn": 0}
         self.begun = time.monotonic()
         self.numbers = itertools.count(1)
+        self.sent = {"hub": 0, "cdn": 0}
 
     def now(self) -> float:
         return round(time.monotonic() - self.begun, 6)
@@ -86,10 +90,20 @@ class Log:
                 self.file.write(json.dumps(entry) + "\n")
             self.changed.notify_all()
 
+    def add_sent(self, where: str, size: int) -> None:
+        with self.changed:
+            self.sent[where] += size
+            self.changed.notify_all()
+
+    def wait(self, condition: Callable[[], bool], seconds: float) -> None:
+        with self.changed:
+            if not self.changed.wait_for(condition, seconds):
+                raise ValueError(f"not within {seconds} s")
+
     def quiet(self, seconds: float) -> list[dict[str, Any]]:
         """The entries, once nothing is under way."""
         with self.changed:
-            self.changed.wait_for(lambda: not any(self.active.values()), seconds)
+            self.wait(lambda: not any(self.active.values()), seconds)
             return list(self.entries)
 
     def clear(self) -> None:
@@ -138,6 +152,7 @@ class Handler(BaseHTTPRequestHandler):
                   "connection": int(fields.get("X-Forwarded-Connection", self.client_address[1])),
                   "faults": [strike.do for strike in strikes], "status": 0, "length": 0}  # fmt: skip
         kinds = {strike.do: strike for strike in strikes}
+        self.server.log.add_sent(self.server.where, 0)  # who waits for faults looks again
         if "hang_up" in kinds:
             self.hang_up(reset=False)
         self.upload_ends = kinds["drop_upload"].number("after") if "drop_upload" in kinds else None
@@ -221,12 +236,19 @@ class Handler(BaseHTTPRequestHandler):
             self.hang_up(sending.reset)
 
     def send_file(self, stream: Any, start: int, length: int) -> None:
-        if length == 0:
-            return
-        try:
-            self.connection.sendfile(stream, start, length)
-        finally:
-            self.sent += stream.tell() - start  # where it got, also after an error
+        while length > 0:
+            try:
+                self.connection.sendfile(stream, start, min(length, FILE_PIECE))
+            finally:
+                size = stream.tell() - start  # where it got, also after an error
+                self.count(size)
+            if size == 0:
+                raise ValueError(f"{stream.name} became shorter")
+            start, length = start + size, length - size
+
+    def count(self, size: int) -> None:
+        self.sent += size
+        self.server.log.add_sent(self.server.where, size)
 
     def send_pieces(self, pieces: Iterator[bytes], end: int, sending: Sending) -> None:
         step = PIECE if sending.rate is None else max(1, min(PIECE, int(sending.rate * TICK)))
@@ -240,7 +262,7 @@ class Handler(BaseHTTPRequestHandler):
                     due = begun + self.sent / sending.rate
                     self.wait_while(lambda due=due: time.monotonic() < due)
                 self.wfile.write(piece[at : at + step])
-                self.sent += len(piece[at : at + step])
+                self.count(len(piece[at : at + step]))
             if self.sent >= end:
                 return
 
@@ -303,10 +325,11 @@ class Control(BaseHTTPRequestHandler):
     def answer(self, body: bytes) -> str:
         parts = urlsplit(self.path)
         values = {name: value[0] for name, value in parse_qs(parts.query).items()}
+        seconds = float(values.pop("seconds", "60"))
         log, faults, store = self.server.log, self.server.faults, self.server.store
         match self.command, parts.path:
             case "GET", "/log":
-                entries = log.quiet(float(values.get("seconds", "30")))
+                entries = log.quiet(seconds)
                 return "".join(json.dumps(entry) + "\n" for entry in entries)
             case "POST", "/log/clear":
                 log.clear()
@@ -315,7 +338,11 @@ class Control(BaseHTTPRequestHandler):
             case "POST", "/faults":
                 faults.add(json.loads(body))
             case "GET", "/faults":
+                log.wait(lambda: faults.hits() >= int(values.get("hits", "0")), seconds)
                 return json.dumps(faults.state()) + "\n"
+            case "GET", "/sent":
+                log.wait(lambda: all(log.sent[where] >= int(size) for where, size in values.items()), seconds)
+                return json.dumps(log.sent) + "\n"
             case "POST", "/repositories":
                 store.add(json.loads(body))
             case "GET", "/repositories":
@@ -340,7 +367,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repositories", type=Path, metavar="FILE.json")
     parser.add_argument("--port", type=int, default=0, help="of the Hub; 0: the system chooses (default)")
     parser.add_argument("--cdn-port", type=int, default=0)
-    parser.add_argument("--cdn-host", default="127.0.0.1", help="the CDN's name in addresses: 127.0.0.1 or localhost")
+    parser.add_argument("--tls", action="store_true", help="nginx in front, with a certificate of a test CA")
+    parser.add_argument("--cdn-host", choices=("127.0.0.1", "localhost"), help="the CDN's name in addresses (that of the Hub)")
     parser.add_argument("--page", type=int, default=PAGE_ENTRIES, help=f"entries of a tree's page (default {PAGE_ENTRIES})")
     parser.add_argument("--signature-seconds", type=int, default=SIGNATURE_SECONDS, help="how long a signed address is good")
     parser.add_argument("--multipart", type=int, default=Hub.multipart_bytes, help="uploads of so many bytes come in parts")
@@ -353,7 +381,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     store, log, faults = Store(Hashes(arguments.hashes)), Log(arguments.log), Faults()
-    try:
+    with contextlib.ExitStack() as ending:
+        ending.callback(store.close)
         given = json.loads(arguments.repositories.read_text()) if arguments.repositories else {}
         hub = Hub(store, Signer(arguments.signature_seconds), page_entries=arguments.page,
                   multipart_bytes=arguments.multipart, part_bytes=arguments.part)  # fmt: skip
@@ -368,18 +397,22 @@ def main() -> None:
         listeners = {"hub": Listener("hub", arguments.port, hub.answer, log, faults, hub.users),
                      "cdn": Listener("cdn", arguments.cdn_port, Cdn(hub).answer, log, faults, hub.users),
                      "control": ControlListener(log, faults, store)}  # fmt: skip
-        hosts = {"cdn": arguments.cdn_host}
-        addresses = {name: f"http://{hosts.get(name, '127.0.0.1')}:{listener.server_address[1]}"
-                     for name, listener in listeners.items()}  # fmt: skip
+        ports = {name: listener.server_address[1] for name, listener in listeners.items()}
+        hosts = {"hub": "127.0.0.1", "cdn": arguments.cdn_host or "127.0.0.1", "control": "127.0.0.1"}
+        addresses = {name: f"http://{hosts[name]}:{port}" for name, port in ports.items()}
         for listener in listeners.values():
             listener.addresses = addresses
             threading.Thread(target=listener.serve_forever, daemon=True).start()
-        print(json.dumps(addresses), flush=True)
+        ready: dict[str, Any] = addresses
+        if arguments.tls:
+            ports.pop("control")
+            nginx = tls.Nginx(store.folder / "nginx", ports, {"hub": "localhost", "cdn": arguments.cdn_host or "localhost"})
+            ending.callback(nginx.stop)
+            ready = addresses | nginx.addresses | {"ca": str(tls.CA), "plain": addresses}
+        print(json.dumps(ready), flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             while sys.stdin.buffer.read1(PIECE):
                 pass
-    finally:
-        store.close()
 
 
 if __name__ == "__main__":
