@@ -237,7 +237,6 @@ def resume() -> None:
     HUB.fault(do="drop", where="cdn", method="GET", after=2 * CLIENT_PIECE + 100, times=1)
     got = hf_hub_download("org/large", "large.bin", cache_dir=fresh())
     require_equal(HUB.hits(), [1])
-    HUB.no_faults()
     require_equal(Path(got).read_bytes(), (FOLDERS["large"] / "large.bin").read_bytes())
     parts = [(request["range"], request["status"]) for request in HUB.requests(where="cdn")]
     require_equal(parts, [(None, 200), (f"bytes={2 * CLIENT_PIECE}-", 206)])
@@ -249,7 +248,6 @@ def resume_without_ranges() -> None:
     HUB.fault(do="drop", where="cdn", after=2 * CLIENT_PIECE + 100, times=1)
     HUB.fault(do="ignore_range", where="cdn")
     got = hf_hub_download("org/large", "large.bin", cache_dir=fresh())
-    HUB.no_faults()
     require_equal(Path(got).read_bytes(), (FOLDERS["large"] / "large.bin").read_bytes())
 
 
@@ -327,7 +325,7 @@ def no_file() -> None:
 def wrong_token() -> None:
     """a token that nobody has"""
     error = raises(errors.HfHubHTTPError, lambda: client.HfApi().whoami(token="hf_wrong"))
-    require("Invalid credentials" in str(error) or error.response.status_code == 401, error)
+    require_equal(error.response.status_code, 401)
     error = raises(errors.HfHubHTTPError, lambda: hf_hub_download("org/mistral", "params.json", cache_dir=fresh(), token="hf_wrong"))
     require_equal(error.response.status_code, 401)
 
@@ -338,7 +336,6 @@ def rate_limit() -> None:
     HUB.clear_log()
     HUB.fault(do="status", status=429, headers={"Retry-After": "1"}, path="/tree/", times=2)
     same(snapshot_download("org/history", cache_dir=fresh()), FOLDERS["new"])
-    HUB.no_faults()
     asked = HUB.requests("/tree/")
     require_equal([request["status"] for request in asked][:3], [429, 429, 200])
     require(asked[1]["begin"] - asked[0]["begin"] >= 1, "asked again too early")
@@ -351,7 +348,6 @@ def expired_signature() -> None:
     error = raises(errors.HfHubHTTPError, lambda: hf_hub_download("org/mistral", "tekken.json", cache_dir=fresh()))
     require_equal(error.response.status_code, 403)
     hf_hub_download("org/mistral", "tekken.json", cache_dir=fresh())
-    HUB.no_faults()
 
 
 # ---- what is told ----
@@ -505,4 +501,4 @@ def tokens_stay() -> None:
 
 if __name__ == "__main__":
     sys.argv = [word for word in sys.argv if word != "--tls"]
-    sys.exit(run_cases("TLS: " if TLS else "") > 0)
+    sys.exit(run_cases("TLS: " if TLS else "", HUB.no_faults) > 0)
