@@ -23,7 +23,7 @@ total=0 failed=0
 
 # check NAME [OPTION]: its lines, numbered on; what it said on stderr follows when it failed.
 check() {
-    local name=$1 line status
+    local name=$1 line status failed_before=$failed
     [ -z "$only" ] || [ "$only" = "$name" ] || return 0
     {
         while IFS= read -r line; do
@@ -41,8 +41,8 @@ check() {
     wait $!
     status=$?
     [ "$status" -eq 0 ] || {
-        [ "$failed" -gt 0 ] || {
-            total=$((total + 1)) failed=1
+        [ "$failed" -gt "$failed_before" ] || {
+            total=$((total + 1)) failed=$((failed + 1))
             echo "not ok $total - $name ends with $status"
         }
         sed 's/^/# /' "$log"
