@@ -86,7 +86,8 @@ class Hashes:
         with self.lock:
             self.known[key] = hashes
             if self.file:
-                self.known = self.read() | self.known  # of other servers at the same time
+                self.known |= self.read()  # of other servers at the same time
+                self.known = {key: value for key, value in self.known.items() if os.path.exists(key.rsplit(":", 2)[0])}
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 with tempfile.NamedTemporaryFile("w", dir=self.file.parent, delete=False) as stream:
                     json.dump(self.known, stream)
