@@ -21,7 +21,7 @@
 
 /*
  * The most bytes that the pages of the column may have together when they are decompressed, that its strings may have
- * together, and rows. It bounds memory, to three times as much, and time.
+ * together, and rows. It bounds memory, to twice as much, and time.
  */
 enum { PARQUET_LIMIT = 1 << 26 };
 
