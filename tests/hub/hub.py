@@ -180,10 +180,10 @@ class Hub:
             commit, *path = segments[3 if short else 4 :]
             return self.plain_file(request, TYPE_OF[segments[1]], id, commit, "/".join(path))
         if segments[0] in TYPE_OF and len(segments) > 1:
-            short = len(segments) == 2 or segments[2] in BELOW
-            id = segments[1] if short else "/".join(segments[1:3])
-            rest = segments[2 if short else 3 :]
-            return self.moved(request, TYPE_OF[segments[0]], id) or self.below(request, TYPE_OF[segments[0]], id, rest)
+            type, long = TYPE_OF[segments[0]], "/".join(segments[1:3])
+            short = len(segments) == 2 or (segments[2] in BELOW and (type, long) not in self.store.repositories)
+            id, rest = (segments[1], segments[2:]) if short else (long, segments[3:])
+            return self.moved(request, type, id) or self.below(request, type, id, rest)
         raise Refusal(404, "Sorry, we can't find the page you are looking for.")
 
     def store_commits(self, type: str, id: str) -> dict[str, Commit]:
@@ -244,7 +244,7 @@ class Hub:
     def tree(self, request: Request, repository: Repository, revision: str, folder: str = "") -> Reply:
         commit = self.commit(repository, revision)
         if folder and folder not in commit.trees:
-            raise Refusal(404, f"{folder} does not exist on \"{revision}\"", "EntryNotFound")
+            raise Refusal(404, f'{folder} does not exist on "{revision}"', "EntryNotFound")
         expand, recursive = request.value("expand") in ("true", "1"), request.value("recursive") in ("true", "1")
         limit = min(self.page_entries, int(request.value("limit", "1000")))
         try:
@@ -333,7 +333,11 @@ class Cdn:
 
     def answer(self, request: Request) -> Reply:
         if "Authorization" in request.fields:
-            return Reply(400, {}, b"<Error><Code>InvalidArgument</Code><Message>Only one auth mechanism allowed</Message></Error>")
+            return Reply(
+                400,
+                {},
+                b"<Error><Code>InvalidArgument</Code><Message>Only one auth mechanism allowed</Message></Error>",
+            )
         if not self.hub.signer.holds(request):
             return Reply(403, {}, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>")
         if request.method == "PUT":
