@@ -17,8 +17,8 @@ bail() {
 tests/models/venv.sh || bail "the Python environment cannot be made"
 PATH=$PATH:/usr/sbin command -v nginx >/dev/null || bail "nginx is missing: run ./setup test"
 
-log=build/hub/log
-mkdir -p build/hub
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 total=0 failed=0
 
 # check NAME [OPTION]: its lines, numbered on; what it said on stderr follows when it failed.
@@ -53,5 +53,6 @@ only=${1:-}
 check check_standin
 check check_standin --tls
 check check_harness
+check check_faults
 echo "1..$total"
 [ "$total" -gt 0 ] && [ "$failed" -eq 0 ]
