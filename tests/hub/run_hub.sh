@@ -53,5 +53,8 @@ only=${1:-}
 check check_standin
 check check_standin --tls
 check check_harness
+check check_fetch
+check check_resume
+check check_faults
 echo "1..$total"
 [ "$total" -gt 0 ] && [ "$failed" -eq 0 ]
