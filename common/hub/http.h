@@ -18,13 +18,14 @@ struct http; /* a client */
 struct http_reply {
     long code;          /* of the reply; 0: there was none */
     struct text fields; /* the reply's header lines, each "Name: value\n" */
-    struct text body;   /* unless it went to http_request.data */
+    struct text body;   /* unless it went to http_request.data; of a code from 300 on its first 64 KiB */
     bool transient;     /* why there was no (whole) reply may pass: dropped, timed out, refused, no such host */
 };
 
 /* The value of a header field, without white space around it, whatever its name's case; the last of several. The caller
  * frees; NULL when there is none (or no memory). */
 char *http_reply_field(const struct http_reply *reply, const char *name);
+char *http_field_find(const struct text *fields, const char *name); /* the same, of header lines */
 
 void http_reply_free(struct http_reply *reply);
 

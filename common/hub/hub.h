@@ -3,8 +3,9 @@
  * errors in words.
  *
  * The token goes to the Hub's own scheme, host and port only, never along with a redirect to another. A request that could
- * not connect, or was answered with 429, 500, 502, 503 or 504, is tried again, up to ATTEMPTS times, after 1, 2, 4, ... seconds
- * (with some chance), or as long as Retry-After or the RateLimit field ask for.
+ * not connect, or was answered with 408, 429, 500, 502, 503 or 504, is tried again, up to HUB_ATTEMPTS times, after 1, 2, 4,
+ * ... seconds (with some chance), or as long as Retry-After or the RateLimit field ask for. So is one that the Hub sent to
+ * another host which refused it: the address that the Hub gave may have expired.
  */
 #ifndef QSTREAM_COMMON_HUB_HUB_H
 #define QSTREAM_COMMON_HUB_HUB_H
@@ -17,7 +18,8 @@ enum { HUB_ATTEMPTS = 6 };
 
 struct hub {
     struct hub_environment environment;
-    struct http *http; /* NULL when offline */
+    struct http *http;    /* NULL when offline */
+    double retry_seconds; /* before the second attempt: 1; doubled for each one more */
 };
 
 /* Reads the environment and starts the client; offline, only the environment. Free with hub_close, also after an error. */
@@ -32,6 +34,14 @@ struct hub_subject {
     const struct hub_reference *reference;
     const char *file; /* NULL: the repository */
 };
+
+/* Where a request came to. Zero-initialize it; free with hub_route_free. */
+struct hub_route {
+    char *url;          /* that gave the last reply: the request's own, or where redirects led */
+    bool away;          /* it is on another host than the Hub: what its reply says is not the Hub's word */
+    struct text fields; /* header lines of the Hub's own replies, those of redirects too, the last reply's last */
+};
+void hub_route_free(struct hub_route *route);
 
 struct hub_request {
     struct hub_subject subject;
@@ -49,7 +59,8 @@ struct hub_request {
     enum status (*data)(void *context, const void *bytes, size_t size, struct error *error);
     void *context;
     size_t body_limit;
-    bool once; /* no retries */
+    struct hub_route *route; /* filled, also before `begin`; NULL: not asked for */
+    bool once;               /* no retries */
 };
 
 /*
