@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/version.h"
+#include "common/weight_files.h"
 #include "qstream/config.h"
 #include "qstream/report.h"
 
@@ -28,27 +29,9 @@ enum { FOLDER_DEPTH_MAX = 8, COPY_BYTES = 1 << 18 };
 
 /* Source files and folders that describe or hold the weights in another form than the output has. */
 static bool describes_source(const char *name, bool folder) {
-    static const char *const folders[] = {"original", "onnx", "openvino", "metal", "coreml", "flax", "gguf"};
-    static const char *const endings[] = {".safetensors", ".safetensors.index.json",
-                                          ".bin",         ".bin.index.json",
-                                          ".pt",          ".pth",
-                                          ".ckpt",        ".gguf",
-                                          ".h5",          ".msgpack",
-                                          ".onnx",        ".onnx_data",
-                                          ".tflite"};
-    if (folder) {
-        for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
-            if (strcmp(name, folders[i]) == 0)
-                return true;
-        return false;
-    }
-    if (strcmp(name, "params.json") == 0 || strcmp(name, "hf_quant_config.json") == 0 ||
-        strncmp(name, "consolidated", 12) == 0)
-        return true;
-    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
-        if (text_ends_with(name, endings[i]))
-            return true;
-    return false;
+    if (folder)
+        return weight_folder_is(name);
+    return strcmp(name, "params.json") == 0 || strcmp(name, "hf_quant_config.json") == 0 || weight_file_is(name);
 }
 
 static bool made_anew(const char *name) {

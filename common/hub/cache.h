@@ -37,11 +37,8 @@ enum status hub_cache_reference_write(const struct hub_environment *environment,
 enum status hub_cache_link(const struct hub_environment *environment, const struct hub_reference *reference,
                            const char *commit, const struct hub_file *file, struct error *error);
 
-/*
- * Takes the lock that huggingface_hub takes for a blob, waiting for it (a line on stderr tells for whom, unless quiet);
- * *fd holds it until it is closed. STATUS_INTERRUPTED while waiting.
- */
-enum status hub_cache_lock(const struct hub_environment *environment, const struct hub_reference *reference,
-                           const char *etag, bool quiet, int *fd, struct error *error);
+/* The file that huggingface_hub locks (file_lock.h) while it writes a blob. */
+char *hub_cache_lock(const struct hub_environment *environment, const struct hub_reference *reference,
+                     const char *etag);
 
 #endif
