@@ -25,6 +25,7 @@ enum {
     IDLE_MS = 1000 * 60 * 60, /* a wake-up ends it */
     STACK_BYTES = 1 << 20,
     CONNECTIONS_KEPT = 32, /* open for the next request */
+    STREAMS = 4,           /* of one connection: over a long or lossy line one alone is slow */
     ANSWER_SECONDS = 120,  /* what was sent may take the server long to work through */
 };
 
@@ -431,6 +432,7 @@ enum status http_open(const struct http_options *options, struct http **out, str
     }
     libcurl.share_setopt(http->share, CURLSHOPT_SHARE, (int)CURL_LOCK_DATA_SSL_SESSION);
     libcurl.multi_setopt(http->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)options->connections_most);
+    libcurl.multi_setopt(http->multi, CURLMOPT_MAX_CONCURRENT_STREAMS, (long)STREAMS);
     libcurl.multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long)CONNECTIONS_KEPT);
     *out = http;
     return STATUS_OK;
