@@ -300,8 +300,10 @@ static enum status transfer_outcome(struct transfer *transfer, CURLcode result) 
     libcurl.easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &reply->code);
     if (transfer->status != STATUS_OK)
         return transfer->status;
-    if (result == CURLE_OK || transfer->cut)
+    if (transfer->cut || (result == CURLE_OK && transfer->fields_whole))
         return STATUS_OK;
+    if (result == CURLE_OK)
+        result = CURLE_GOT_NOTHING; /* the connection ended inside the header, which libcurl lets pass */
     const char *reason = *transfer->reason ? transfer->reason : libcurl.easy_strerror(result);
     const char *advice = result == CURLE_PEER_FAILED_VERIFICATION
                              ? "; SSL_CERT_FILE may name a file with its authority's certificate"
