@@ -46,7 +46,7 @@ compiler=${CC:-gcc}
 objects=()
 for object in "$build"/obj/common/*.o "$build"/obj/common/hub/*.o "$build"/obj/qstream/*.o; do
     case $object in
-    */main.o | */command_*.o) ;;
+    */main.o | */command_*.o | */*_arguments.o) ;;
     *) objects+=("$object") ;;
     esac
 done
