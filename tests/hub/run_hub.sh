@@ -14,11 +14,12 @@ bail() {
     exit 1
 }
 
+[ -x "${QSTREAM:-build/qstream}" ] || bail "${QSTREAM:-build/qstream} is missing: run make"
 tests/models/venv.sh || bail "the Python environment cannot be made"
 PATH=$PATH:/usr/sbin command -v nginx >/dev/null || bail "nginx is missing: run ./setup test"
 
-log=build/hub/log
-mkdir -p build/hub
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 total=0 failed=0
 
 # check NAME [OPTION]: its lines, numbered on; what it said on stderr follows when it failed.
@@ -55,5 +56,6 @@ check check_standin --tls
 check check_harness
 check check_remote
 check check_remote --tls inspect
+check check_faults
 echo "1..$total"
 [ "$total" -gt 0 ] && [ "$failed" -eq 0 ]
