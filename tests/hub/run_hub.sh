@@ -2,7 +2,7 @@
 # Runs what concerns the Hub, all against the stand-in of this folder: first the stand-in itself, proven with the Hub's own
 # client, over HTTP and over TLS; then qstream. Prints TAP; a check that is named runs alone: run_hub.sh check_faults.
 #
-# QSTREAM names another binary than build/qstream.
+# QSTREAM names another binary than build/qstream, HUB_CLIENT another program than build/unit/hub_client.
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
@@ -54,6 +54,8 @@ only=${1:-}
 check check_standin
 check check_standin --tls
 check check_harness
+check check_network
+check check_network --tls
 check check_remote
 check check_remote --tls inspect
 check check_faults
