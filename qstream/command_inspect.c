@@ -18,7 +18,8 @@ static const char usage[] =
     "\n"
     "Shows what the checkpoint in the folder MODEL holds: every tensor with its format, what they come to by role, "
     "and\n"
-    "the folder's size to the byte. Reads headers only, unless --stats or --show ask for values.\n"
+    "the folder's size to the byte. Reads headers only, unless --stats or --show ask for values. MODEL may be\n"
+    "hf://org/name[@revision], on the Hugging Face Hub.\n"
     "\n"
     "  --tensors GLOB  only the tensors whose whole name matches; 're:' begins a regular expression\n"
     "  --by GROUP      a row for each role, layer, format or shard instead of one for each tensor\n"
@@ -83,9 +84,6 @@ static enum status option_parse(int option, const char *value, struct arguments 
 
 static enum status arguments_check(const struct arguments *arguments, struct error *error) {
     bool table = !arguments->json && !arguments->html;
-    if (strncmp(arguments->model, "hf://", 5) == 0)
-        return error_set(error, STATUS_USAGE, "'%s': remote models are not supported yet; download it first",
-                         arguments->model);
     if (arguments->show && (arguments->stats || arguments->html || arguments->tensors || arguments->by != GROUPINGS))
         return error_set(error, STATUS_USAGE, "--show goes with --json and --quiet only");
     if (arguments->stats && table && arguments->by != GROUPINGS)

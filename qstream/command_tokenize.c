@@ -17,7 +17,7 @@ static const char usage[] =
     "Turns text into the token ids of the model in the folder MODEL, by its tokenizer.json or tekken.json, and prints\n"
     "them as a JSON array on one line. Nothing is added to the text: no token at its beginning, no chat template.\n"
     "Special tokens in the text are found where Hugging Face's tokenizers find them. Bytes that are not UTF-8 are\n"
-    "read as U+FFFD.\n"
+    "read as U+FFFD. MODEL may be hf://org/name[@revision], on the Hugging Face Hub.\n"
     "\n"
     "  --text FILE         read this file; - is standard input, the default\n"
     "  --decode            read a JSON array of ids, print their text, and nothing else\n"
@@ -152,9 +152,12 @@ static enum status decode(const struct tokenizer *tokenizer, const struct text *
 }
 
 static enum status tokenize(const struct arguments *arguments, struct error *error) {
+    struct folder *folder = NULL;
     struct tokenizer *tokenizer = NULL;
     struct text input = {0};
-    enum status status = tokenizer_open(arguments->model, &tokenizer, error);
+    enum status status = folder_open(arguments->model, &folder, error);
+    if (status == STATUS_OK)
+        status = tokenizer_open(folder, &tokenizer, error);
     if (status == STATUS_OK)
         status = input_read(arguments->text, &input, error);
     if (status == STATUS_OK && !arguments->decode)
@@ -163,6 +166,7 @@ static enum status tokenize(const struct arguments *arguments, struct error *err
         status = decode(tokenizer, &input, arguments->text ? arguments->text : "standard input", error);
     text_free(&input);
     tokenizer_close(tokenizer);
+    folder_close(folder);
     return status;
 }
 

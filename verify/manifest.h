@@ -9,8 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/folder.h"
 #include "common/sha256.h"
-#include "common/status.h"
 
 struct pattern;
 
@@ -38,6 +38,8 @@ struct manifest_file {
 struct manifest_source {
     char *name; /* of a shard of the source */
     uint64_t size;
+    bool hashed; /* it was on the Hub, which knows its hash */
+    uint8_t sha256[SHA256_SIZE];
 };
 
 struct manifest {
@@ -54,10 +56,10 @@ struct manifest {
 };
 
 /*
- * Reads `folder`/qstream.json. *found is false, and that is no error, when there is no such file. STATUS_BAD_INPUT,
+ * Reads qstream.json of a folder. *found is false, and that is no error, when there is no such file. STATUS_BAD_INPUT,
  * naming the file and the member, when it is there but no manifest. Free with manifest_free, also after an error.
  */
-enum status manifest_read(const char *folder, struct manifest *manifest, bool *found, struct error *error);
+enum status manifest_read(const struct folder *folder, struct manifest *manifest, bool *found, struct error *error);
 void manifest_free(struct manifest *manifest);
 
 /* Reads a recipe file (configs/recipe.schema.json). Free with wanted_recipe_free, also after an error. */
