@@ -58,6 +58,8 @@ check check_network
 check check_network --tls
 check check_remote
 check check_remote --tls inspect
+check check_fetch
+check check_resume
 check check_faults
 echo "1..$total"
 [ "$total" -gt 0 ] && [ "$failed" -eq 0 ]
