@@ -72,7 +72,9 @@ static void change_tell(struct download *download, enum status status, const str
                         const struct error *error) {
     if (download->status == STATUS_OK && status != STATUS_OK) {
         download->status = status;
-        if (!item || status == STATUS_INTERRUPTED || strstr(error->message, item->file->path))
+        if (status == STATUS_INTERRUPTED)
+            error_write(&download->error, 0, "interrupted; what came is kept, run the same command to go on");
+        else if (!item || strstr(error->message, item->file->path))
             download->error = *error;
         else
             error_write(&download->error, 0, "'%s': %s", item->file->path, error->message);

@@ -534,11 +534,18 @@ def errors() -> None:
 
 @case
 def help_text() -> None:
-    """--help, and qstream help fetch"""
+    """--help, and qstream help fetch; the manual, the man page and the completions have every option"""
     texts = [subprocess.run([QSTREAM, *words], capture_output=True, text=True, check=True).stdout
              for words in (("fetch", "--help"), ("help", "fetch"))]  # fmt: skip
     require_equal(texts[0], texts[1])
     require(texts[0].startswith("usage: qstream fetch MODEL") and max(map(len, texts[0].splitlines())) <= 120)
+    section = (REPO / "docs/qstream.1").read_text().split(".SH OPTIONS OF FETCH")[1].split(".SH ")[0]
+    for option in re.findall(r"^  (--[a-z-]+)", texts[0], re.M):
+        require(option.replace("-", "\\-") in section, f"{option} is not in the man page")
+        require(f"`{option}" in (REPO / "docs/fetch.md").read_text(), f"{option} is not in the manual")
+        for name in ("_qstream", "qstream.bash"):
+            function = (REPO / "completions" / name).read_text().split("\n_qstream_fetch() {")[1].split("\n}")[0]
+            require(option in function, f"{option} is not in {name}")
 
 
 @case
