@@ -170,8 +170,7 @@ static enum status batch_ask(struct hub *hub, const struct hub_reference *refere
 
 enum status lfs_batch(struct hub *hub, const struct hub_reference *reference, const char *branch,
                       const struct lfs_object *objects, size_t count, struct error *error) {
-    char *url = text_format("%s/%s%s.git/info/lfs/objects/batch", hub->environment.endpoint,
-                            reference->dataset ? "datasets/" : "", reference->repository);
+    char *url = text_format("%s/%s.git/info/lfs/objects/batch", hub->environment.endpoint, reference->repository);
     enum status status = url ? STATUS_OK : error_set_memory(error);
     for (size_t first = 0; first < count && status == STATUS_OK; first += AT_ONCE) {
         const size_t these = count - first < AT_ONCE ? count - first : AT_ONCE;

@@ -42,8 +42,8 @@ static const char *branch_of(const struct upload *upload) {
 
 char *upload_url(const struct upload *upload, const char *what) {
     char *revision = hub_quote(upload->reference->revision, "");
-    char *url = revision ? text_format("%s/api/%s/%s/%s/%s%s", upload->hub->environment.endpoint,
-                                       upload->reference->dataset ? "datasets" : "models",
+    char *url = revision ? text_format("%s/api/models/%s/%s/%s%s", upload->hub->environment.endpoint,
+                                       
                                        upload->reference->repository, what, revision,
                                        upload->create_pull_request ? "?create_pr=1" : "")
                          : NULL;
@@ -77,7 +77,7 @@ const struct upload_file *upload_missing(const struct upload *upload, const stru
 enum status upload_listing(const struct upload *upload, const char *revision, struct hub_listing *listing,
                               struct error *error) {
     char *copy = strdup(revision);
-    const struct hub_reference reference = {upload->reference->dataset, upload->reference->repository, copy};
+    const struct hub_reference reference = {.repository = upload->reference->repository, .revision = copy};
     *listing = (struct hub_listing){0};
     enum status status =
         copy ? hub_listing_read(upload->hub, &reference, listing, error) : error_set_memory(error);

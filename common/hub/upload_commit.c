@@ -110,8 +110,8 @@ static enum status branch_look(const struct upload *upload, const char *parent, 
     *there = *moved && !upload_missing(upload, &listing);
     if (*there) {
         memcpy(result->commit, listing.commit, HUB_OID_HEX);
-        result->url = text_format("%s/%s%s/commit/%s", upload->hub->environment.endpoint,
-                                  upload->reference->dataset ? "datasets/" : "", upload->reference->repository,
+        result->url = text_format("%s/%s/commit/%s", upload->hub->environment.endpoint,
+                                  upload->reference->repository,
                                   listing.commit);
         if (!result->url)
             status = error_set_memory(error);

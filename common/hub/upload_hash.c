@@ -1,5 +1,3 @@
-#include <inttypes.h>
-#include <openssl/evp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +9,7 @@
 #include "common/progress.h"
 #include "common/thread_team.h"
 
-enum { PIECE = 1 << 20, SHA1_SIZE = 20 };
+enum { PIECE = 1 << 20 };
 
 struct hashing {
     struct upload *upload;
@@ -22,24 +20,6 @@ struct hashing {
     enum status status;
     struct error error;
 };
-
-/* What git calls the file: SHA-1 over "blob SIZE\0" and its bytes. */
-static EVP_MD_CTX *blob_begin(uint64_t size) {
-    char head[32];
-    const int length = snprintf(head, sizeof head, "blob %" PRIu64, size) + 1;
-    EVP_MD_CTX *blob = EVP_MD_CTX_new();
-    if (blob && EVP_DigestInit_ex(blob, EVP_sha1(), NULL) == 1 && EVP_DigestUpdate(blob, head, (size_t)length) == 1)
-        return blob;
-    EVP_MD_CTX_free(blob);
-    return NULL;
-}
-
-static void blob_end(EVP_MD_CTX *blob, char oid[HUB_OID_HEX]) {
-    unsigned char digest[EVP_MAX_MD_SIZE] = {0};
-    EVP_DigestFinal_ex(blob, digest, NULL);
-    for (int i = 0; i < SHA1_SIZE; i++)
-        snprintf(oid + 2 * i, 3, "%02x", digest[i]);
-}
 
 static bool piece_count(struct hashing *hashing, size_t size) {
     pthread_mutex_lock(&hashing->lock);
@@ -54,7 +34,8 @@ static enum status file_hash(struct hashing *hashing, struct upload_file *file, 
     const uint64_t total = file->source->identity.size;
     const bool small = total <= UPLOAD_INLINE_MOST;
     struct sha256 *hash = sha256_new();
-    EVP_MD_CTX *blob = small ? blob_begin(total) : NULL;
+    const struct hub_file as_blob = {.size = total};
+    struct hub_check *blob = small ? hub_check_new(&as_blob) : NULL;
     enum status status = hash && (blob || !small) ? STATUS_OK : error_set_memory(error);
     uLong crc = crc32(0, NULL, 0);
     for (uint64_t at = 0; at < total && status == STATUS_OK;) {
@@ -65,7 +46,7 @@ static enum status file_hash(struct hashing *hashing, struct upload_file *file, 
         sha256_update(hash, piece, size);
         crc = crc32_z(crc, piece, size);
         if (small)
-            EVP_DigestUpdate(blob, piece, size);
+            hub_check_add(blob, piece, size);
         at += size;
         if (interrupt_pending())
             status = error_set(error, STATUS_INTERRUPTED, "interrupted");
@@ -77,12 +58,13 @@ static enum status file_hash(struct hashing *hashing, struct upload_file *file, 
     if (status == STATUS_OK) {
         sha256_digest(hash, file->sha256);
         file->crc32 = (uint32_t)crc;
-        *file->oid = '\0';
-        if (small)
-            blob_end(blob, file->oid);
+        if (small) {
+            hub_check_end(blob);
+            snprintf(file->oid, sizeof file->oid, "%s", hub_check_hex(blob));
+        }
     }
     sha256_free(hash);
-    EVP_MD_CTX_free(blob);
+    hub_check_free(blob);
     return status;
 }
 
