@@ -159,3 +159,22 @@ enum status folder_sync(const char *path, struct error *error) {
         close(fd);
     return status;
 }
+
+enum status folder_make(const char *path, struct error *error) {
+    char *copy = strdup(path);
+    if (!copy)
+        return error_set_memory(error);
+    enum status status = STATUS_OK;
+    for (char *slash = copy + 1; status == STATUS_OK; slash++) {
+        slash = strchr(slash, '/');
+        if (slash)
+            *slash = '\0';
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
+            status = error_set_errno(error, STATUS_IO, errno, "cannot make the folder '%s'", copy);
+        if (!slash)
+            break;
+        *slash = '/';
+    }
+    free(copy);
+    return status;
+}

@@ -54,6 +54,9 @@ void byte_source_prefetch(struct byte_source *source, uint64_t offset, uint64_t 
 
 void byte_source_close(struct byte_source *source); /* NULL is fine */
 
+/* Makes a folder and those above it. */
+enum status folder_make(const char *path, struct error *error);
+
 /* Makes the entries of a folder durable: files created, renamed or removed in it. */
 enum status folder_sync(const char *path, struct error *error);
 

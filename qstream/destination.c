@@ -48,25 +48,6 @@ enum status destination_overlap_check(const char *source, const char *destinatio
     return status;
 }
 
-enum status folder_make(const char *path, struct error *error) {
-    char *copy = strdup(path);
-    if (!copy)
-        return error_set_memory(error);
-    enum status status = STATUS_OK;
-    for (char *slash = copy + 1; status == STATUS_OK; slash++) {
-        slash = strchr(slash, '/');
-        if (slash)
-            *slash = '\0';
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-            status = error_set_errno(error, STATUS_IO, errno, "cannot make the folder '%s'", copy);
-        if (!slash)
-            break;
-        *slash = '/';
-    }
-    free(copy);
-    return status;
-}
-
 enum status destination_look(const char *path, const struct fingerprint *fingerprint, enum destination_state *state,
                              struct error *error) {
     *state = DESTINATION_NEW;

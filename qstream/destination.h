@@ -22,9 +22,6 @@ enum status destination_overlap_check(const char *source, const char *destinatio
 enum status destination_look(const char *path, const struct fingerprint *fingerprint, enum destination_state *state,
                              struct error *error);
 
-/* Makes a folder and those above it. */
-enum status folder_make(const char *path, struct error *error);
-
 /* STATUS_IO when there is no room for `wanted` bytes, those counted that shards take already. */
 enum status destination_space_check(const struct plan *plan, const char *folder, uint64_t wanted, struct error *error);
 

@@ -25,7 +25,10 @@ char *hub_cache_blob(const struct hub_environment *environment, const struct hub
 bool hub_cache_commit(const struct hub_environment *environment, const struct hub_reference *reference,
                       char commit[HUB_OID_HEX]);
 
-/* Makes the folders, with huggingface_hub's mark for backup programs (CACHEDIR.TAG). */
+/* Marks a folder as one that backups may leave out (CACHEDIR.TAG), unless it is. */
+enum status hub_cache_tag(const char *folder, struct error *error);
+
+/* Makes the folders, and marks the cache. */
 enum status hub_cache_prepare(const struct hub_environment *environment, const struct hub_reference *reference,
                               struct error *error);
 
@@ -37,11 +40,8 @@ enum status hub_cache_reference_write(const struct hub_environment *environment,
 enum status hub_cache_link(const struct hub_environment *environment, const struct hub_reference *reference,
                            const char *commit, const struct hub_file *file, struct error *error);
 
-/*
- * Takes the lock that huggingface_hub takes for a blob, waiting for it (a line on stderr tells for whom, unless quiet);
- * *fd holds it until it is closed. STATUS_INTERRUPTED while waiting.
- */
-enum status hub_cache_lock(const struct hub_environment *environment, const struct hub_reference *reference,
-                           const char *etag, bool quiet, int *fd, struct error *error);
+/* The file that huggingface_hub locks (file_lock.h) while it writes a blob. */
+char *hub_cache_lock(const struct hub_environment *environment, const struct hub_reference *reference,
+                     const char *etag);
 
 #endif
