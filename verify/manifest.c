@@ -281,6 +281,9 @@ static enum status sources_read(const char *path, const json_t *source, struct m
     struct place place = {path, "source"};
     if (json_array_size(list) == 0)
         return REFUSE(&place, "\"files\" is not a list of files");
+    const char *name = json_string_value(json_object_get(source, "name"));
+    if (name && !(manifest->source = strdup(name)))
+        return error_set_memory(error);
     manifest->sources = calloc(json_array_size(list), sizeof *manifest->sources);
     if (!manifest->sources)
         return error_set_memory(error);
@@ -351,6 +354,7 @@ void manifest_free(struct manifest *manifest) {
     wanted_recipe_free(&manifest->recipe);
     free(manifest->files);
     free(manifest->sources);
+    free(manifest->source);
     free(manifest->rule);
     free(manifest->gamma);
     free(manifest->rounding);

@@ -46,6 +46,7 @@ struct manifest {
     char *rounding; /* "nearest" */
     char *ties;     /* "even", "toward zero" */
     uint64_t tensor_bytes;
+    char *source; /* its name, hf://org/name@COMMIT of one on the Hub; NULL: not told */
     struct wanted_recipe recipe;
     struct manifest_file *files;
     size_t file_count;

@@ -12,7 +12,7 @@ enum {
 };
 
 const char *upload_fate_name(enum upload_fate fate) {
-    static const char *const names[UPLOAD_FATES] = {"unknown", "same", "ignored", "inline", "present", "transfer"};
+    static const char *const names[UPLOAD_FATES] = {"new", "same", "ignored", "inline", "present", "transfer"};
     return names[fate];
 }
 
@@ -163,7 +163,7 @@ static enum status fates_ask(struct upload *upload, const char *url, struct uplo
                 status = fate_read(json_array_get(answers, i), files[k], error);
     }
     for (size_t k = 0; k < count && status == STATUS_OK; k++)
-        if (files[k]->fate == UPLOAD_UNKNOWN)
+        if (files[k]->fate == UPLOAD_NEW)
             status = error_set(error, STATUS_IO, "the Hub does not tell how '%s' is to be sent", files[k]->path);
     json_decref(root);
     http_reply_free(&reply);
@@ -206,7 +206,7 @@ enum status upload_ask(struct upload *upload, struct error *error) {
     char *url = upload_url(upload, "preupload");
     enum status status = url ? STATUS_OK : error_set_memory(error);
     for (size_t i = 0, count = 0; i < upload->count && status == STATUS_OK; i++) {
-        if (upload->files[i].fate == UPLOAD_UNKNOWN)
+        if (upload->files[i].fate == UPLOAD_NEW)
             asked[count++] = &upload->files[i];
         if (count > 0 && (count == ASKED_AT_ONCE || i + 1 == upload->count)) {
             status = fates_ask(upload, url, asked, count, error);

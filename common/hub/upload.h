@@ -13,7 +13,7 @@
 #include "common/source.h"
 
 enum upload_fate {
-    UPLOAD_UNKNOWN,
+    UPLOAD_NEW,      /* the revision has it not, or has other bytes */
     UPLOAD_SAME,     /* the revision has these bytes under this name */
     UPLOAD_IGNORED,  /* the repository's .gitignore names it */
     UPLOAD_INLINE,   /* small: its bytes go into the commit */
