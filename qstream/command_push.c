@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/hub/repository.h"
+#include "common/hub/upload_target.h"
 #include "common/thread_team.h"
 #include "common/version.h"
 #include "qstream/command.h"
@@ -174,7 +174,7 @@ static enum status token_require(const struct hub *hub, struct error *error) {
 }
 
 static enum status repository_look(struct push *push, struct error *error) {
-    enum status status = hub_repository_find(push->hub, &push->target, &push->repository, error);
+    enum status status = hub_target_find(push->hub, &push->target, &push->repository, error);
     if (status == STATUS_OK && push->options.private && push->repository.found && !push->repository.private)
         return error_set(error, STATUS_USAGE, "'%s' is there, and everybody sees it: --private is for a new one",
                          push->target.repository);
@@ -200,7 +200,7 @@ static enum status push_open(struct push *push, struct error *error) {
     if (status == STATUS_OK)
         status = repository_look(push, error);
     if (status == STATUS_OK && !options->dry_run)
-        status = hub_write_check(push->hub, &push->target,
+        status = hub_target_check(push->hub, &push->target,
                                  push->repository.found && !options->create_pull_request, error);
     push->upload.hub = push->hub;
     push->upload.reference = &push->target;
@@ -233,14 +233,14 @@ static enum status push_check(struct push *push, struct error *error) {
 static enum status repository_make(struct push *push, struct error *error) {
     enum status status = STATUS_OK;
     if (!push->repository.found) {
-        status = hub_repository_create(push->hub, &push->target, push->options.private, error);
+        status = hub_target_create(push->hub, &push->target, push->options.private, error);
         if (status == STATUS_OK)
             status = repository_look(push, error);
         if (status == STATUS_OK && !push->repository.found)
             status = error_set(error, STATUS_IO, "'%s' was made, but the Hub does not show it", push->target.repository);
     }
     if (status == STATUS_OK && !push->repository.branch) {
-        status = hub_branch_create(push->hub, &push->target, error);
+        status = hub_target_branch(push->hub, &push->target, error);
         if (status == STATUS_OK)
             status = repository_look(push, error);
         if (status == STATUS_OK && !push->repository.branch)

@@ -5,7 +5,7 @@
 #define QSTREAM_QSTREAM_PUSH_REPORT_H
 
 #include "common/folder.h"
-#include "common/hub/repository.h"
+#include "common/hub/upload_target.h"
 #include "common/hub/upload.h"
 #include "qstream/push_gate.h"
 #include "verify/manifest.h"
@@ -25,7 +25,7 @@ struct push {
     struct manifest manifest;
     bool has_manifest;
     const char *source; /* that the folder is verified against */
-    struct hub_repository repository;
+    struct hub_target repository;
     struct hub_listing listing; /* of the branch before */
     struct upload upload;
     struct gate_result audit, verify;

@@ -1,171 +1,237 @@
 #include "common/hub/repository.h"
 
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-#include "common/hub/json_call.h"
+#include "common/hub/cache.h"
+#include "common/hub/range_source.h"
+#include "common/text.h"
 
-enum { UNAUTHORIZED = 401, FORBIDDEN = 403, NOT_FOUND = 404, CONFLICT = 409, INFO_BYTES_MOST = 64 << 20 };
+/* Of files with up to so many bytes all is read, and their hash checked: tokenizers are among them. */
+static const uint64_t whole_most = (uint64_t)32 << 20;
 
-/* GET of ENDPOINT/api/PLACE; `root` NULL: what the reply says does not matter. */
-static enum status get(struct hub *hub, const struct hub_reference *reference, const char *place,
-                       struct http_reply *reply, json_t **root, struct error *error) {
-    char *url = place ? text_format("%s/api/%s", hub->environment.endpoint, place) : NULL;
-    const struct hub_request request = {
-        .subject = {.reference = reference}, .method = "GET", .url = url, .body_limit = INFO_BYTES_MOST};
-    enum status status;
-    if (!url)
-        status = error_set_memory(error);
-    else if (root)
-        status = json_call(hub, &request, reply, root, error);
-    else
-        status = hub_perform(hub, &request, reply, error);
-    free(url);
-    return status;
+/* ---- repositories of this process ---- */
+
+static struct repository *opened;
+static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+
+static bool same_reference(const struct hub_reference *a, const struct hub_reference *b) {
+    return a->dataset == b->dataset && strcmp(a->repository, b->repository) == 0 &&
+           strcmp(a->revision, b->revision) == 0;
 }
 
-static bool is_missing(const struct http_reply *reply, const char *code) {
-    char *field = http_reply_field(reply, "X-Error-Code");
-    const bool missing = reply->code == NOT_FOUND && field && strcmp(field, code) == 0;
-    free(field);
-    return missing;
-}
-
-/* ---- looking ---- */
-
-static enum status info_read(const json_t *root, const struct hub_reference *reference,
-                             struct hub_repository *repository, struct error *error) {
-    const char *id = json_string_value(json_object_get(root, "id"));
-    if (id && strcmp(id, reference->repository) != 0)
-        return error_set(error, STATUS_BAD_INPUT, "'%s' is called '%.200s' now: use that name", reference->repository,
-                         id);
-    repository->found = true;
-    repository->private = json_is_true(json_object_get(root, "private"));
+static enum status repository_ask(struct hub *hub, const struct hub_reference *reference, const struct repository **out,
+                                  struct error *error) {
+    struct repository *repository = calloc(1, sizeof *repository);
+    if (!repository)
+        return error_set_memory(error);
+    repository->hub = hub;
+    enum status status = hub_listing_read(hub, reference, &repository->listing, error);
+    if (status != STATUS_OK) {
+        hub_listing_free(&repository->listing);
+        free(repository);
+        return status;
+    }
+    repository->next = opened;
+    *out = opened = repository;
     return STATUS_OK;
 }
 
-static enum status branch_find(struct hub *hub, const struct hub_reference *reference,
-                               struct hub_repository *repository, struct error *error) {
-    struct http_reply reply = {0};
-    json_t *root = NULL;
-    char *revision = hub_quote(reference->revision, "");
-    char *place = revision ? text_format("models/%s/revision/%s", reference->repository, revision) : NULL;
-    enum status status = get(hub, reference, place, &reply, &root, error);
-    const char *commit = json_string_value(json_object_get(root, "sha"));
-    if (status != STATUS_OK && is_missing(&reply, "RevisionNotFound")) {
-        status = STATUS_OK;
-    } else if (status == STATUS_OK && (!commit || !hub_is_commit(commit))) {
-        status = error_set(error, STATUS_IO, "the Hub does not tell the commit of '%s@%s'", reference->repository,
-                           reference->revision);
-    } else if (status == STATUS_OK) {
-        repository->branch = true;
-        memcpy(repository->commit, commit, HUB_OID_HEX);
+enum status repository_open(struct hub *hub, const struct hub_reference *reference, const struct repository **out,
+                            struct error *error) {
+    enum status status = STATUS_OK;
+    pthread_mutex_lock(&opening);
+    const struct repository *repository = opened;
+    while (repository && !same_reference(&repository->listing.reference, reference))
+        repository = repository->next;
+    *out = repository;
+    if (!repository)
+        status = repository_ask(hub, reference, out, error);
+    pthread_mutex_unlock(&opening);
+    return status;
+}
+
+/* ---- files ---- */
+
+/* Where the cache has the file; NULL where it has not (or without memory: the Hub has it, too). The caller frees. */
+static char *cached_path(const struct repository *repository, const struct hub_file *file) {
+    const struct hub_environment *environment = &repository->hub->environment;
+    const struct hub_listing *listing = &repository->listing;
+    char etag[HUB_ETAG_HEX], *found = NULL;
+    char *const paths[] = {
+        hub_cache_blob(environment, &listing->reference, hub_file_etag(file, etag)),
+        hub_cache_snapshot(environment, &listing->reference, listing->commit,
+                           file->path), /* of a cache without links */
+    };
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        struct stat there;
+        if (!found && paths[i] && stat(paths[i], &there) == 0 && S_ISREG(there.st_mode) &&
+            (uint64_t)there.st_size == file->size)
+            found = paths[i];
+        else
+            free(paths[i]);
     }
-    json_decref(root);
-    http_reply_free(&reply);
-    free(revision);
-    free(place);
-    return status;
+    return found;
 }
 
-enum status hub_repository_find(struct hub *hub, const struct hub_reference *reference,
-                                struct hub_repository *repository, struct error *error) {
-    struct http_reply reply = {0};
-    json_t *root = NULL;
-    char *place = text_format("models/%s", reference->repository);
-    *repository = (struct hub_repository){0};
-    enum status status = get(hub, reference, place, &reply, &root, error);
-    /* to a stranger, who has no token, the Hub does not tell missing ones from private ones */
-    const bool missing = is_missing(&reply, "RepoNotFound") || (reply.code == UNAUTHORIZED && !hub->environment.token);
-    if (status == STATUS_OK)
-        status = info_read(root, reference, repository, error);
-    else if (missing)
-        status = STATUS_OK;
-    json_decref(root);
-    http_reply_free(&reply);
-    free(place);
-    return status == STATUS_OK && repository->found ? branch_find(hub, reference, repository, error) : status;
+static enum status file_find(const struct repository *repository, const char *name, const char *path,
+                             const struct hub_file **file, struct error *error) {
+    *file = hub_listing_find(&repository->listing, path);
+    return *file ? STATUS_OK : error_set_errno(error, STATUS_BAD_INPUT, ENOENT, "cannot open '%s/%s'", name, path);
 }
 
-/* ---- rights ---- */
-
-static enum status token_check(struct hub *hub, const struct hub_reference *reference, struct error *error) {
-    struct http_reply reply = {0};
-    json_t *root = NULL;
-    enum status status = get(hub, reference, "whoami-v2", &reply, &root, error);
-    const json_t *token = json_object_get(json_object_get(root, "auth"), "accessToken");
-    const char *role = json_string_value(json_object_get(token, "role"));
-    if (status != STATUS_OK && reply.code == NOT_FOUND) /* no Hub that tells */
-        status = STATUS_OK;
-    else if (role && strcmp(role, "read") == 0)
-        status = error_set(error, STATUS_BAD_INPUT,
-                           "your token may only read: make one that may write at %s/settings/tokens",
-                           hub->environment.endpoint);
-    json_decref(root);
-    http_reply_free(&reply);
-    return status;
+/* Shards are read by ranges whatever their size: mostly, their header is all that is wanted. */
+static bool is_read_whole(const struct hub_file *file) {
+    return file->size <= whole_most && !text_ends_with(file->path, ".safetensors");
 }
 
-enum status hub_write_check(struct hub *hub, const struct hub_reference *reference, bool into, struct error *error) {
-    enum status status = token_check(hub, reference, error);
-    if (status != STATUS_OK || !into)
+/* Has *source say what the Hub says of it, under a name of ours, which is taken over. */
+static enum status source_name_set(struct byte_source **source, const struct hub_file *file, char *name,
+                                   struct error *error) {
+    if (!name) {
+        byte_source_close(*source);
+        *source = NULL;
+        return error_set_memory(error);
+    }
+    free((*source)->name);
+    (*source)->name = name;
+    (*source)->identity.hashed = file->lfs;
+    if (file->lfs)
+        memcpy((*source)->identity.sha256, file->sha256, SHA256_SIZE);
+    return STATUS_OK;
+}
+
+enum status repository_file_open(const struct repository *repository, const char *name, const char *path,
+                                 struct byte_source **source, struct error *error) {
+    const struct hub_file *file;
+    *source = NULL;
+    enum status status = file_find(repository, name, path, &file, error);
+    if (status != STATUS_OK)
         return status;
-    struct http_reply reply = {0};
-    char *place = text_format("models/%s/auth-check/write", reference->repository);
-    status = get(hub, reference, place, &reply, NULL, error);
-    if (reply.code == UNAUTHORIZED || reply.code == FORBIDDEN)
+    char *cached = cached_path(repository, file), *bytes;
+    size_t length;
+    if (cached) {
+        status = byte_source_open_file(cached, source, error);
+    } else if (is_read_whole(file)) {
+        status = hub_file_read(repository->hub, &repository->listing, file, whole_most, &bytes, &length, error);
+        if (status == STATUS_OK)
+            status = byte_source_of_bytes(path, bytes, length, source, error);
+    } else {
+        status = range_source_open(repository->hub, &repository->listing, file, source, error);
+    }
+    if (status == STATUS_OK)
+        status = source_name_set(
+            source, file, cached ? text_format("%s/%s (%s)", name, path, cached) : text_format("%s/%s", name, path),
+            error);
+    free(cached);
+    return status;
+}
+
+enum status repository_file_read(const struct repository *repository, const char *name, const char *path, size_t limit,
+                                 char **bytes, size_t *length, struct error *error) {
+    const struct hub_file *file;
+    *bytes = NULL;
+    *length = 0;
+    enum status status = file_find(repository, name, path, &file, error);
+    if (status != STATUS_OK)
+        return status;
+    char *cached = cached_path(repository, file);
+    if (file->size > limit)
         status = error_set(error, STATUS_BAD_INPUT,
-                           "your token may not write to '%s': use one that may, or propose the files by --create-pr",
-                           reference->repository);
-    else if (reply.code == NOT_FOUND) /* no Hub that tells */
-        status = STATUS_OK;
-    http_reply_free(&reply);
-    free(place);
+                           "'%s/%s' has %" PRIu64 " bytes, more than the %zu that such a file may have", name, path,
+                           file->size, limit);
+    else if (cached)
+        status = file_read(cached, limit, bytes, length, error);
+    else
+        status = hub_file_read(repository->hub, &repository->listing, file, limit, bytes, length, error);
+    free(cached);
     return status;
 }
 
-/* ---- making ---- */
-
-static enum status make(struct hub *hub, const struct hub_reference *reference, const char *place,
-                        const struct text *body, struct error *error) {
-    static const char *const fields[] = {"Content-Type: application/json"};
-    char *url = place ? text_format("%s/api/%s", hub->environment.endpoint, place) : NULL;
-    struct http_reply reply = {0};
-    const struct hub_request request = {.subject = {.reference = reference},
-                                        .method = "POST",
-                                        .url = url,
-                                        .fields = fields,
-                                        .field_count = 1,
-                                        .body = body->bytes,
-                                        .body_size = body->length};
-    enum status status = url && !body->failed ? hub_perform(hub, &request, &reply, error) : error_set_memory(error);
-    if (reply.code == CONFLICT)
-        status = STATUS_OK;
-    http_reply_free(&reply);
-    free(url);
-    return status;
+uint64_t repository_file_most(const struct repository *repository) {
+    uint64_t most = 0;
+    for (size_t i = 0; i < repository->listing.count; i++) {
+        const struct hub_file *file = &repository->listing.files[i];
+        if (is_read_whole(file) && file->size > most)
+            most = file->size;
+    }
+    return most;
 }
 
-enum status hub_repository_create(struct hub *hub, const struct hub_reference *reference, bool private,
-                                  struct error *error) {
-    struct text body = {0};
-    const size_t organization = strcspn(reference->repository, "/");
-    text_printf(&body, "{\"organization\":\"%.*s\",\"name\":\"%s\",\"type\":\"model\"%s}", (int)organization,
-                reference->repository, reference->repository + organization + 1,
-                private ? ",\"visibility\":\"private\"" : "");
-    enum status status = make(hub, reference, "repos/create", &body, error);
-    text_free(&body);
-    return status;
+/* ---- entries ---- */
+
+/* The first file whose path is not below `prefix` in the order of bytes. */
+static size_t files_from(const struct hub_listing *listing, const char *prefix) {
+    size_t low = 0, high = listing->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (strcmp(listing->files[middle].path, prefix) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
 }
 
-enum status hub_branch_create(struct hub *hub, const struct hub_reference *reference, struct error *error) {
-    struct text body = {0};
-    char *revision = hub_quote(reference->revision, "");
-    char *place = revision ? text_format("models/%s/branch/%s", reference->repository, revision) : NULL;
-    text_append_string(&body, "{}");
-    enum status status = make(hub, reference, place, &body, error);
-    free(revision);
-    free(place);
-    text_free(&body);
+bool repository_look(const struct repository *repository, const char *path, struct folder_entry *entry) {
+    const struct hub_listing *listing = &repository->listing;
+    const struct hub_file *file = hub_listing_find(listing, path);
+    *entry = (struct folder_entry){.kind = FOLDER_OTHER};
+    if (file) {
+        entry->kind = FOLDER_FILE;
+        entry->size = file->size;
+        return true;
+    }
+    char *below = text_format("%s/", path);
+    const size_t first = below ? files_from(listing, below) : listing->count;
+    if (first < listing->count && strncmp(listing->files[first].path, below, strlen(below)) == 0)
+        entry->kind = FOLDER_FOLDER;
+    free(below);
+    return entry->kind == FOLDER_FOLDER;
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const struct folder_entry *)a)->name, ((const struct folder_entry *)b)->name);
+}
+
+enum status repository_list(const struct repository *repository, const char *inside, struct folder_entry **entries,
+                            size_t *count, struct error *error) {
+    const struct hub_listing *listing = &repository->listing;
+    const size_t first = files_from(listing, inside), length = strlen(inside);
+    size_t end = first;
+    while (end < listing->count && strncmp(listing->files[end].path, inside, length) == 0)
+        end++;
+    *count = 0;
+    *entries = calloc(end - first + 1, sizeof **entries);
+    enum status status = *entries ? STATUS_OK : error_set_memory(error);
+    for (size_t i = first; i < end && status == STATUS_OK; i++) {
+        const struct hub_file *file = &listing->files[i];
+        const char *rest = file->path + length;
+        const size_t part = strcspn(rest, "/");
+        const bool below = rest[part] == '/';
+        /* the files of a folder follow each other */
+        if (below && *count > 0 && strncmp((*entries)[*count - 1].name, rest, part) == 0 &&
+            (*entries)[*count - 1].name[part] == '\0' && (*entries)[*count - 1].kind == FOLDER_FOLDER)
+            continue;
+        struct folder_entry *entry = &(*entries)[*count];
+        entry->name = strndup(rest, part);
+        entry->kind = below ? FOLDER_FOLDER : FOLDER_FILE;
+        entry->size = below ? 0 : file->size;
+        if (!entry->name)
+            status = error_set_memory(error);
+        else
+            (*count)++;
+    }
+    if (status != STATUS_OK) {
+        folder_entries_free(*entries, *count);
+        *entries = NULL;
+        *count = 0;
+    } else {
+        qsort(*entries, *count, sizeof **entries, by_name);
+    }
     return status;
 }

@@ -1,33 +1,36 @@
 /*
- * Model repositories on the Hub as someone who writes to them sees them: whether there is one, who may see it, making one.
+ * A repository on the Hub as folder.h wants it: what its listing says it holds, and its files, from the shared cache where
+ * they are in it.
  */
 #ifndef QSTREAM_COMMON_HUB_REPOSITORY_H
 #define QSTREAM_COMMON_HUB_REPOSITORY_H
 
+#include "common/folder.h"
 #include "common/hub/listing.h"
 
-struct hub_repository {
-    bool found;               /* false: there is none of this name, or none that the token may see */
-    bool private;             /* only its owners see it */
-    bool branch;              /* it has the reference's revision */
-    char commit[HUB_OID_HEX]; /* of the branch */
+struct repository {
+    struct hub *hub;
+    struct hub_listing listing;
+    struct repository *next;
 };
 
-/* Looks a repository up. One that goes by another name now is STATUS_BAD_INPUT, which tells that name. */
-enum status hub_repository_find(struct hub *hub, const struct hub_reference *reference,
-                                struct hub_repository *repository, struct error *error);
-
 /*
- * Whether the token may write, as far as the Hub tells before it is tried. STATUS_BAD_INPUT: it is not valid, or only reads,
- * or, with `into`, has no rights to the repository, which is there.
+ * Asks for the listing, once per process: a revision is one commit for the whole run. Not to be freed; for any number of
+ * threads. Errors as hub_listing_read.
  */
-enum status hub_write_check(struct hub *hub, const struct hub_reference *reference, bool into, struct error *error);
+enum status repository_open(struct hub *hub, const struct hub_reference *reference,
+                            const struct repository **repository, struct error *error);
 
-/* Makes the repository, with the Hub's own first commit in it. That it is there already is no error, as with branches. */
-enum status hub_repository_create(struct hub *hub, const struct hub_reference *reference, bool private,
-                                  struct error *error);
+/* As folder_file_open, folder_file_read, folder_look, folder_list and folder_memory; `name` is the folder's, for messages. */
+enum status repository_file_open(const struct repository *repository, const char *name, const char *file,
+                                 struct byte_source **source, struct error *error);
+enum status repository_file_read(const struct repository *repository, const char *name, const char *file, size_t limit,
+                                 char **bytes, size_t *length, struct error *error);
+bool repository_look(const struct repository *repository, const char *file, struct folder_entry *entry);
+enum status repository_list(const struct repository *repository, const char *inside, struct folder_entry **entries,
+                            size_t *count, struct error *error);
 
-/* Makes the reference's revision a branch that begins where main is. */
-enum status hub_branch_create(struct hub *hub, const struct hub_reference *reference, struct error *error);
+/* Bytes of the largest file that repository_file_open keeps whole. */
+uint64_t repository_file_most(const struct repository *repository);
 
 #endif
