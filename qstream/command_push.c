@@ -22,6 +22,7 @@ static const char usage[] =
     "\n"
     "  --source SRC        what DST was made from, a folder or hf://org/name[@revision]. Default: what the manifest\n"
     "                      qstream.json names, if that is on the Hub\n"
+    "  --verified REPORT   in place of verifying: what 'qstream verify SRC DST --hash --json' printed before\n"
     "  --revision BRANCH   push to this branch (default main); made where main is if it is not there\n"
     "  --private           if the repository is not there yet, make one that only its owners see\n"
     "  --message TEXT      first line of the commit's message\n"
@@ -38,6 +39,7 @@ static const char usage[] =
 
 enum option_code {
     OPTION_SOURCE = 1000,
+    OPTION_VERIFIED,
     OPTION_REVISION,
     OPTION_PRIVATE,
     OPTION_MESSAGE,
@@ -56,6 +58,9 @@ static enum status option_parse(int option, const char *value, struct push_optio
     switch (option) {
     case OPTION_SOURCE:
         options->source = value;
+        return STATUS_OK;
+    case OPTION_VERIFIED:
+        options->verified = value;
         return STATUS_OK;
     case OPTION_REVISION:
         options->revision = value;
@@ -103,6 +108,7 @@ static enum status arguments_parse(int argc, char **argv, struct push_options *o
                                    bool *help, struct error *error) {
     static const struct option known[] = {
         {"source", required_argument, NULL, OPTION_SOURCE},
+        {"verified", required_argument, NULL, OPTION_VERIFIED},
         {"revision", required_argument, NULL, OPTION_REVISION},
         {"private", no_argument, NULL, OPTION_PRIVATE},
         {"message", required_argument, NULL, OPTION_MESSAGE},
@@ -139,6 +145,8 @@ static enum status arguments_parse(int argc, char **argv, struct push_options *o
     if (hub_reference_is(options->folder))
         return error_set(error, STATUS_USAGE, "DST, the folder that is pushed, is a local one, not '%s'",
                          options->folder);
+    if (options->source && options->verified)
+        return error_set(error, STATUS_USAGE, "--verified tells the source: --source does not go with it");
     return target_parse(argv[optind + 1], options->revision, target, error);
 }
 
@@ -146,20 +154,24 @@ static enum status arguments_parse(int argc, char **argv, struct push_options *o
 
 static enum status source_choose(struct push *push, struct error *error) {
     const char *named = push->has_manifest ? push->manifest.source : NULL;
+    const char *chosen = push->options.source;
     struct hub_reference reference = {0};
-    if (push->options.source) {
-        push->source = push->options.source;
+    if (push->options.verified && push->has_manifest)
         return STATUS_OK;
-    }
-    const bool usable = named && hub_reference_is(named) &&
-                        hub_reference_parse(named, &reference, error) == STATUS_OK && hub_is_commit(reference.revision);
+    if (push->options.verified)
+        return error_set(error, STATUS_USAGE, "--verified: without qstream.json nothing says that the report is of '%s'",
+                         push->options.folder);
+    if (!chosen && named && hub_reference_is(named) &&
+        hub_reference_parse(named, &reference, error) == STATUS_OK && hub_is_commit(reference.revision))
+        chosen = named;
     hub_reference_free(&reference);
-    push->source = usable ? named : NULL;
-    if (usable)
-        return STATUS_OK;
-    return error_set(error, STATUS_USAGE, "%s: give what '%s' was made from as --source SRC, so that it can be verified",
-                     push->has_manifest ? "qstream.json names no source on the Hub" : "there is no qstream.json",
-                     push->options.folder);
+    if (!chosen)
+        return error_set(error, STATUS_USAGE,
+                         "%s: give what '%s' was made from as --source SRC, so that it can be verified",
+                         push->has_manifest ? "qstream.json names no source on the Hub" : "there is no qstream.json",
+                         push->options.folder);
+    push->source = strdup(chosen);
+    return push->source ? STATUS_OK : error_set_memory(error);
 }
 
 static enum status token_require(const struct hub *hub, struct error *error) {
@@ -210,19 +222,31 @@ static enum status push_open(struct push *push, struct error *error) {
 
 /* ---- the checks ---- */
 
-/* The cheap ones first. */
+static enum status verify(struct push *push, struct error *error) {
+    const struct push_options *options = &push->options;
+    enum status status =
+        options->verified
+            ? gate_verified(options->verified, &push->manifest, &push->verify, &push->source, error)
+            : gate_verify(push->source, options->folder, options->quiet, &push->verify, error);
+    push_tell_gate(push, &push->verify, status);
+    return status;
+}
+
+/* The cheap ones first: verifying against a source on the Hub may take hours. */
 static enum status push_check(struct push *push, struct error *error) {
     const struct push_options *options = &push->options;
     enum status status = gate_audit(options->folder, options->quiet, &push->audit, error);
     push_tell_gate(push, &push->audit, status);
+    if (status == STATUS_OK && options->verified)
+        status = verify(push, error);
     if (status == STATUS_OK)
         status = upload_hash(&push->upload, processor_count(), options->quiet, error);
     if (status == STATUS_OK && push->has_manifest)
         status = push_files_compare(&push->upload, &push->manifest, error);
-    if (status != STATUS_OK)
-        return status;
-    status = gate_verify(push->source, options->folder, options->quiet, &push->verify, error);
-    push_tell_gate(push, &push->verify, status);
+    if (status == STATUS_OK)
+        status = upload_card_check(&push->upload, error);
+    if (status == STATUS_OK && !options->verified)
+        status = verify(push, error);
     for (size_t i = 0; i < push->upload.count && status == STATUS_OK; i++)
         status = byte_source_check_unchanged(push->upload.files[i].source, error);
     return status;
@@ -298,6 +322,7 @@ static void push_close(struct push *push) {
     upload_free(&push->upload);
     folder_close(push->folder);
     hub_reference_free(&push->target);
+    free(push->source);
 }
 
 int command_push(int argc, char **argv) {

@@ -9,7 +9,7 @@
 
 enum { DEPTH_MAX = 16 };
 
-static const char card_name[] = "README.md";
+static const char card_name[] = "README.md", manifest_name[] = "qstream.json";
 
 /* Loaders need the shards, which of them hold what, and what the model is. */
 static bool is_needed(const char *path) {
@@ -92,6 +92,9 @@ static const struct upload_file *file_find(const struct upload *upload, const ch
 static bool is_hidden(const char *path) { return path[0] == '.' || strstr(path, "/."); }
 
 enum status push_files_compare(const struct upload *upload, const struct manifest *manifest, struct error *error) {
+    const struct upload_file *own = file_find(upload, manifest_name);
+    if (!own || memcmp(own->sha256, manifest->sha256, SHA256_SIZE) != 0)
+        return error_set(error, STATUS_BAD_INPUT, "the manifest qstream.json was changed while it was read");
     for (size_t i = 0; i < manifest->file_count; i++) {
         const struct manifest_file *wanted = &manifest->files[i];
         const struct upload_file *file = file_find(upload, wanted->name);

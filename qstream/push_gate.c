@@ -1,7 +1,11 @@
 #include "qstream/push_gate.h"
 
 #include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "common/source.h"
 #include "inspect/audit_report.h"
 #include "verify/verification.h"
 
@@ -68,5 +72,62 @@ enum status gate_verify(const char *source, const char *folder, bool quiet, stru
                                source);
     }
     verification_close(&verification);
+    return status;
+}
+
+/* ---- a report of before ---- */
+
+static bool says(const json_t *object, const char *key, const char *wanted) {
+    const char *value = json_string_value(json_object_get(object, key));
+    return value && strcmp(value, wanted) == 0;
+}
+
+/* Why a report is not enough; NULL when it is. */
+static const char *report_lack(const json_t *root, const struct manifest *manifest) {
+    const json_t *settings = json_object_get(root, "settings"), *read = json_object_get(root, "read");
+    const json_t *tiles = json_object_get(read, "tiles");
+    char hex[SHA256_HEX];
+    if (!says(root, "schema", "qstream.verify/1"))
+        return "it is no report of 'qstream verify --json'";
+    if (!says(root, "manifest", sha256_hex(manifest->sha256, hex)))
+        return "it is of another folder, or of another state of it: its manifest is not the qstream.json that is there";
+    if (!says(root, "verdict", "pass"))
+        return "the verification failed";
+    if (!json_is_true(json_object_get(settings, "hash")))
+        return "it does not tell of which bytes the files were: make it with --hash";
+    if (!says(root, "state", "complete") || !json_is_null(json_object_get(settings, "sample")) ||
+        !json_is_null(json_object_get(settings, "part")) || !json_is_integer(tiles) ||
+        !json_equal(tiles, json_object_get(read, "tiles_total")))
+        return "it is of a part of the values only";
+    if (!says(settings, "rounding", "nearest") || says(settings, "rule_from", "option"))
+        return "it was made with options that ask for less than the manifest";
+    return NULL;
+}
+
+enum status gate_verified(const char *report, const struct manifest *manifest, struct gate_result *result,
+                          char **source, struct error *error) {
+    enum { REPORT_BYTES_MOST = 256 << 20 };
+    char *bytes = NULL;
+    size_t length = 0;
+    json_t *root = NULL;
+    *source = NULL;
+    enum status status = file_read(report, REPORT_BYTES_MOST, &bytes, &length, error);
+    if (status == STATUS_OK && !json_is_object(root = json_loadb(bytes, length, 0, NULL)))
+        status = error_set(error, STATUS_BAD_INPUT, "'%s' is no report of 'qstream verify --json'", report);
+    const char *lack = status == STATUS_OK ? report_lack(root, manifest) : NULL;
+    if (lack)
+        status = error_set(error, STATUS_CHECK_FAILED, "nothing was sent: the report '%s' is not enough: %s", report,
+                           lack);
+    const char *named = json_string_value(json_object_get(root, "source"));
+    if (status == STATUS_OK && !(*source = strdup(named ? named : "")))
+        status = error_set_memory(error);
+    if (status == STATUS_OK) {
+        text_append_string(&result->summary, "verify: passed before; source ");
+        text_append_escaped(&result->summary, *source);
+        text_append(&result->json, bytes, length - (bytes[length - 1] == '\n')); /* one object has some bytes */
+        status = result_check(result, error);
+    }
+    json_decref(root);
+    free(bytes);
     return status;
 }

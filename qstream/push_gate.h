@@ -9,6 +9,7 @@
 
 #include "common/status.h"
 #include "common/text.h"
+#include "verify/manifest.h"
 
 struct gate_result {
     struct text summary; /* a line, without its end */
@@ -23,5 +24,13 @@ enum status gate_audit(const char *folder, bool quiet, struct gate_result *resul
 /* STATUS_CHECK_FAILED when the folder is not the image of `source`. */
 enum status gate_verify(const char *source, const char *folder, bool quiet, struct gate_result *result,
                         struct error *error);
+
+/*
+ * In place of gate_verify: the report of a verification that was made before ('qstream verify --hash --json'), of these very
+ * files, all of them and all of their values: the report names the manifest's hash, and the manifest names the files'.
+ * STATUS_CHECK_FAILED when the report is of other files or of less. *source is the report's.
+ */
+enum status gate_verified(const char *report, const struct manifest *manifest, struct gate_result *result,
+                          char **source, struct error *error);
 
 #endif

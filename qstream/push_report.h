@@ -11,7 +11,7 @@
 #include "verify/manifest.h"
 
 struct push_options {
-    const char *folder, *source, *revision, *message; /* NULL: not given */
+    const char *folder, *source, *verified, *revision, *message; /* NULL: not given */
     bool private, create_pull_request, dry_run, json, quiet;
     uint32_t connections;
 };
@@ -24,7 +24,7 @@ struct push {
     struct folder *folder;
     struct manifest manifest;
     bool has_manifest;
-    const char *source; /* that the folder is verified against */
+    char *source; /* that the folder is, or was, verified against */
     struct hub_target repository;
     struct hub_listing listing; /* of the branch before */
     struct upload upload;

@@ -334,6 +334,8 @@ enum status manifest_read(const struct folder *folder, struct manifest *manifest
     status =
         path ? folder_file_read(folder, file, MANIFEST_BYTES_MAX, &bytes, &length, error) : error_set_memory(error);
     if (status == STATUS_OK)
+        status = sha256_of(bytes, length, manifest->sha256, error);
+    if (status == STATUS_OK)
         status = json_parse(path, bytes, length, &root, error);
     if (status == STATUS_OK)
         status = manifest_read_json(path, root, manifest, error);

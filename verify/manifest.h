@@ -43,6 +43,7 @@ struct manifest_source {
 };
 
 struct manifest {
+    uint8_t sha256[SHA256_SIZE]; /* of its own bytes */
     char *rule;     /* "amax", "qstream", "mse" */
     char *gamma;    /* "none", "layernorm", "original" */
     char *rounding; /* "nearest" */

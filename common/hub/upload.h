@@ -2,7 +2,7 @@
  * Uploading files to a repository on the Hub as one commit, as huggingface_hub does it without Xet (_commit_api.py and
  * lfs.py): preupload tells which files go through LFS, the LFS batch where their bytes go, NDJSON makes the commit.
  *
- * The order of the calls: upload_hash, upload_compare, upload_ask, upload_send, upload_commit, upload_check. Nothing is
+ * The order of the calls: upload_hash, upload_card_check, upload_compare, upload_ask, upload_send, upload_commit, upload_check. Nothing is
  * written on the Hub before upload_send, nothing is seen there before upload_commit.
  */
 #ifndef QSTREAM_COMMON_HUB_UPLOAD_H
@@ -50,6 +50,9 @@ void upload_free(struct upload *upload);
 
 /* Reads all files and fills in their hashes; `jobs` files at a time. STATUS_BAD_INPUT when one changes meanwhile. */
 enum status upload_hash(struct upload *upload, unsigned jobs, bool quiet, struct error *error);
+
+/* Asks the Hub what it thinks of the model card README.md: STATUS_BAD_INPUT when a commit with it would be refused. */
+enum status upload_card_check(const struct upload *upload, struct error *error);
 
 /* Finds the files that a listing of the branch has already. */
 void upload_compare(struct upload *upload, const struct hub_listing *listing);
