@@ -53,5 +53,7 @@ only=${1:-}
 check check_standin
 check check_standin --tls
 check check_harness
+check check_remote
+check check_remote --tls inspect
 echo "1..$total"
 [ "$total" -gt 0 ] && [ "$failed" -eq 0 ]
