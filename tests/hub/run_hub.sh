@@ -55,5 +55,7 @@ check check_standin --tls
 check check_harness
 check check_remote
 check check_remote --tls inspect
+check check_push
+check check_push --tls "downloads every byte"
 echo "1..$total"
 [ "$total" -gt 0 ] && [ "$failed" -eq 0 ]
