@@ -17,7 +17,8 @@ static const char usage[] =
     "usage: qstream push DST org/name [OPTIONS]\n"
     "\n"
     "Uploads a finished checkpoint, the folder DST, to the model repository org/name on the Hub: all files but hidden\n"
-    "ones, in one commit. It audits the folder, compares it with its manifest and verifies it against its source first, and\n"
+    "ones, in one commit. It audits the folder, compares it with its manifest and verifies it against its source "
+    "first, and\n"
     "sends nothing when one of these fails. What the Hub has already is not sent again.\n"
     "\n"
     "  --source SRC        what DST was made from, a folder or hf://org/name[@revision]. Default: what the manifest\n"
@@ -34,7 +35,8 @@ static const char usage[] =
     "  --help              print this text\n"
     "\n"
     "The token, which must be allowed to write, comes from HF_TOKEN or from 'hf auth login'.\n"
-    "Exit codes: 0 the repository has the files, 1 a check failed and nothing was sent, 2 wrong usage, 3 the Hub refuses, or\n"
+    "Exit codes: 0 the repository has the files, 1 a check failed and nothing was sent, 2 wrong usage, 3 the Hub "
+    "refuses, or\n"
     "a file was changed meanwhile, 4 network failure, or the branch was changed meanwhile.\n";
 
 enum option_code {
@@ -159,10 +161,11 @@ static enum status source_choose(struct push *push, struct error *error) {
     if (push->options.verified && push->has_manifest)
         return STATUS_OK;
     if (push->options.verified)
-        return error_set(error, STATUS_USAGE, "--verified: without qstream.json nothing says that the report is of '%s'",
+        return error_set(error, STATUS_USAGE,
+                         "--verified: without qstream.json nothing says that the report is of '%s'",
                          push->options.folder);
-    if (!chosen && named && hub_reference_is(named) &&
-        hub_reference_parse(named, &reference, error) == STATUS_OK && hub_is_commit(reference.revision))
+    if (!chosen && named && hub_reference_is(named) && hub_reference_parse(named, &reference, error) == STATUS_OK &&
+        hub_is_commit(reference.revision))
         chosen = named;
     hub_reference_free(&reference);
     if (!chosen)
@@ -212,8 +215,8 @@ static enum status push_open(struct push *push, struct error *error) {
     if (status == STATUS_OK)
         status = repository_look(push, error);
     if (status == STATUS_OK && !options->dry_run)
-        status = hub_target_check(push->hub, &push->target,
-                                 push->repository.found && !options->create_pull_request, error);
+        status =
+            hub_target_check(push->hub, &push->target, push->repository.found && !options->create_pull_request, error);
     push->upload.hub = push->hub;
     push->upload.reference = &push->target;
     push->upload.create_pull_request = options->create_pull_request;
@@ -224,10 +227,9 @@ static enum status push_open(struct push *push, struct error *error) {
 
 static enum status verify(struct push *push, struct error *error) {
     const struct push_options *options = &push->options;
-    enum status status =
-        options->verified
-            ? gate_verified(options->verified, &push->manifest, &push->verify, &push->source, error)
-            : gate_verify(push->source, options->folder, options->quiet, &push->verify, error);
+    enum status status = options->verified
+                             ? gate_verified(options->verified, &push->manifest, &push->verify, &push->source, error)
+                             : gate_verify(push->source, options->folder, options->quiet, &push->verify, error);
     push_tell_gate(push, &push->verify, status);
     return status;
 }
@@ -261,7 +263,8 @@ static enum status repository_make(struct push *push, struct error *error) {
         if (status == STATUS_OK)
             status = repository_look(push, error);
         if (status == STATUS_OK && !push->repository.found)
-            status = error_set(error, STATUS_IO, "'%s' was made, but the Hub does not show it", push->target.repository);
+            status =
+                error_set(error, STATUS_IO, "'%s' was made, but the Hub does not show it", push->target.repository);
     }
     if (status == STATUS_OK && !push->repository.branch) {
         status = hub_target_branch(push->hub, &push->target, error);

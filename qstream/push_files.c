@@ -56,11 +56,11 @@ static enum status entry_open(const struct folder *folder, const char *inside, c
         status = below ? level_open(folder, below, depth + 1, upload, error) : error_set_memory(error);
         free(below);
     } else {
-        status = error_set(error, STATUS_BAD_INPUT, "'%s/%s' is %s: a repository cannot hold it", folder_name(folder),
-                           path,
-                           entry->problem                  ? "a link that leads nowhere"
-                           : entry->kind == FOLDER_FOLDER ? entry->link ? "a link to a folder" : "a folder too deep inside"
-                                                           : "neither a file nor a folder");
+        status =
+            error_set(error, STATUS_BAD_INPUT, "'%s/%s' is %s: a repository cannot hold it", folder_name(folder), path,
+                      entry->problem                 ? "a link that leads nowhere"
+                      : entry->kind == FOLDER_FOLDER ? entry->link ? "a link to a folder" : "a folder too deep inside"
+                                                     : "neither a file nor a folder");
     }
     free(path);
     return status;

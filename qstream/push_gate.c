@@ -112,12 +112,14 @@ enum status gate_verified(const char *report, const struct manifest *manifest, s
     json_t *root = NULL;
     *source = NULL;
     enum status status = file_read(report, REPORT_BYTES_MOST, &bytes, &length, error);
-    if (status == STATUS_OK && !json_is_object(root = json_loadb(bytes, length, 0, NULL)))
+    if (status == STATUS_OK)
+        root = json_loadb(bytes, length, 0, NULL);
+    if (status == STATUS_OK && !json_is_object(root))
         status = error_set(error, STATUS_BAD_INPUT, "'%s' is no report of 'qstream verify --json'", report);
     const char *lack = status == STATUS_OK ? report_lack(root, manifest) : NULL;
     if (lack)
-        status = error_set(error, STATUS_CHECK_FAILED, "nothing was sent: the report '%s' is not enough: %s", report,
-                           lack);
+        status =
+            error_set(error, STATUS_CHECK_FAILED, "nothing was sent: the report '%s' is not enough: %s", report, lack);
     const char *named = json_string_value(json_object_get(root, "source"));
     if (status == STATUS_OK && !(*source = strdup(named ? named : "")))
         status = error_set_memory(error);

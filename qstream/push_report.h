@@ -5,8 +5,8 @@
 #define QSTREAM_QSTREAM_PUSH_REPORT_H
 
 #include "common/folder.h"
-#include "common/hub/upload_target.h"
 #include "common/hub/upload.h"
+#include "common/hub/upload_target.h"
 #include "qstream/push_gate.h"
 #include "verify/manifest.h"
 

@@ -16,11 +16,8 @@
 static const uint64_t fixed_memory = (uint64_t)24 << 20;
 
 struct verify_options verify_options_default(void) {
-    return (struct verify_options){.rule = KNOWN_NONE,
-                                   .sample = 1,
-                                   .jobs = processor_count(),
-                                   .memory = (uint64_t)256 << 20,
-                                   .cpu = cpu_best()};
+    return (struct verify_options){
+        .rule = KNOWN_NONE, .sample = 1, .jobs = processor_count(), .memory = (uint64_t)256 << 20, .cpu = cpu_best()};
 }
 
 const char *setting_from_name(enum setting_from from) {

@@ -26,7 +26,8 @@ void lfs_order_free(struct lfs_order *order) {
 /* ---- the question ---- */
 
 static void question_write(const char *branch, const struct lfs_object *objects, size_t count, struct text *out) {
-    text_append_string(out, "{\"operation\":\"upload\",\"transfers\":[\"basic\",\"multipart\"],\"hash_algo\":\"sha256\"");
+    text_append_string(out,
+                       "{\"operation\":\"upload\",\"transfers\":[\"basic\",\"multipart\"],\"hash_algo\":\"sha256\"");
     if (branch) {
         text_append_string(out, ",\"ref\":{\"name\":");
         text_append_json_string(out, branch);
@@ -90,8 +91,7 @@ static enum status parts_read(json_t *header, const struct lfs_object *object, s
             continue;
         if (number > count || order->parts[number - 1])
             return order_refuse(object, "its parts are not those of its size", error);
-        enum status status =
-            copy(value, object, "a part's address is no string", &order->parts[number - 1], error);
+        enum status status = copy(value, object, "a part's address is no string", &order->parts[number - 1], error);
         if (status != STATUS_OK)
             return status;
         found++;
@@ -112,8 +112,7 @@ static enum status order_read(const json_t *answer, const struct lfs_object *obj
     }
     if (!json_is_object(upload)) /* nothing to do: it is there */
         return STATUS_OK;
-    enum status status =
-        copy(json_object_get(upload, "href"), object, "it has no address", &order->url, error);
+    enum status status = copy(json_object_get(upload, "href"), object, "it has no address", &order->url, error);
     if (status == STATUS_OK && json_is_object(verify))
         status = copy(json_object_get(verify, "href"), object, "\"verify\" has no address", &order->verify, error);
     json_t *header = json_object_get(upload, "header");

@@ -15,8 +15,8 @@ enum { LFS_PARTS_MOST = 10000 }; /* as of S3 */
 
 /* Where an object's bytes go. */
 struct lfs_order {
-    char *url;           /* takes the bytes, or, of an object in parts, the list of them. NULL: the Hub has the object */
-    char *verify;        /* to be told when they are there; may be NULL */
+    char *url;    /* takes the bytes, or, of an object in parts, the list of them. NULL: the Hub has the object */
+    char *verify; /* to be told when they are there; may be NULL */
     uint64_t part_bytes; /* of each part but the last; 0: in one piece */
     char **parts;        /* where each goes */
     size_t part_count;

@@ -43,7 +43,7 @@ static const char *branch_of(const struct upload *upload) {
 char *upload_url(const struct upload *upload, const char *what) {
     char *revision = hub_quote(upload->reference->revision, "");
     char *url = revision ? text_format("%s/api/models/%s/%s/%s%s", upload->hub->environment.endpoint,
-                                       
+
                                        upload->reference->repository, what, revision,
                                        upload->create_pull_request ? "?create_pr=1" : "")
                          : NULL;
@@ -75,12 +75,11 @@ const struct upload_file *upload_missing(const struct upload *upload, const stru
 }
 
 enum status upload_listing(const struct upload *upload, const char *revision, struct hub_listing *listing,
-                              struct error *error) {
+                           struct error *error) {
     char *copy = strdup(revision);
     const struct hub_reference reference = {.repository = upload->reference->repository, .revision = copy};
     *listing = (struct hub_listing){0};
-    enum status status =
-        copy ? hub_listing_read(upload->hub, &reference, listing, error) : error_set_memory(error);
+    enum status status = copy ? hub_listing_read(upload->hub, &reference, listing, error) : error_set_memory(error);
     free(copy);
     return status;
 }
@@ -119,16 +118,17 @@ static enum status fate_read(const json_t *answer, struct upload_file *file, str
     if (!mode || (strcmp(mode, "lfs") != 0 && strcmp(mode, "regular") != 0))
         return error_set(error, STATUS_IO, "the Hub does not tell how '%s' is to be sent", file->path);
     const bool ignored = json_is_true(json_object_get(answer, "shouldIgnore"));
-    file->fate = ignored                                      ? UPLOAD_IGNORED
+    file->fate = ignored                                ? UPLOAD_IGNORED
                  : strcmp(mode, "lfs") == 0 && size > 0 ? UPLOAD_PRESENT /* lfs_batch tells */
-                                                              : UPLOAD_INLINE;
+                                                        : UPLOAD_INLINE;
     if (ignored && file->needed)
         return error_set(error, STATUS_BAD_INPUT,
                          "the .gitignore of the repository names '%s', which the checkpoint needs: nothing was sent",
                          file->path);
     if (file->fate == UPLOAD_INLINE && size > UPLOAD_INLINE_MOST)
-        return error_set(error, STATUS_IO, "the Hub wants '%s' inside of the commit, which %" PRIu64
-                         " bytes are too many for", file->path, size);
+        return error_set(error, STATUS_IO,
+                         "the Hub wants '%s' inside of the commit, which %" PRIu64 " bytes are too many for",
+                         file->path, size);
     return STATUS_OK;
 }
 
@@ -225,8 +225,8 @@ enum status upload_send(struct upload *upload, unsigned connections, bool quiet,
     for (size_t i = 0; i < upload->count; i++)
         if (upload->files[i].fate == UPLOAD_TRANSFER)
             objects[count++] = object_of(&upload->files[i]);
-    enum status status = lfs_send(upload->hub, upload->reference, branch_of(upload), objects, count, connections,
-                                  quiet, error);
+    enum status status =
+        lfs_send(upload->hub, upload->reference, branch_of(upload), objects, count, connections, quiet, error);
     free(objects);
     return status;
 }

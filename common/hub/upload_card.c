@@ -19,7 +19,8 @@ static enum status card_refuse(const struct upload_file *card, const struct http
     const json_t *first = json_array_get(json_object_get(root, "errors"), 0);
     const char *message = json_string_value(json_object_get(first, "message"));
     const enum status status =
-        error_set(error, STATUS_BAD_INPUT, "the Hub would not take '%s': its metadata, between the lines '---', are wrong%s%.400s",
+        error_set(error, STATUS_BAD_INPUT,
+                  "the Hub would not take '%s': its metadata, between the lines '---', are wrong%s%.400s",
                   card->source->name, message ? ": " : "", message ? message : "");
     json_decref(root);
     return status;

@@ -19,8 +19,7 @@ void upload_result_free(struct upload_result *result) {
 static enum status inline_append(const struct upload_file *file, struct text *out, struct error *error) {
     const size_t size = (size_t)file->source->identity.size;
     uint8_t digest[SHA256_SIZE], *bytes = malloc(size + 1);
-    enum status status =
-        bytes ? byte_source_read_at(file->source, 0, bytes, size, error) : error_set_memory(error);
+    enum status status = bytes ? byte_source_read_at(file->source, 0, bytes, size, error) : error_set_memory(error);
     if (status == STATUS_OK)
         status = sha256_of(bytes, size, digest, error);
     if (status == STATUS_OK && memcmp(digest, file->sha256, SHA256_SIZE) != 0)
@@ -76,8 +75,8 @@ static enum status result_read(const json_t *root, struct upload_result *result,
     return result->url && (result->pull_request || !pull_request) ? STATUS_OK : error_set_memory(error);
 }
 
-static enum status commit_ask(struct upload *upload, const char *url, const struct text *body,
-                              struct http_reply *reply, struct upload_result *result, struct error *error) {
+static enum status commit_ask(struct upload *upload, const char *url, const struct text *body, struct http_reply *reply,
+                              struct upload_result *result, struct error *error) {
     static const char *const fields[] = {"Content-Type: application/x-ndjson"};
     const struct hub_request request = {.subject = {.reference = upload->reference},
                                         .method = "POST",
@@ -110,8 +109,7 @@ static enum status branch_look(const struct upload *upload, const char *parent, 
     *there = *moved && !upload_missing(upload, &listing);
     if (*there) {
         memcpy(result->commit, listing.commit, HUB_OID_HEX);
-        result->url = text_format("%s/%s/commit/%s", upload->hub->environment.endpoint,
-                                  upload->reference->repository,
+        result->url = text_format("%s/%s/commit/%s", upload->hub->environment.endpoint, upload->reference->repository,
                                   listing.commit);
         if (!result->url)
             status = error_set_memory(error);
@@ -136,10 +134,11 @@ static enum status attempt_judge(struct upload *upload, const char *parent, enum
         return status;
     if (upload->create_pull_request) {
         *again = reply->code == TOO_MANY;
-        return *again || conflict ? status
-                                  : error_set(error, STATUS_IO,
-                                              "the reply to the pull request got lost: look whether it is at %s/%s/discussions",
-                                              upload->hub->environment.endpoint, upload->reference->repository);
+        return *again || conflict
+                   ? status
+                   : error_set(error, STATUS_IO,
+                               "the reply to the pull request got lost: look whether it is at %s/%s/discussions",
+                               upload->hub->environment.endpoint, upload->reference->repository);
     }
     const struct error first = *error;
     const enum status look = branch_look(upload, parent, &moved, &there, result, error);

@@ -33,8 +33,8 @@ static bool is_missing(const struct http_reply *reply, const char *code) {
 
 /* ---- looking ---- */
 
-static enum status info_read(const json_t *root, const struct hub_reference *reference,
-                             struct hub_target *repository, struct error *error) {
+static enum status info_read(const json_t *root, const struct hub_reference *reference, struct hub_target *repository,
+                             struct error *error) {
     const char *id = json_string_value(json_object_get(root, "id"));
     if (id && strcmp(id, reference->repository) != 0)
         return error_set(error, STATUS_BAD_INPUT, "'%s' is called '%.200s' now: use that name", reference->repository,
@@ -44,8 +44,8 @@ static enum status info_read(const json_t *root, const struct hub_reference *ref
     return STATUS_OK;
 }
 
-static enum status branch_find(struct hub *hub, const struct hub_reference *reference,
-                               struct hub_target *repository, struct error *error) {
+static enum status branch_find(struct hub *hub, const struct hub_reference *reference, struct hub_target *repository,
+                               struct error *error) {
     struct http_reply reply = {0};
     json_t *root = NULL;
     char *revision = hub_quote(reference->revision, "");
@@ -68,8 +68,8 @@ static enum status branch_find(struct hub *hub, const struct hub_reference *refe
     return status;
 }
 
-enum status hub_target_find(struct hub *hub, const struct hub_reference *reference,
-                                struct hub_target *repository, struct error *error) {
+enum status hub_target_find(struct hub *hub, const struct hub_reference *reference, struct hub_target *repository,
+                            struct error *error) {
     struct http_reply reply = {0};
     json_t *root = NULL;
     char *place = text_format("models/%s", reference->repository);
@@ -147,7 +147,7 @@ static enum status make(struct hub *hub, const struct hub_reference *reference, 
 }
 
 enum status hub_target_create(struct hub *hub, const struct hub_reference *reference, bool private,
-                                  struct error *error) {
+                              struct error *error) {
     struct text body = {0};
     const size_t organization = strcspn(reference->repository, "/");
     text_printf(&body, "{\"organization\":\"%.*s\",\"name\":\"%s\",\"type\":\"model\"%s}", (int)organization,

@@ -14,8 +14,8 @@ struct hub_target {
 };
 
 /* Looks a repository up. One that goes by another name now is STATUS_BAD_INPUT, which tells that name. */
-enum status hub_target_find(struct hub *hub, const struct hub_reference *reference,
-                                struct hub_target *repository, struct error *error);
+enum status hub_target_find(struct hub *hub, const struct hub_reference *reference, struct hub_target *repository,
+                            struct error *error);
 
 /*
  * Whether the token may write, as far as the Hub tells before it is tried. STATUS_BAD_INPUT: it is not valid, or only reads,
@@ -25,7 +25,7 @@ enum status hub_target_check(struct hub *hub, const struct hub_reference *refere
 
 /* Makes the repository, with the Hub's own first commit in it. That it is there already is no error, as with branches. */
 enum status hub_target_create(struct hub *hub, const struct hub_reference *reference, bool private,
-                                  struct error *error);
+                              struct error *error);
 
 /* Makes the reference's revision a branch that begins where main is. */
 enum status hub_target_branch(struct hub *hub, const struct hub_reference *reference, struct error *error);

@@ -49,7 +49,7 @@ def qstream(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 def make_folder() -> tuple[Path, Path]:
     source, made = mistral_fp8(WORK / "source"), WORK / "made"
-    done = qstream("quantize", source, made, "--recipe", "mistral-medium-3.5-mxfp4")
+    done = qstream("quantize", source, made, "--recipe", REPO / "configs" / "mistral-medium-3.5-mxfp4.json")
     require(done.returncode == 0, done.stderr)
     return source, made
 
