@@ -297,6 +297,8 @@ static enum status files_send(struct push *push, struct error *error) {
         return status;
     push_tell_orders(push);
     status = upload_send(&push->upload, push->options.connections, push->options.quiet, error);
+    if (status == STATUS_INTERRUPTED)
+        return error_set(error, status, "interrupted; files that are whole on the Hub stay there: push again to go on");
     if (status == STATUS_OK)
         status = upload_commit(&push->upload, push->repository.commit, push->options.message, &push->result, error);
     return status == STATUS_OK ? upload_check(&push->upload, push->result.commit, error) : status;
