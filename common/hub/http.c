@@ -329,9 +329,10 @@ static void transfer_begin(struct http *http, struct transfer *transfer) {
 
 static void active_remove(struct http *http, const struct transfer *transfer) {
     struct transfer **at = &http->active;
-    while (*at != transfer)
+    while (*at && *at != transfer)
         at = &(*at)->next;
-    *at = transfer->next;
+    if (*at)
+        *at = transfer->next;
 }
 
 /* Ends all that are under way. */
@@ -453,6 +454,16 @@ void http_close(struct http *http) {
     free(http);
 }
 
+/* Leaves it to the network thread. */
+static void transfer_ask(struct http *http, struct transfer *transfer) {
+    if (http->last)
+        http->last->next = transfer;
+    else
+        http->first = transfer;
+    http->last = transfer;
+    libcurl.multi_wakeup(http->multi);
+}
+
 enum status http_perform(struct http *http, const struct http_request *request, struct http_reply *reply,
                          struct error *error) {
     *reply = (struct http_reply){0};
@@ -466,12 +477,7 @@ enum status http_perform(struct http *http, const struct http_request *request, 
                                          : network_start(http, error);
     if (status == STATUS_OK) {
         http->callers++;
-        if (http->last)
-            http->last->next = &transfer;
-        else
-            http->first = &transfer;
-        http->last = &transfer;
-        libcurl.multi_wakeup(http->multi);
+        transfer_ask(http, &transfer);
         while (!transfer.finished)
             pthread_cond_wait(&transfer.end, &http->lock);
         status = transfer.status;

@@ -1,6 +1,5 @@
 /*
- * The variables that users of the Hub have. tests/hub compares what is read with what huggingface_hub reads: started with
- * "print", this program tells it, and no test is run.
+ * The variables that users of the Hub have. tests/hub compares what is read with what huggingface_hub reads.
  */
 #include "tests/unit/hub_server.h"
 
@@ -166,27 +165,7 @@ static void given_what_cannot_be_understood_then_it_is_named(void **state) {
     hub_environment_free(&environment);
 }
 
-static int print(void) {
-    struct hub_environment environment;
-    struct error error;
-    const enum status status = hub_environment_read(&environment, &error);
-    if (status != STATUS_OK) {
-        fprintf(stderr, "%s\n", error.message);
-        return (int)status;
-    }
-    json_t *object =
-        json_pack("{s:s, s:s?, s:s, s:b, s:i, s:i}", "endpoint", environment.endpoint, "token", environment.token,
-                  "cache", environment.cache, "offline", environment.offline, "connect_seconds",
-                  (int)environment.connect_seconds, "stall_seconds", (int)environment.stall_seconds);
-    json_dumpf(object, stdout, 0);
-    json_decref(object);
-    hub_environment_free(&environment);
-    return 0;
-}
-
-int main(int count, char **arguments) {
-    if (count == 2 && strcmp(arguments[1], "print") == 0)
-        return print();
+int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(given_variables_then_the_cache_is_where_huggingface_hub_has_it),
         TEST(given_tokens_then_the_first_counts),
