@@ -25,7 +25,7 @@ from make_checkpoint import Spec, Weights, config, cut_shards, model_entries  # 
 from safetensors_files import write_shards  # noqa: E402
 
 TLS = "--tls" in sys.argv
-RECIPE = "mistral-medium-3.5-mxfp4"
+RECIPE = REPO / "configs" / "mistral-medium-3.5-mxfp4.json"
 SAMPLE = REPO / "build" / "models" / "smollm2-fp8"
 LARGE_FILE = 33 << 20  # too large to be read whole
 LARGE_SPEC = Spec(layout="fp8-tensor", hidden=5120, mlp=16384, layers=8, heads=32, kv_heads=8, head_dim=128, vocab=65536, shards=6,
@@ -181,6 +181,8 @@ def inspect_reports() -> None:
                     ("--show", "model.language_model.layers.1.mlp.up_proj.weight[3]"), ("--tensors", "*scale*")):  # fmt: skip
         same_report("inspect", "mistral", *options)
     same_report("inspect", "quantized", "--stats")
+    shards = HUB.requests(path=r"\.safetensors$", where="hub")
+    require(shards and all(request["range"] for request in shards), "shards are read by ranges, small ones too")
 
 
 @case
@@ -358,7 +360,9 @@ def quantize() -> None:
     differ = [name for name in found if found[name] != expected[name]]
     require_equal(differ, ["README.md", "qstream.json"])
     listed = HUB.repository("org/mistral")["main"]
-    source = json.loads(found["qstream.json"])["source"]
+    there, here = json.loads(found["qstream.json"]), json.loads(expected["qstream.json"])
+    require_equal([file["name"] for file in there["files"]], [file["name"] for file in here["files"]], "the order of files")
+    source = there["source"]
     require_equal(source["name"], f"hf://org/mistral@{listed['commit']}")
     require_equal(source["files"], [{"name": name, "size": file["size"], "sha256": file["sha256"]}
                                     for name, file in sorted(listed["files"].items()) if name.startswith("model-0")])  # fmt: skip

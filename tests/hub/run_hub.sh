@@ -14,6 +14,7 @@ bail() {
     exit 1
 }
 
+[ -x "${QSTREAM:-build/qstream}" ] || bail "${QSTREAM:-build/qstream} is missing: run make"
 tests/models/venv.sh || bail "the Python environment cannot be made"
 PATH=$PATH:/usr/sbin command -v nginx >/dev/null || bail "nginx is missing: run ./setup test"
 
@@ -53,11 +54,11 @@ only=${1:-}
 check check_standin
 check check_standin --tls
 check check_harness
-check check_network
-check check_network --tls
-check check_faults
 check check_remote
 check check_remote --tls inspect
+check check_faults
+check check_network
+check check_network --tls
 check check_push
 check check_push --tls "downloads every byte"
 echo "1..$total"
