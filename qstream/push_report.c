@@ -91,7 +91,7 @@ void push_tell_branch(const struct push *push) {
 static void time_put(struct text *out, uint64_t bytes) {
     static const uint64_t bytes_per_second = 100000000 / 8;
     const uint64_t seconds = bytes / bytes_per_second + 1;
-    text_printf(out, " (at 100 Mbit/s in %" PRIu64 ":%02" PRIu64 ":%02" PRIu64 ")", seconds / 3600, seconds / 60 % 60,
+    text_printf(out, " (%" PRIu64 ":%02" PRIu64 ":%02" PRIu64 " at 100 Mbit/s)", seconds / 3600, seconds / 60 % 60,
                 seconds % 60);
 }
 

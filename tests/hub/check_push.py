@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -319,6 +320,30 @@ def ignored() -> None:
 
 
 @case
+def many_files() -> None:
+    """hundreds of files are asked about in several requests, and go in one commit"""
+    names = {f"texts/{number}.txt": f"text {number}" for number in range(300)}
+    folder = copy(**names, **{f"{number}.bin": random_bytes(200, number) for number in range(20)})
+    with hub() as stand_in:
+        require_exit(push(stand_in, folder), 0)
+        require_there(stand_in, folder)
+        require_equal(len(stand_in.requests("/preupload/")), 2, "preuploads")
+        require_equal(len(stand_in.requests("/batch")), 2, "batches")
+        require_equal(len(stand_in.requests("/commit/", method="POST")), 1, "commits")
+
+
+@case
+def single_parts() -> None:
+    """files of a single part, and parts that end with the file"""
+    size = (MADE / LAST).stat().st_size
+    for part in (1 << 30, size, size + 1, size - 1, -(-size // 2)):
+        with hub(multipart=1, part=part) as stand_in:
+            require_exit(push(stand_in, MADE), 0)
+            require_there(stand_in, MADE)
+            require(not puts(stand_in, UNCUT), "a file went whole")
+
+
+@case
 def memory() -> None:
     """memory does not grow with what is sent"""
     size, most = 160 << 20, 80 << 20
@@ -495,6 +520,22 @@ def verified_too_little() -> None:
 
 
 @case
+def options_written_down() -> None:
+    """every option of --help is in the documentation, the manual and the completions"""
+    done = qstream("push", "--help")
+    require_exit(done, 0)
+    options = sorted(set(re.findall(r"--[a-z-]+", done.stdout)) - {"--hash"})  # verify's
+    require(len(options) == 11, options)
+    manual = (REPO / "docs" / "qstream.1").read_text().replace("\\-", "-").partition(".SH OPTIONS OF PUSH")[2]
+    places = {"docs/push.md": (REPO / "docs" / "push.md").read_text(), "docs/qstream.1": manual.partition(".SH")[0]}
+    for name in ("completions/qstream.bash", "completions/_qstream"):
+        places[name] = (REPO / name).read_text().partition("_qstream_push() {")[2].partition("\n}\n")[0]
+    for place, text in places.items():
+        missing = [option for option in options if option not in text and (option, place) != ("--help", "docs/push.md")]
+        require(not missing, f"{place} lacks {missing}")
+
+
+@case
 def usage() -> None:
     """a command line that cannot be carried out is told before anything else"""
     with hub(model("org/out", MADE)) as stand_in:
@@ -660,6 +701,12 @@ def preupload_errors() -> None:
             stand_in.no_faults()
             stand_in.fault(do="body", path="/preupload/", body=answer)
             require_exit(push(stand_in, MADE), 4, said)
+        folder = copy(**{"huge.txt": ""})
+        os.truncate(folder / "huge.txt", (32 << 20) + 1)
+        huge = [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in visible(folder)]
+        stand_in.no_faults()
+        stand_in.fault(do="body", path="/preupload/", body=json.dumps({"files": huge}))
+        require_exit(push(stand_in, folder), 4, "'huge.txt' inside of the commit")
         require_equal(puts(stand_in), [])
 
 
@@ -713,6 +760,15 @@ def commit_again() -> None:
             require_there(stand_in, MADE)
             require_equal(len(stand_in.requests("/commit/", method="POST", user="owner")), 2, "attempts")
             require(len(stand_in.requests("/commit/", method="POST", status=200)) == 1, "commits")
+
+
+@case
+def proposal_lost() -> None:
+    """a pull request whose reply got lost is not made twice: where to look for it is told"""
+    with hub(model("org/out", write_files(WORK / "another base", {"config.json": "{}"}))) as stand_in:
+        stand_in.fault(path="/commit/", method="POST", do="drop", after=0, times=1)
+        require_exit(push(stand_in, MADE, "--create-pr"), 4, "got lost", "/org/out/discussions")
+        require_equal(len(stand_in.requests("/commit/", method="POST")), 1, "commits")
 
 
 @case
