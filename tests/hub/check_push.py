@@ -712,19 +712,22 @@ def preupload_errors() -> None:
 
 @case
 def token_never_away() -> None:
-    """the token goes neither to a verify action elsewhere nor along a redirect"""
+    """the token goes neither to a verify action elsewhere nor along a redirect, nor with an address that is signed"""
     size = (MADE / LAST).stat().st_size
     files = [{"path": path, "uploadMode": "lfs" if path == LAST else "regular", "shouldIgnore": False} for path in visible(MADE)]
     with hub() as stand_in:
-        upload = {"href": f"{stand_in.cdn}/elsewhere/put"}
-        entry = {"oid": visible(MADE)[LAST], "size": size,
-                 "actions": {"upload": upload, "verify": {"href": f"{stand_in.cdn}/elsewhere/verify"}}}  # fmt: skip
-        stand_in.fault(do="body", path="/preupload/", body=json.dumps({"files": files}))
-        stand_in.fault(do="body", path="/batch", body=json.dumps({"objects": [entry]}))
-        stand_in.fault(do="status", where="cdn", path="/elsewhere/", status=200, body="{}")
-        require_exit(push(stand_in, MADE), 3, "was not uploaded")
-        require_equal([entry["path"] for entry in stand_in.requests(where="cdn")], ["/elsewhere/put", "/elsewhere/verify"])
-        require_token_stays(stand_in)
+        for storage in (stand_in.cdn, stand_in.url):
+            entry = {"oid": visible(MADE)[LAST], "size": size,
+                     "actions": {"upload": {"href": f"{storage}/elsewhere/put"}, "verify": {"href": f"{stand_in.cdn}/elsewhere/verify"}}}
+            stand_in.no_faults()
+            stand_in.clear_log()
+            stand_in.fault(do="body", path="/preupload/", body=json.dumps({"files": files}))
+            stand_in.fault(do="body", path="/batch", body=json.dumps({"objects": [entry]}))
+            stand_in.fault(do="status", path="/elsewhere/", status=200, body="{}")
+            require_exit(push(stand_in, MADE), 3, "was not uploaded")
+            asked = [(entry["path"], entry["authorization"]) for entry in stand_in.requests("/elsewhere/")]
+            require_equal(asked, [("/elsewhere/put", False), ("/elsewhere/verify", False)])
+            require_token_stays(stand_in)
     with hub() as stand_in:
         stand_in.fault(do="redirect", path="/batch", where="hub", to="{cdn}{target}", status=307)
         require(push(stand_in, MADE).returncode in (3, 4), "it goes where it should not")
