@@ -431,18 +431,25 @@ enum status http_open(const struct http_options *options, struct http **out, str
     return STATUS_OK;
 }
 
+void http_stop(struct http *http) {
+    pthread_mutex_lock(&http->lock);
+    const bool running = http->running && !http->closing;
+    http->closing = true;
+    if (running)
+        libcurl.multi_wakeup(http->multi);
+    pthread_mutex_unlock(&http->lock);
+    if (running)
+        pthread_join(http->thread, NULL);
+}
+
 void http_close(struct http *http) {
     if (!http)
         return;
+    http_stop(http);
     pthread_mutex_lock(&http->lock);
-    http->closing = true;
-    if (http->running)
-        libcurl.multi_wakeup(http->multi);
     while (http->callers > 0)
         pthread_cond_wait(&http->left, &http->lock);
     pthread_mutex_unlock(&http->lock);
-    if (http->running)
-        pthread_join(http->thread, NULL);
     if (http->multi)
         libcurl.multi_cleanup(http->multi);
     if (http->share)
