@@ -54,6 +54,8 @@ only=${1:-}
 check check_standin
 check check_standin --tls
 check check_harness
+check check_network
+check check_network --tls
 check check_remote
 check check_remote --tls inspect
 check check_faults
