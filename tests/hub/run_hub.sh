@@ -61,8 +61,6 @@ check check_resume
 check check_remote
 check check_remote --tls inspect
 check check_faults
-check check_network
-check check_network --tls
 check check_push
 check check_push --tls "downloads every byte"
 echo "1..$total"
