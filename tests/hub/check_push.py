@@ -30,6 +30,7 @@ import check_inspect  # noqa: E402
 
 TLS = "--tls" in sys.argv
 MULTIPART, PART = 300_000, 70_000  # the shards go in parts, the pictures whole
+RECIPE = REPO / "configs" / "mistral-medium-3.5-mxfp4.json"
 OWNER = "hf_owner"
 TOKENS = {OWNER: {"name": "owner", "organizations": ["org"], "write": True},
           "hf_stranger": {"name": "stranger", "write": True}, "hf_reader": {"name": "reader"}}  # fmt: skip
@@ -50,7 +51,7 @@ def qstream(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 def make_folder() -> tuple[Path, Path]:
     source, made = mistral_fp8(WORK / "source"), WORK / "made"
-    done = qstream("quantize", source, made, "--recipe", REPO / "configs" / "mistral-medium-3.5-mxfp4.json")
+    done = qstream("quantize", source, made, "--recipe", RECIPE)
     require(done.returncode == 0, done.stderr)
     return source, made
 
@@ -284,18 +285,18 @@ def pull_request() -> None:
 
 @case
 def source_named() -> None:
-    """a manifest that names its source on the Hub needs no --source"""
-    folder = copy()
+    """what was quantized from the Hub needs no --source: the manifest names it, with its commit"""
+    folder = Path(tempfile.mkdtemp(dir=WORK)) / "made from the Hub"
     with hub(model("org/source", SOURCE)) as stand_in:
-        commit = stand_in.repository("org/source")["main"]["commit"]
-        manifest = json.loads((folder / "qstream.json").read_text())
-        manifest["source"]["name"] = f"hf://org/source@{commit}"
-        write_files(folder, {"qstream.json": json.dumps(manifest)})
+        done = stand_in.run([QSTREAM, "quantize", "hf://org/source", folder, "--recipe", RECIPE])
+        require_exit(done, 0)
         done = push(stand_in, folder, source=False)
         require_exit(done, 0)
-        require(f"source hf://org/source@{commit}" in done.stdout, done.stdout)
+        commit = stand_in.repository("org/source")["main"]["commit"]
+        require(f"; source hf://org/source@{commit}\n" in done.stdout, done.stdout)
         require_there(stand_in, folder)
-        manifest["source"]["name"] = "hf://org/source"
+        manifest = json.loads((folder / "qstream.json").read_text())
+        manifest["source"]["name"] = "hf://org/source"  # which commit?
         write_files(folder, {"qstream.json": json.dumps(manifest)})
         require_exit(push(stand_in, folder, source=False), 2, "--source")
 
