@@ -206,6 +206,19 @@ void text_append_json_ascii(struct text *text, const char *string) {
     text_append(text, "\"", 1);
 }
 
+void text_append_base64(struct text *text, const void *bytes, size_t length) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *in = bytes;
+    for (size_t at = 0; at < length; at += 3) {
+        const size_t left = length - at;
+        const uint32_t bits =
+            (uint32_t)in[at] << 16 | (left > 1 ? (uint32_t)in[at + 1] << 8 : 0) | (left > 2 ? (uint32_t)in[at + 2] : 0);
+        const char four[] = {digits[bits >> 18], digits[bits >> 12 & 63], left > 1 ? digits[bits >> 6 & 63] : '=',
+                             left > 2 ? digits[bits & 63] : '='};
+        text_append(text, four, sizeof four);
+    }
+}
+
 void text_append_number(struct text *text, uint64_t number) {
     char digits[20];
     size_t at = sizeof digits;

@@ -42,7 +42,8 @@ void text_vprintf(struct text *text, const char *format, va_list arguments) __at
 void text_append_json_string(struct text *text, const char *string); /* with its quotes; the input is UTF-8 */
 /* The same in ASCII, for output that a terminal may show: all else is \uNNNN; bytes that are no UTF-8 are U+FFFD. */
 void text_append_json_ascii(struct text *text, const char *string);
-void text_append_escaped(struct text *text, const char *string); /* as text_escape writes it */
+void text_append_escaped(struct text *text, const char *string);              /* as text_escape writes it */
+void text_append_base64(struct text *text, const void *bytes, size_t length); /* RFC 4648, with its '=' */
 void text_append_number(struct text *text, uint64_t number);
 /* The shortest decimal that reads back as the same number; null when it is not finite. */
 void text_append_json_real(struct text *text, double number);

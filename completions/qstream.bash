@@ -166,13 +166,25 @@ _qstream_fetch() {
     [[ $1 == -* || $2 == --to || $2 == = ]] || COMPREPLY=() # a repository is no folder
 }
 
+_qstream_push() {
+    case $2 in
+    --verified)
+        mapfile -t COMPREPLY < <(compgen -f -X '!*.json' -- "$1"; compgen -d -S / -- "$1")
+        compopt -o filenames 2>/dev/null
+        return ;;
+    --revision | --message | --connections) return ;;
+    esac
+    _qstream_folder "$1" "$2" "--source --verified --revision --private --message --create-pr --dry-run --connections --json
+        --quiet --help"
+}
+
 _qstream_tokenize() { _qstream_folder "$1" "$2" "--text --decode --help"; }
 
 _qstream() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "fetch quantize inspect audit verify ppl generate tokenize version help --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "fetch quantize inspect audit verify push ppl generate tokenize version help --help --version" -- "$current")
         return
     fi
     previous=${COMP_WORDS[COMP_CWORD - 1]}
@@ -185,7 +197,8 @@ _qstream() {
     ppl) _qstream_ppl "$current" "$previous" ;;
     generate) _qstream_generate "$current" "$previous" ;;
     tokenize) _qstream_tokenize "$current" "$previous" ;;
-    help) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "fetch quantize inspect audit verify ppl generate tokenize version help" -- "$current") ;;
+    push) _qstream_push "$current" "$previous" ;;
+    help) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "fetch quantize inspect audit verify push ppl generate tokenize version help" -- "$current") ;;
     esac
     return 0
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/thread_team.h"
+
 const char *module_name_text(const struct module *module, char out[MODULE_NAME_MAX]) {
     snprintf(out, MODULE_NAME_MAX, "%.*s", (int)module->name_length, module->name);
     return out;
@@ -80,6 +82,18 @@ static void failures_cover(struct audit *audit) {
                        "%s is expected to fail on this module", loader_title((enum loader)loader));
         }
     }
+}
+
+struct audit_options audit_options_default(void) {
+    return (struct audit_options){
+        .loaders = FOR_VLLM | FOR_TRANSFORMERS, .fail_on = SEVERITY_ERROR, .jobs = processor_count()};
+}
+
+bool audit_passed(const struct audit *audit) {
+    for (enum severity severity = audit->options.fail_on; severity < SEVERITIES; severity++)
+        if (findings_count(&audit->findings, severity) > 0)
+            return false;
+    return true;
 }
 
 enum status audit_run(struct inspection *inspection, const struct audit_options *options, struct audit *audit,

@@ -31,6 +31,9 @@ struct audit_options {
     bool quiet;
 };
 
+/* What `qstream audit` does when it is not told otherwise. */
+struct audit_options audit_options_default(void);
+
 struct audit {
     struct inspection *inspection;
     struct audit_options options;
@@ -47,6 +50,9 @@ enum status audit_run(struct inspection *inspection, const struct audit_options 
                       struct error *error);
 
 void audit_free(struct audit *audit);
+
+/* Whether no finding is as severe as options.fail_on. */
+bool audit_passed(const struct audit *audit);
 
 /* A candidate for quantization that has predictions. */
 bool audit_module_counts(const struct audit *audit, size_t module);

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "common/new_file.h"
-#include "common/thread_team.h"
 #include "inspect/audit_fix.h"
 #include "inspect/audit_report.h"
 #include "inspect/inspect_report.h"
@@ -139,8 +138,7 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
-    *arguments = (struct arguments){
-        .audit = {.fail_on = SEVERITY_ERROR, .loaders = FOR_VLLM | FOR_TRANSFORMERS, .jobs = processor_count()}};
+    *arguments = (struct arguments){.audit = audit_options_default()};
     *help = false;
     int option;
     opterr = 0;
@@ -270,10 +268,8 @@ int command_audit(int argc, char **argv) {
     if (status == STATUS_OK)
         status = result_print(&arguments, &audit, &error);
     int code = status == STATUS_OK ? STATUS_OK : command_fail(status, &error);
-    if (status == STATUS_OK)
-        for (enum severity severity = arguments.audit.fail_on; severity < SEVERITIES; severity++)
-            if (findings_count(&audit.findings, severity) > 0)
-                code = STATUS_CHECK_FAILED;
+    if (status == STATUS_OK && !audit_passed(&audit))
+        code = STATUS_CHECK_FAILED;
     audit_free(&audit);
     inspection_close(&inspection);
     return code;

@@ -230,10 +230,10 @@ static enum status values_show(const struct inspection *inspection, const struct
 /* The page shows the audit's findings too; values are judged where they were read. */
 static enum status html_write(struct inspection *inspection, const struct arguments *arguments,
                               const struct text *inspect_json, struct error *error) {
-    const struct audit_options options = {.loaders = FOR_VLLM | FOR_TRANSFORMERS,
-                                          .headers_only = !arguments->stats,
-                                          .jobs = arguments->jobs,
-                                          .quiet = true};
+    struct audit_options options = audit_options_default();
+    options.headers_only = !arguments->stats;
+    options.jobs = arguments->jobs;
+    options.quiet = true;
     struct audit audit;
     struct text json = {0};
     enum status status = audit_run(inspection, &options, &audit, error);

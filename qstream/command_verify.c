@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "common/config_file.h"
-#include "common/thread_team.h"
 #include "qstream/command.h"
 #include "verify/verification.h"
 #include "verify/verify_page.h"
@@ -194,9 +193,7 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         {"help", no_argument, NULL, OPTION_HELP},
         {NULL, 0, NULL, 0},
     };
-    static const uint64_t default_memory = (uint64_t)256 << 20;
-    arguments->verify = (struct verify_options){
-        .rule = KNOWN_NONE, .sample = 1, .jobs = processor_count(), .memory = default_memory, .cpu = cpu_best()};
+    arguments->verify = verify_options_default();
     *help = false;
     int option;
     opterr = 0;

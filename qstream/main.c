@@ -26,6 +26,7 @@ static const struct command commands[] = {
     {"inspect", command_inspect, "show what a checkpoint holds"},
     {"audit", command_audit, "tell what loaders will do with a checkpoint"},
     {"verify", command_verify, "compare a quantized checkpoint with its source"},
+    {"push", command_push, "check a checkpoint and upload it to the Hugging Face Hub"},
     {"ppl", command_ppl, "measure perplexity"},
     {"generate", command_generate, "continue a text"},
     {"tokenize", command_tokenize, "turn text into token ids, and back"},

@@ -273,6 +273,9 @@ static enum status sources_read(const char *path, const json_t *source, struct m
     struct place place = {path, "source"};
     if (json_array_size(list) == 0)
         return REFUSE(&place, "\"files\" is not a list of files");
+    const char *name = json_string_value(json_object_get(source, "name"));
+    if (name && !(manifest->source = strdup(name)))
+        return error_set_memory(error);
     manifest->sources = calloc(json_array_size(list), sizeof *manifest->sources);
     if (!manifest->sources)
         return error_set_memory(error);
@@ -331,6 +334,8 @@ enum status manifest_read(const struct folder *folder, struct manifest *manifest
     status =
         path ? folder_file_read(folder, file, MANIFEST_BYTES_MAX, &bytes, &length, error) : error_set_memory(error);
     if (status == STATUS_OK)
+        status = sha256_of(bytes, length, manifest->sha256, error);
+    if (status == STATUS_OK)
         status = json_parse(path, bytes, length, &root, error);
     if (status == STATUS_OK)
         status = manifest_read_json(path, root, manifest, error);
@@ -347,6 +352,7 @@ void manifest_free(struct manifest *manifest) {
     wanted_recipe_free(&manifest->recipe);
     free(manifest->files);
     free(manifest->sources);
+    free(manifest->source);
     free(manifest->rule);
     free(manifest->gamma);
     free(manifest->rounding);

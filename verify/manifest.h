@@ -43,11 +43,13 @@ struct manifest_source {
 };
 
 struct manifest {
-    char *rule;     /* "amax", "qstream", "mse" */
-    char *gamma;    /* "none", "layernorm", "original" */
-    char *rounding; /* "nearest" */
-    char *ties;     /* "even", "toward zero" */
+    uint8_t sha256[SHA256_SIZE]; /* of its own bytes */
+    char *rule;                  /* "amax", "qstream", "mse" */
+    char *gamma;                 /* "none", "layernorm", "original" */
+    char *rounding;              /* "nearest" */
+    char *ties;                  /* "even", "toward zero" */
     uint64_t tensor_bytes;
+    char *source; /* its name, hf://org/name@COMMIT of one on the Hub; NULL: not told */
     struct wanted_recipe recipe;
     struct manifest_file *files;
     size_t file_count;

@@ -8,11 +8,17 @@
 #include <sys/stat.h>
 
 #include "common/hub/reference.h"
+#include "common/thread_team.h"
 #include "verify/folder_check.h"
 #include "verify/unfinished.h"
 
 /* The program itself, libraries and stacks, before any table or buffer. */
 static const uint64_t fixed_memory = (uint64_t)24 << 20;
+
+struct verify_options verify_options_default(void) {
+    return (struct verify_options){
+        .rule = KNOWN_NONE, .sample = 1, .jobs = processor_count(), .memory = (uint64_t)256 << 20, .cpu = cpu_best()};
+}
 
 const char *setting_from_name(enum setting_from from) {
     static const char *const names[] = {"default", "option", "manifest", "scales"};

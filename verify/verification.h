@@ -26,6 +26,9 @@ struct verify_options {
     bool quiet;
 };
 
+/* What `qstream verify` does when it is not told otherwise. */
+struct verify_options verify_options_default(void);
+
 struct verification {
     const struct verify_options *options;
     struct checkpoint source, output;

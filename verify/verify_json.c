@@ -106,6 +106,8 @@ static void head_put(const struct verification *verification, struct text *out) 
     member_string(out, "verdict", verification_passed(verification) ? "pass" : "fail");
     member_string(out, "source", verification->options->source);
     member_string(out, "folder", verification->options->folder);
+    char hex[SHA256_HEX];
+    member_string(out, "manifest", verification->has_manifest ? sha256_hex(verification->manifest.sha256, hex) : NULL);
     member_string(out, "state", verification->unfinished ? "unfinished" : "complete");
     settings_put(verification, out);
     text_printf(out, ",\"counts\":{\"error\":%zu,\"warning\":%zu,\"note\":%zu},\"findings\":[", counts[VERIFY_ERROR],

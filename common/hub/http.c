@@ -1,6 +1,5 @@
 #include "common/hub/http.h"
 
-#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -9,7 +8,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "common/hub/url.h"
 #include "common/interrupt.h"
@@ -166,20 +164,12 @@ static size_t body_give(char *buffer, size_t size, size_t count, void *user) {
     size_t given = size * count;
     if (given > left)
         given = (size_t)left;
-    if (request->body) {
+    if (request->body)
         memcpy(buffer, (const char *)request->body + transfer->sent, given);
-    } else if (given > 0) {
-        ssize_t got;
-        do
-            got = pread(request->body_file, buffer, given, (off_t)(request->body_offset + transfer->sent));
-        while (got < 0 && errno == EINTR);
-        if (got <= 0) {
-            transfer->status = transfer_fail(transfer, STATUS_IO,
-                                             got < 0 ? strerror(errno) : "the file that is sent has become shorter");
-            return CURL_READFUNC_ABORT;
-        }
-        given = (size_t)got;
-    }
+    else if (given > 0)
+        transfer->status = request->body_read(request->context, transfer->sent, buffer, given, transfer->error);
+    if (transfer->status != STATUS_OK)
+        return CURL_READFUNC_ABORT;
     transfer->sent += given;
     return given;
 }

@@ -34,10 +34,13 @@ struct http_request {
     const char *url;
     const char *const *fields; /* header lines "Name: value" */
     size_t field_count;
-    const void *body; /* of POST and PUT; NULL: body_file */
+    const void *body; /* of POST and PUT; NULL: body_read */
     uint64_t body_size;
-    int body_file; /* its bytes from body_offset on; read as they are sent */
-    uint64_t body_offset;
+    /*
+     * Gives the body's `size` bytes from `offset` on as they are sent: in order, and from 0 anew when they are sent again.
+     * Called on the client's thread. What is no STATUS_OK ends the transfer with it.
+     */
+    enum status (*body_read)(void *context, uint64_t offset, void *bytes, size_t size, struct error *error);
     /*
      * Where the body of a reply goes, piece by piece; NULL: into reply->body, of at most body_limit bytes. Called on the
      * client's thread: it must not wait for other transfers. `begin` comes first, once all header fields are in `reply`:

@@ -102,6 +102,11 @@ static enum status attempt_data(void *context, const void *bytes, size_t size, s
     return attempt->request->data(attempt->request->context, bytes, size, error);
 }
 
+static enum status attempt_body(void *context, uint64_t offset, void *bytes, size_t size, struct error *error) {
+    const struct hub_request *request = ((struct attempt *)context)->request;
+    return request->body_read(request->context, offset, bytes, size, error);
+}
+
 static enum status ask(struct attempt *attempt, const char *method, struct error *error) {
     const struct hub_request *request = attempt->request;
     const char *fields[FIELDS_MOST + 2];
@@ -109,7 +114,7 @@ static enum status ask(struct attempt *attempt, const char *method, struct error
     if (request->field_count > FIELDS_MOST)
         return error_set(error, STATUS_IO, "too many header fields");
     fields[count++] = attempt->agent;
-    if (attempt->bearer && !attempt->route->away)
+    if (attempt->bearer && !attempt->route->away && !request->anonymous)
         fields[count++] = attempt->bearer;
     for (size_t i = 0; i < request->field_count; i++)
         fields[count++] = request->fields[i];
@@ -120,8 +125,7 @@ static enum status ask(struct attempt *attempt, const char *method, struct error
                                      .field_count = count,
                                      .body = body ? request->body : NULL,
                                      .body_size = body ? request->body_size : 0,
-                                     .body_file = request->body_file,
-                                     .body_offset = request->body_offset,
+                                     .body_read = body && request->body_read ? attempt_body : NULL,
                                      .begin = attempt_begin,
                                      .data = request->data ? attempt_data : NULL,
                                      .context = attempt,

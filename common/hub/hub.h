@@ -51,8 +51,7 @@ struct hub_request {
     size_t field_count;
     const void *body;
     uint64_t body_size;
-    int body_file;
-    uint64_t body_offset;
+    enum status (*body_read)(void *context, uint64_t offset, void *bytes, size_t size, struct error *error);
     /* As in http.h. Called for the last reply only: neither for redirects nor for codes from 300 on. Once data has been
      * called nothing is tried again: STATUS_IO with reply->transient, and the caller asks for the rest. */
     bool (*begin)(void *context, const struct http_reply *reply, enum status *status, struct error *error);
@@ -61,6 +60,7 @@ struct hub_request {
     size_t body_limit;
     struct hub_route *route; /* filled, also before `begin`; NULL: not asked for */
     bool once;               /* no retries */
+    bool anonymous;          /* without the token, whoever is asked: the address is signed */
 };
 
 /*

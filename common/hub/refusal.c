@@ -169,8 +169,8 @@ enum status hub_refusal(const struct hub *hub, const struct hub_subject *subject
         status = kind_write(hub, subject, kind, repository, page, words, error);
         if (status == STATUS_OK) /* no code that is known */
             status = error_set(error, retry_code(reply->code) || away ? STATUS_IO : STATUS_BAD_INPUT,
-                               "'%s%s%s' cannot be read: '%s' answers %ld%s%s", repository, slash, file, shown,
-                               reply->code, words ? ": " : "", words ? words : "");
+                               "'%s%s%s': '%s' answers %ld%s%s", repository, slash, file, shown, reply->code,
+                               words ? ": " : "", words ? words : "");
     }
     free(shown);
     free(words);

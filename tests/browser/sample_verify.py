@@ -128,7 +128,7 @@ class Verification:
         self.kept: list[dict[str, Any]] = []
         self.report: dict[str, Any] = {
             "schema": "qstream.verify/1", "qstream": "0.1.0", "verdict": "pass", "source": source, "folder": folder,
-            "state": "complete",
+            "manifest": None, "state": "complete",
             "settings": {"rounding": "nearest", "rounding_from": "manifest", "rule": "mse", "rule_from": "manifest",
                          "gamma": "none", "recipe": recipe, "thresholds": None, "sample": None, "part": None,
                          "hash": False}}  # fmt: skip

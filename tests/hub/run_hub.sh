@@ -61,5 +61,7 @@ check check_resume
 check check_remote
 check check_remote --tls inspect
 check check_faults
+check check_push
+check check_push --tls "downloads every byte"
 echo "1..$total"
 [ "$total" -gt 0 ] && [ "$failed" -eq 0 ]

@@ -174,6 +174,8 @@ class Uploads:
             raise Refusal(403, "Request has expired")
         asked = json.loads(request.body())
         number, size = request.value("upload"), int(request.value("size"))
+        if number not in self.parts:
+            raise Refusal(404, "NoSuchUpload: it was completed before, or never begun")
         parts, digests = self.parts[number], self.digests[number]
         given = {part["partNumber"]: part["etag"] for part in asked["parts"]}
         count = -(-size // self.hub.part_bytes)
@@ -186,7 +188,7 @@ class Uploads:
             raise Refusal(400, "Another object")
         if error := self.accept(Path(stream.name), request.value("oid"), size):
             raise Refusal(400, error)
-        for path in parts.values():
+        for path in self.parts.pop(number).values():
             path.unlink()
         return json_reply({})
 

@@ -176,6 +176,26 @@ static void given_any_string_when_written_as_ascii_json_then_nothing_else_reache
     text_free(&text);
 }
 
+/* RFC 4648, section 10, and all digits. */
+static void given_bytes_when_written_as_base64_then_they_are_as_the_rfc_has_them(void **state) {
+    static const char *const pairs[][2] = {{"", ""},
+                                           {"f", "Zg=="},
+                                           {"fo", "Zm8="},
+                                           {"foo", "Zm9v"},
+                                           {"foob", "Zm9vYg=="},
+                                           {"fooba", "Zm9vYmE="},
+                                           {"foobar", "Zm9vYmFy"},
+                                           {"\xfb\xef\xbe\xff\xff\xff", "++++////"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        struct text text = {0};
+        text_append_string(&text, ">");
+        text_append_base64(&text, pairs[i][0], strlen(pairs[i][0]));
+        assert_string_equal(text.bytes + 1, pairs[i][1]);
+        text_free(&text);
+    }
+}
+
 static void given_numbers_when_written_as_json_then_they_read_back_and_are_short(void **state) {
     (void)state;
     static const struct {
@@ -332,6 +352,7 @@ int main(void) {
         cmocka_unit_test(given_a_failed_allocation_then_later_appends_change_nothing),
         cmocka_unit_test(given_any_string_when_written_as_json_then_it_reads_back),
         cmocka_unit_test(given_any_string_when_written_as_ascii_json_then_nothing_else_reaches_the_output),
+        cmocka_unit_test(given_bytes_when_written_as_base64_then_they_are_as_the_rfc_has_them),
         cmocka_unit_test(given_numbers_when_written_as_json_then_they_read_back_and_are_short),
         cmocka_unit_test(given_endings_then_only_a_whole_suffix_counts),
         cmocka_unit_test(given_byte_counts_when_shown_then_three_digits_and_a_decimal_unit),
