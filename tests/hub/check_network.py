@@ -385,14 +385,6 @@ def proxies() -> None:
         require_equal(proxy.asked, [])
 
 
-@case
-def uploads() -> None:
-    """a range of a file is sent with its length, and no pause before"""
-    HUB.clear_log()
-    run("put", HUB.url + "/nowhere", LARGE_FILE, 1000, 5_000_000, status=BAD_INPUT, says="404")
-    require_equal([request["received"] for request in HUB.requests(method="PUT")], [5_000_000])
-
-
 # ---- the environment ----
 
 WHAT_PYTHON_READS = """

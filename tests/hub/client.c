@@ -8,7 +8,6 @@
  *     hub_client ranges REFERENCE FILE LOCAL SEED READS THREADS   READS ranges at random places in each of THREADS threads,
  *                                                                 compared with a local file
  *     hub_client leave REFERENCE FILE - -                         ends while the file is being read ahead
- *     hub_client put URL LOCAL OFFSET SIZE                        sends a range of a local file
  *
  * Exit codes are qstream's.
  */
@@ -170,22 +169,6 @@ static enum status repository_run(struct hub *hub, int count, char **arguments, 
     return status;
 }
 
-static enum status put(struct hub *hub, char **arguments, struct error *error) {
-    struct hub_reference reference = {.repository = (char[]){"org/name"}, .revision = (char[]){"main"}};
-    struct http_reply reply;
-    const int fd = open(arguments[1], O_RDONLY | O_CLOEXEC);
-    const struct hub_request request = {.subject.reference = &reference,
-                                        .method = "PUT",
-                                        .url = arguments[0],
-                                        .body_file = fd,
-                                        .body_offset = strtoull(arguments[2], NULL, 10),
-                                        .body_size = strtoull(arguments[3], NULL, 10)};
-    const enum status status = hub_perform(hub, &request, &reply, error);
-    http_reply_free(&reply);
-    close(fd);
-    return status;
-}
-
 int main(int count, char **arguments) {
     struct error error = {{0}};
     struct hub *hub;
@@ -195,8 +178,7 @@ int main(int count, char **arguments) {
     if (strcmp(command, "environment") == 0)
         status = environment_print(&error);
     else if (count > 2 && (status = hub_shared(&hub, &error)) == STATUS_OK)
-        status = strcmp(command, "put") == 0 ? put(hub, arguments + 2, &error)
-                                             : repository_run(hub, count, arguments, &error);
+        status = repository_run(hub, count, arguments, &error);
     if (status != STATUS_OK)
         fprintf(stderr, "%s\n", error.message);
     return (int)status;
