@@ -24,7 +24,7 @@ enum {
     SHARE_STEP = 16,     /* positions of a share are a multiple of it */
     TILE_MOST = 128,     /* positions of a tile; a power of two */
     TILE_LEAST = 16,
-    TILE_BYTES = 36 << 10, /* keys and values of a tile: two blocks on a multiprocessor with 100 KiB */
+    TILE_BYTES = 36 << 10,         /* keys and values of a tile: two blocks on a multiprocessor with 100 KiB */
     SCORES_STRIDE = TILE_MOST + 4, /* from a query's scores to the next one's: other banks */
     MERGE_THREADS = 512
 };
@@ -144,8 +144,7 @@ struct step_shared {
 static size_t shared_bytes(int cache, uint32_t head_dim, uint32_t queries, uint32_t tile) {
     const size_t rows = (size_t)2 * tile * row_stride(cache, head_dim);
     const size_t sums = (size_t)STEP_THREADS * DIMENSIONS * queries * sizeof(float); /* in the place of the rows */
-    const size_t numbers =
-        (size_t)queries * (chunks_of(head_dim) * DIMENSIONS + SCORES_STRIDE) + 3 * QUERIES_MOST;
+    const size_t numbers = (size_t)queries * (chunks_of(head_dim) * DIMENSIONS + SCORES_STRIDE) + 3 * QUERIES_MOST;
     return numbers * sizeof(float) + (rows > sums ? rows : sums);
 }
 
