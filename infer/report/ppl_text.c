@@ -209,21 +209,20 @@ static bool tokenizer_config_bos(const char *json, size_t length, const struct t
 
 enum status ppl_bos_id(const struct folder *folder, const struct tokenizer *tokenizer, int32_t *id,
                        struct error *error) {
-    char *json;
+    char *config, *own = NULL;
     size_t length;
-    enum status status = config_read(folder, "config.json", &json, &length, error);
+    enum status status = config_read(folder, "config.json", &config, &length, error);
     if (status != STATUS_OK)
         return status;
-    bool found = config_bos(json, length, id);
-    free(json);
+    bool found = config_bos(config, length, id);
+    free(config);
     if (!found)
-        status = config_read(folder, "tokenizer_config.json", &json, &length, error);
+        status = config_read(folder, "tokenizer_config.json", &own, &length, error);
     if (status == STATUS_IO)
         return status;
-    if (!found && status == STATUS_OK) {
-        found = tokenizer_config_bos(json, length, tokenizer, id);
-        free(json);
-    }
+    if (own)
+        found = tokenizer_config_bos(own, length, tokenizer, id);
+    free(own);
     return found ? STATUS_OK
                  : error_set(error, STATUS_BAD_INPUT,
                              "'%s': which token begins a text is not known: config.json has no \"bos_token_id\" and "
