@@ -57,6 +57,7 @@ check check_harness
 check check_network
 check check_network --tls
 check check_fetch
+check check_fetch_output
 check check_resume
 check check_remote
 check check_remote --tls inspect
