@@ -14,7 +14,7 @@ PRODUCTS = -lopenblas
 endif
 LIBRARIES = -ljansson -lcrypto -lpcre2-8 $(PRODUCTS) -lz -lm -ldl -pthread
 
-COMMON = $(sort $(wildcard common/*.c))
+COMMON = $(sort $(wildcard common/*.c common/hub/*.c))
 COMMANDS = $(sort qstream/main.c $(wildcard qstream/command_*.c))
 QUANTIZE = $(filter-out $(COMMANDS),$(sort $(wildcard qstream/*.c)))
 INSPECT = $(sort $(wildcard inspect/*.c))

@@ -13,7 +13,7 @@ clang-format --dry-run --Werror $sources || failed=1
 # shellcheck disable=SC2086
 cppcheck --quiet --std=c11 --language=c --error-exitcode=1 --inline-suppr -I. \
     --enable=warning,performance,portability --suppress=missingIncludeSystem --suppress=invalidPointerCast \
-    -D_GNU_SOURCE -D__x86_64__ common/*.c qstream/*.c inspect/*.c verify/*.c infer/*.c infer/*/*.c || failed=1
+    -D_GNU_SOURCE -D__x86_64__ common/*.c common/hub/*.c qstream/*.c inspect/*.c verify/*.c infer/*.c infer/*/*.c || failed=1
 
 checks=-*,bugprone-*,clang-analyzer-*,cert-err*,-bugprone-easily-swappable-parameters,-bugprone-narrowing-conversions
 checks=$checks,-bugprone-implicit-widening-of-multiplication-result,-bugprone-reserved-identifier

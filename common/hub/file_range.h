@@ -25,12 +25,16 @@ enum status hub_route_check(const struct hub_route *route, const struct hub_list
                             const struct hub_file *file, struct error *error);
 
 /*
- * Reads exactly `size` bytes at `offset`, which lie in the file. A connection that breaks is taken up where it stopped,
- * HUB_ATTEMPTS times without a byte. `progress`, if not NULL, is called on the client's thread after each piece with
- * how many bytes of the buffer are there; false ends the reading: STATUS_CHECK_FAILED. Of a server that ignores ranges, what
- * lies in a file's first 8 MiB is read nonetheless; else STATUS_IO.
+ * Reads exactly `size` bytes at `offset`, which lie in the file, and hands them to `take` in order, on the client's thread;
+ * false of it ends the reading: STATUS_CHECK_FAILED. A connection that breaks is taken up where it stopped, HUB_ATTEMPTS
+ * times without a byte. Of a server that ignores ranges, what lies in a file's first 8 MiB is read nonetheless; else STATUS_IO.
  */
-enum status hub_range_read(struct hub *hub, struct hub_place *place, uint64_t offset, void *buffer, size_t size,
-                           bool (*progress)(void *context, size_t done), void *context, struct error *error);
+enum status hub_range_read(struct hub *hub, struct hub_place *place, uint64_t offset, uint64_t size,
+                           bool (*take)(void *context, const void *bytes, size_t size), void *context,
+                           struct error *error);
+
+/* The same into a buffer. */
+enum status hub_range_read_buffer(struct hub *hub, struct hub_place *place, uint64_t offset, void *buffer, size_t size,
+                                  struct error *error);
 
 #endif

@@ -9,6 +9,8 @@
 #include "common/hub/listing.h"
 #include "common/source.h"
 
+enum { RANGE_BLOCK_BYTES = 128 << 10, RANGE_BLOCKS = 512 };
+
 /* The listing must outlive the source. Its identity has the file's hash where the Hub knows it. */
 enum status range_source_open(struct hub *hub, const struct hub_listing *listing, const struct hub_file *file,
                               struct byte_source **source, struct error *error);

@@ -55,15 +55,6 @@ static size_t answer_write(char *bytes, size_t size, size_t count, void *user) {
     return slot->answer.failed ? 0 : size * count;
 }
 
-/* A user's own certificate authority, as the curl program and OpenSSL take it from the environment. */
-static void authority_choose(CURL *easy) {
-    const char *file = getenv("CURL_CA_BUNDLE");
-    if (!file || !*file)
-        file = getenv("SSL_CERT_FILE");
-    if (file && *file)
-        libcurl.easy_setopt(easy, CURLOPT_CAINFO, file);
-}
-
 /* Rounded up: zero would be no limit for libcurl. */
 static long milliseconds(double seconds) {
     static const double most = 1e9; /* 11 days */
@@ -76,7 +67,7 @@ static enum status slot_open(struct exchange *exchange, struct slot *slot, struc
     CURL *easy = slot->easy = libcurl.easy_init();
     if (!easy || libcurl.easy_setopt(easy, CURLOPT_URL, options->url) != CURLE_OK)
         return error_set_memory(error);
-    authority_choose(easy);
+    libcurl_authority_choose(easy);
     libcurl.easy_setopt(easy, CURLOPT_PRIVATE, slot);
     libcurl.easy_setopt(easy, CURLOPT_WRITEFUNCTION, answer_write);
     libcurl.easy_setopt(easy, CURLOPT_WRITEDATA, slot);
@@ -144,26 +135,6 @@ static bool slot_again(struct exchange *exchange, struct slot *slot, double aske
     slot->due = seconds_now() + wait;
     slot->state = SLOT_WAITING;
     return true;
-}
-
-/* Failures of the network, which may be over in a moment; not those that are the same each time. */
-static bool is_transient(CURLcode code) {
-    switch (code) {
-    case CURLE_COULDNT_RESOLVE_PROXY:
-    case CURLE_COULDNT_RESOLVE_HOST:
-    case CURLE_COULDNT_CONNECT:
-    case CURLE_HTTP2:
-    case CURLE_HTTP2_STREAM:
-    case CURLE_PARTIAL_FILE:
-    case CURLE_OPERATION_TIMEDOUT:
-    case CURLE_SSL_CONNECT_ERROR:
-    case CURLE_GOT_NOTHING:
-    case CURLE_SEND_ERROR:
-    case CURLE_RECV_ERROR:
-        return true;
-    default:
-        return false;
-    }
 }
 
 /* Stars for each place of `bytes` that holds `secret`. */
@@ -279,7 +250,7 @@ static enum status slot_finish(struct exchange *exchange, struct slot *slot, CUR
                          "%s'%s' answers with more than %zu bytes; log probabilities do not need as many", slot->name,
                          options->shown, slot->answer_max);
     if (result != CURLE_OK) {
-        if (is_transient(result) && slot_again(exchange, slot, 0))
+        if (libcurl_is_transient(result) && slot_again(exchange, slot, 0))
             return STATUS_OK;
         return slot_unreached(exchange, slot, result, error);
     }

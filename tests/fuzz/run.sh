@@ -47,7 +47,7 @@ newest=$(find common qstream inspect verify infer tests/fuzz -name '*.[ch]' -new
 if [ -n "$newest" ] || [ ! -e "$build/stamp" ]; then
     echo "fuzz: building"
     objects=()
-    for source in common/*.c qstream/*.c inspect/*.c verify/*.c infer/*.c infer/*/*.c tests/fuzz/fuzz.c; do
+    for source in common/*.c common/hub/*.c qstream/*.c inspect/*.c verify/*.c infer/*.c infer/*/*.c tests/fuzz/fuzz.c; do
         case $source in
         qstream/main.c | qstream/command_*.c) continue ;; # programs, not library
         inspect/page.c | verify/verify_page.c | infer/report/ppl_files.c) continue ;; # need the pages that make builds in
