@@ -1,11 +1,7 @@
 #include "common/checkpoint.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/json_scan.h"
 #include "common/name_table.h"
@@ -35,8 +31,6 @@ static enum status problem(const struct reader *reader, enum checkpoint_problem 
 }
 
 static int by_string(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-
-static char *path_join(const char *folder, const char *file) { return text_format("%s/%s", folder, file); }
 
 static enum status shard_add(struct checkpoint *checkpoint, const char *file, struct error *error) {
     struct shard *shards = realloc(checkpoint->shards, (checkpoint->shard_count + 1) * sizeof *shards);
@@ -160,11 +154,11 @@ static enum status index_names_collect(struct index *index, const char *path, st
     return STATUS_OK;
 }
 
-static enum status index_read(const char *path, struct index *index, struct json_span *metadata, char **bytes,
-                              struct error *error) {
+static enum status index_read(const struct folder *folder, const char *path, struct index *index,
+                              struct json_span *metadata, char **bytes, struct error *error) {
     size_t length;
     struct json_member map, found;
-    enum status status = file_read(path, json_file_max, bytes, &length, error);
+    enum status status = folder_file_read(folder, index_file, json_file_max, bytes, &length, error);
     if (status == STATUS_OK)
         status = json_text_check(path, *bytes, length, error);
     if (status != STATUS_OK)
@@ -195,22 +189,13 @@ static enum status shards_from_index(struct reader *reader, const struct index *
 }
 
 static enum status shards_from_folder(struct checkpoint *checkpoint, struct error *error) {
-    char *path = path_join(checkpoint->path, single_file);
-    if (!path)
-        return error_set_memory(error);
-    struct stat stat_single;
-    bool single = stat(path, &stat_single) == 0;
-    free(path);
-    if (single)
+    if (folder_has(checkpoint->folder, single_file))
         return shard_add(checkpoint, single_file, error);
-
-    DIR *folder = opendir(checkpoint->path);
-    if (!folder)
-        return error_set_errno(error, STATUS_IO, errno, "cannot list '%s'", checkpoint->path);
-    enum status status = STATUS_OK;
-    struct dirent *entry;
-    while (status == STATUS_OK && (errno = 0, entry = readdir(folder))) {
-        const char *file = entry->d_name;
+    struct folder_entry *entries;
+    size_t count;
+    enum status status = folder_list(checkpoint->folder, "", &entries, &count, error);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++) { /* in the order of their names */
+        const char *file = entries[i].name;
         if (!text_ends_with(file, ".safetensors") || file[0] == '.' ||
             strncmp(file, "consolidated", strlen("consolidated")) == 0)
             continue;
@@ -218,18 +203,12 @@ static enum status shards_from_folder(struct checkpoint *checkpoint, struct erro
                                     : error_set(error, STATUS_BAD_INPUT, "the name of the shard '%s/%s' is not UTF-8",
                                                 checkpoint->path, file);
     }
-    if (status == STATUS_OK && errno)
-        status = error_set_errno(error, STATUS_IO, errno, "cannot list '%s'", checkpoint->path);
-    closedir(folder);
-    if (status != STATUS_OK)
-        return status;
-    if (checkpoint->shard_count == 0)
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s' holds no checkpoint: neither %s nor %s nor any other .safetensors file",
-                         checkpoint->path, index_file, single_file);
-    /* struct shard begins with its file name */
-    qsort(checkpoint->shards, checkpoint->shard_count, sizeof *checkpoint->shards, by_string);
-    return STATUS_OK;
+    folder_entries_free(entries, count);
+    if (status == STATUS_OK && checkpoint->shard_count == 0)
+        status = error_set(error, STATUS_BAD_INPUT,
+                           "'%s' holds no checkpoint: neither %s nor %s nor any other .safetensors file",
+                           checkpoint->path, index_file, single_file);
+    return status;
 }
 
 /* What a shard's tensor and the index say of each other. */
@@ -257,14 +236,11 @@ static enum status indexed_check(struct reader *reader, const struct shard *shar
 static enum status shard_read(struct reader *reader, size_t number, struct error *error) {
     struct checkpoint *checkpoint = reader->checkpoint;
     struct shard *shard = &checkpoint->shards[number];
-    char *path = path_join(checkpoint->path, shard->file);
-    if (!path)
-        return error_set_memory(error);
-    enum status status = byte_source_open_file(path, &shard->source, error);
-    bool missing = status == STATUS_BAD_INPUT && access(path, F_OK) != 0;
+    enum status status = folder_file_open(checkpoint->folder, shard->file, &shard->source, error);
+    bool missing = status == STATUS_BAD_INPUT && !folder_has(checkpoint->folder, shard->file);
     if (missing && reader->index)
-        error_write(error, 0, "'%s' is missing, but '%s' places tensors in it; download it again", path, index_file);
-    free(path);
+        error_write(error, 0, "'%s/%s' is missing, but '%s' places tensors in it; download it again", checkpoint->path,
+                    shard->file, index_file);
     if (status != STATUS_OK)
         return status == STATUS_BAD_INPUT
                    ? problem(reader, missing ? PROBLEM_SHARD_MISSING : PROBLEM_SHARD_UNREADABLE, shard->file, error)
@@ -350,13 +326,13 @@ static enum status tensors_read(struct reader *reader, struct error *error) {
 /* The index, and the shards that it names; without one, or with one that cannot be used, those in the folder. */
 static enum status shards_find(struct reader *reader, const char *path, struct index *index, struct error *error) {
     struct checkpoint *checkpoint = reader->checkpoint;
-    struct stat stat_index; /* a link that leads nowhere is an index that cannot be read, not none */
-    checkpoint->has_index = lstat(path, &stat_index) == 0;
-    if (!checkpoint->has_index)
-        return shards_from_folder(checkpoint, error);
+    struct folder_entry entry; /* a link that leads nowhere is an index that cannot be read, not none */
+    enum status status = folder_look(checkpoint->folder, index_file, &entry, &checkpoint->has_index, error);
+    if (status != STATUS_OK || !checkpoint->has_index)
+        return status == STATUS_OK ? shards_from_folder(checkpoint, error) : status;
     char *bytes = NULL;
     struct json_span metadata = {0};
-    enum status status = index_read(path, index, &metadata, &bytes, error);
+    status = index_read(checkpoint->folder, path, index, &metadata, &bytes, error);
     if (status == STATUS_OK && metadata.end > metadata.begin) {
         checkpoint->index_metadata = strndup(bytes + metadata.begin, metadata.end - metadata.begin);
         status = checkpoint->index_metadata ? STATUS_OK : error_set_memory(error);
@@ -371,25 +347,24 @@ static enum status shards_find(struct reader *reader, const char *path, struct i
     return status == STATUS_OK ? shards_from_folder(checkpoint, error) : status;
 }
 
-enum status checkpoint_open_reporting(const char *path, checkpoint_problem_function *report, void *context,
-                                      struct checkpoint *checkpoint, struct error *error) {
-    *checkpoint = (struct checkpoint){.path = strdup(path)};
-    if (!checkpoint->path)
-        return error_set_memory(error);
-    struct stat folder;
-    if (stat(path, &folder) != 0)
-        return error_set_errno(error, errno == ENOENT ? STATUS_BAD_INPUT : STATUS_IO, errno, "cannot open '%s'", path);
-    if (!S_ISDIR(folder.st_mode))
-        return error_set(error, STATUS_BAD_INPUT,
-                         "'%s' is not a folder; a checkpoint is a folder with config.json and .safetensors files",
-                         path);
+static enum status folder_find(const char *where, struct checkpoint *checkpoint, struct error *error) {
+    *checkpoint = (struct checkpoint){.path = strdup(where)};
+    return checkpoint->path ? folder_open(where, &checkpoint->folder, error) : error_set_memory(error);
+}
 
-    char *config = path_join(path, "config.json"), *index_path = path_join(path, index_file);
+enum status checkpoint_open_reporting(const char *where, checkpoint_problem_function *report, void *context,
+                                      struct checkpoint *checkpoint, struct error *error) {
+    enum status status = folder_find(where, checkpoint, error);
+    if (status != STATUS_OK)
+        return status;
+    char *config = text_format("%s/config.json", where), *index_path = text_format("%s/%s", where, index_file);
     struct index index = {0};
     struct reader reader = {checkpoint, NULL, 0, report, context};
-    enum status status = error_set_memory(error);
-    if (config && index_path)
-        status = file_read(config, json_file_max, &checkpoint->config, &checkpoint->config_length, error);
+    if (!config || !index_path)
+        status = error_set_memory(error);
+    if (status == STATUS_OK)
+        status = folder_file_read(checkpoint->folder, "config.json", json_file_max, &checkpoint->config,
+                                  &checkpoint->config_length, error);
     if (status == STATUS_OK)
         status = json_text_check(config, checkpoint->config, checkpoint->config_length, error);
     if (status == STATUS_OK)
@@ -402,19 +377,18 @@ enum status checkpoint_open_reporting(const char *path, checkpoint_problem_funct
     return status;
 }
 
-enum status checkpoint_open_files(const char *path, char *const *files, size_t count,
+enum status checkpoint_open_files(const char *where, char *const *files, size_t count,
                                   checkpoint_problem_function *report, void *context, struct checkpoint *checkpoint,
                                   struct error *error) {
-    *checkpoint = (struct checkpoint){.path = strdup(path)};
+    enum status status = folder_find(where, checkpoint, error);
     struct reader reader = {checkpoint, NULL, 0, report, context};
-    enum status status = checkpoint->path ? STATUS_OK : error_set_memory(error);
     for (size_t i = 0; i < count && status == STATUS_OK; i++)
         status = shard_add(checkpoint, files[i], error);
     return status == STATUS_OK ? tensors_read(&reader, error) : status;
 }
 
-enum status checkpoint_open(const char *path, struct checkpoint *checkpoint, struct error *error) {
-    return checkpoint_open_reporting(path, NULL, NULL, checkpoint, error);
+enum status checkpoint_open(const char *where, struct checkpoint *checkpoint, struct error *error) {
+    return checkpoint_open_reporting(where, NULL, NULL, checkpoint, error);
 }
 
 void checkpoint_close(struct checkpoint *checkpoint) {
@@ -430,6 +404,7 @@ void checkpoint_close(struct checkpoint *checkpoint) {
     free(checkpoint->config);
     free(checkpoint->index_metadata);
     free(checkpoint->path);
+    folder_close(checkpoint->folder);
     *checkpoint = (struct checkpoint){0};
 }
 

@@ -12,15 +12,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "common/folder.h"
 #include "common/safetensors.h"
 #include "common/source.h"
 #include "common/status.h"
 
 struct shard {
-    char *file; /* name inside the folder */
-    struct byte_source *source;
-    uint64_t data_offset; /* of the data section */
-    bool readable;        /* its header was read */
+    char *file;                 /* name inside the folder */
+    struct byte_source *source; /* the caller may put another of the same bytes in its place */
+    uint64_t data_offset;       /* of the data section */
+    bool readable;              /* its header was read */
 };
 
 struct tensor {
@@ -29,7 +30,8 @@ struct tensor {
 };
 
 struct checkpoint {
-    char *path;
+    char *path; /* as given, for messages */
+    struct folder *folder;
     char *config; /* config.json's bytes, NUL-terminated */
     size_t config_length;
     bool has_index;
@@ -42,9 +44,10 @@ struct checkpoint {
 };
 
 /*
- * Opens the folder `path`. Reads headers only. Free with checkpoint_close, also after an error.
+ * Opens the folder `where`, or hf://org/name[@revision]. Reads headers only. Free with checkpoint_close, also after an
+ * error.
  */
-enum status checkpoint_open(const char *path, struct checkpoint *checkpoint, struct error *error);
+enum status checkpoint_open(const char *where, struct checkpoint *checkpoint, struct error *error);
 
 /* What can be wrong with a checkpoint's files; what the report's subject is. */
 enum checkpoint_problem {
@@ -65,14 +68,14 @@ typedef void checkpoint_problem_function(void *context, enum checkpoint_problem 
  * read. No folder, no config.json that is a JSON object, or no shard at all is an error all the same. A shard that
  * could not be read has `readable` false.
  */
-enum status checkpoint_open_reporting(const char *path, checkpoint_problem_function *report, void *context,
+enum status checkpoint_open_reporting(const char *where, checkpoint_problem_function *report, void *context,
                                       struct checkpoint *checkpoint, struct error *error);
 
 /*
  * As checkpoint_open_reporting, for shards whose names are known, in a folder that has neither config.json nor an index
  * yet: `config` is NULL.
  */
-enum status checkpoint_open_files(const char *path, char *const *files, size_t count,
+enum status checkpoint_open_files(const char *where, char *const *files, size_t count,
                                   checkpoint_problem_function *report, void *context, struct checkpoint *checkpoint,
                                   struct error *error);
 

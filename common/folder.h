@@ -30,7 +30,10 @@ const char *folder_path(const struct folder *folder);
 struct hub_listing;
 const struct hub_listing *folder_listing(const struct folder *folder);
 
-/* A file by its path inside the folder; "FOLDER/FILE" names it in messages. None of that name: STATUS_BAD_INPUT. */
+/*
+ * A file by its path inside the folder; "FOLDER/FILE" names it in messages. None of that name: STATUS_BAD_INPUT. The
+ * source must be closed before the folder.
+ */
 enum status folder_file_open(const struct folder *folder, const char *file, struct byte_source **source,
                              struct error *error);
 
@@ -38,7 +41,7 @@ enum status folder_file_open(const struct folder *folder, const char *file, stru
 enum status folder_file_read(const struct folder *folder, const char *file, size_t limit, char **bytes, size_t *length,
                              struct error *error);
 
-bool folder_has(const struct folder *folder, const char *file);
+bool folder_has(const struct folder *folder, const char *file); /* a link that leads nowhere is none */
 
 /* An entry of a folder. */
 struct folder_entry {
@@ -46,7 +49,15 @@ struct folder_entry {
     enum folder_entry_kind { FOLDER_FILE, FOLDER_FOLDER, FOLDER_OTHER } kind; /* of what a link leads to */
     bool link;     /* a symbolic link, of a local folder */
     uint64_t size; /* of a file */
+    int problem;   /* errno, of what cannot be looked at, such as a link that leads nowhere; else 0 */
 };
+
+/*
+ * What there is of that name; `entry` gets no name. *found is false where there is nothing; a link that leads nowhere is
+ * something. STATUS_IO when it cannot be told.
+ */
+enum status folder_look(const struct folder *folder, const char *file, struct folder_entry *entry, bool *found,
+                        struct error *error);
 
 /* The entries of the folder `inside` it ("" or "below/"), sorted by their bytes; "." and ".." left out. */
 enum status folder_list(const struct folder *folder, const char *inside, struct folder_entry **entries, size_t *count,

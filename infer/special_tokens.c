@@ -3,25 +3,23 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/json_text.h"
-#include "common/source.h"
 
 enum { FILE_MAX = 1 << 28 };
 
 /* A member of the object in FOLDER/NAME, or of the object `nested` in it; *value is NULL where there is none. */
-static enum status member_read(const char *folder, const char *name, const char *nested, const char *key,
+static enum status member_read(const struct folder *folder, const char *name, const char *nested, const char *key,
                                json_t **value, struct error *error) {
     *value = NULL;
-    char *path = text_format("%s/%s", folder, name);
+    char *path = text_format("%s/%s", folder_name(folder), name);
     if (!path)
         return error_set_memory(error);
     char *json = NULL;
     size_t length;
     enum status status = STATUS_OK;
-    if (access(path, F_OK) == 0) {
-        status = file_read(path, FILE_MAX, &json, &length, error);
+    if (folder_has(folder, name)) {
+        status = folder_file_read(folder, name, FILE_MAX, &json, &length, error);
         if (status == STATUS_OK)
             status = json_text_check(path, json, length, error);
     }
@@ -85,12 +83,12 @@ static bool cls_begin(const json_t *processor, struct token_ids *ids, enum statu
     return id && !json_is_array(id) && ids_append(id, ids, status, error);
 }
 
-static enum status begin_refuse(json_t *processor, const char *folder, const char *why, struct error *error) {
+static enum status begin_refuse(json_t *processor, const struct folder *folder, const char *why, struct error *error) {
     json_decref(processor);
-    return error_set(error, STATUS_BAD_INPUT, "'%s/tokenizer.json': post_processor %s", folder, why);
+    return error_set(error, STATUS_BAD_INPUT, "'%s/tokenizer.json': post_processor %s", folder_name(folder), why);
 }
 
-static enum status begin_read(const char *folder, struct token_ids *ids, struct error *error) {
+static enum status begin_read(const struct folder *folder, struct token_ids *ids, struct error *error) {
     json_t *processor;
     enum status status = member_read(folder, "tokenizer.json", NULL, "post_processor", &processor, error);
     const json_t *steps = has_type(processor, "Sequence") ? json_object_get(processor, "processors") : NULL;
@@ -111,29 +109,22 @@ static enum status begin_read(const char *folder, struct token_ids *ids, struct 
     return status;
 }
 
-static bool has_file(const char *folder, const char *name) {
-    char *path = text_format("%s/%s", folder, name);
-    const bool found = path && access(path, F_OK) == 0;
-    free(path);
-    return found;
-}
-
 /* ---- end ---- */
 
-static enum status end_read(const char *folder, const char *file, const char *nested, struct token_ids *ids,
+static enum status end_read(const struct folder *folder, const char *file, const char *nested, struct token_ids *ids,
                             struct error *error) {
     json_t *value;
     enum status status = member_read(folder, file, nested, "eos_token_id", &value, error);
     if (status == STATUS_OK && value && !json_is_null(value) && !ids_append(value, ids, &status, error))
-        status = error_set(error, STATUS_BAD_INPUT, "'%s/%s': eos_token_id is no token id", folder, file);
+        status = error_set(error, STATUS_BAD_INPUT, "'%s/%s': eos_token_id is no token id", folder_name(folder), file);
     json_decref(value);
     return status;
 }
 
-enum status special_tokens_read(const char *folder, const struct tokenizer *tokenizer, struct special_tokens *tokens,
-                                struct error *error) {
+enum status special_tokens_read(const struct folder *folder, const struct tokenizer *tokenizer,
+                                struct special_tokens *tokens, struct error *error) {
     enum status status = STATUS_OK;
-    const int32_t tekken = has_file(folder, "tokenizer.json") ? -1 : tokenizer_id(tokenizer, "<s>");
+    const int32_t tekken = folder_has(folder, "tokenizer.json") ? -1 : tokenizer_id(tokenizer, "<s>");
     if (tekken >= 0)
         status = token_ids_append(&tokens->begin, tekken, error);
     else

@@ -17,8 +17,8 @@ struct special_tokens {
 };
 
 /* Free with special_tokens_free, also after an error. */
-enum status special_tokens_read(const char *folder, const struct tokenizer *tokenizer, struct special_tokens *tokens,
-                                struct error *error);
+enum status special_tokens_read(const struct folder *folder, const struct tokenizer *tokenizer,
+                                struct special_tokens *tokens, struct error *error);
 void special_tokens_free(struct special_tokens *tokens);
 
 #endif

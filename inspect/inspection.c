@@ -1,11 +1,8 @@
 #include "inspect/inspection.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/name_table.h"
 #include "inspect/statistics.h"
@@ -69,32 +66,28 @@ static enum status file_add(struct inspection *inspection, size_t *capacity, con
     return STATUS_OK;
 }
 
-/* Files in `path` and the folders below it; links to files count as their targets, links to folders are not followed. */
-static enum status folder_list(struct inspection *inspection, const char *path, const char *prefix, int depth,
-                               size_t *capacity, struct error *error) {
-    DIR *folder = opendir(path);
-    if (!folder)
-        return error_set_errno(error, STATUS_IO, errno, "cannot list '%s'", path);
-    enum status status = STATUS_OK;
-    struct dirent *entry;
-    while (status == STATUS_OK && (errno = 0, entry = readdir(folder))) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        char *full = text_format("%s/%s", path, entry->d_name);
-        char *name = text_format("%s%s", prefix, entry->d_name);
-        char *inner = text_format("%s%s/", prefix, entry->d_name);
-        struct stat file, link;
-        if (!full || !name || !inner)
+/*
+ * Files in the folder `inside` ("", or with a '/' at its end) and those below it; links to files count as their targets,
+ * links to folders are not followed.
+ */
+static enum status files_list(struct inspection *inspection, const char *inside, int depth, size_t *capacity,
+                              struct error *error) {
+    struct folder_entry *entries;
+    size_t count;
+    enum status status = folder_list(inspection->checkpoint.folder, inside, &entries, &count, error);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
+        const struct folder_entry *entry = &entries[i];
+        bool below = entry->kind == FOLDER_FOLDER && !entry->link && depth < FOLDER_DEPTH_MAX;
+        char *name = text_format(below ? "%s%s/" : "%s%s", inside, entry->name);
+        if (!name)
             status = error_set_memory(error);
-        else if (lstat(full, &link) == 0 && S_ISDIR(link.st_mode) && depth < FOLDER_DEPTH_MAX)
-            status = folder_list(inspection, full, inner, depth + 1, capacity, error);
-        else if (stat(full, &file) == 0 && S_ISREG(file.st_mode))
-            status = file_add(inspection, capacity, name, (uint64_t)file.st_size, error);
-        free(full);
+        else if (below)
+            status = files_list(inspection, name, depth + 1, capacity, error);
+        else if (entry->kind == FOLDER_FILE)
+            status = file_add(inspection, capacity, name, entry->size, error);
         free(name);
-        free(inner);
     }
-    closedir(folder);
+    folder_entries_free(entries, count);
     return status;
 }
 
@@ -147,15 +140,15 @@ static void config_describe(struct inspection *inspection) {
     inspection->quantization = found;
 }
 
-enum status inspection_open(const char *path, struct inspection *inspection, struct error *error) {
+enum status inspection_open(const char *where, struct inspection *inspection, struct error *error) {
     *inspection = (struct inspection){0};
     struct checkpoint *checkpoint = &inspection->checkpoint;
-    enum status status = checkpoint_open_reporting(path, problem_note, inspection, checkpoint, error);
+    enum status status = checkpoint_open_reporting(where, problem_note, inspection, checkpoint, error);
     if (status == STATUS_OK)
         status = modules_collect(checkpoint, &inspection->modules, error);
     size_t capacity = 0;
     if (status == STATUS_OK)
-        status = folder_list(inspection, path, "", 0, &capacity, error);
+        status = files_list(inspection, "", 0, &capacity, error);
     if (status == STATUS_OK && inspection->problems_failed)
         status = error_set_memory(error);
     if (status != STATUS_OK)
@@ -164,7 +157,7 @@ enum status inspection_open(const char *path, struct inspection *inspection, str
         qsort(inspection->files, inspection->file_count, sizeof *inspection->files, by_file_name);
     inspection->config = config_load(checkpoint->config, checkpoint->config_length);
     if (!inspection->config)
-        return error_set(error, STATUS_BAD_INPUT, "'%s/config.json' is no JSON that can be read", path);
+        return error_set(error, STATUS_BAD_INPUT, "'%s/config.json' is no JSON that can be read", where);
     config_describe(inspection);
     bool nested = inspection->quant.nested;
     status = quant_config_read(inspection->quantization, &inspection->quant, error);

@@ -52,10 +52,10 @@ struct inspection {
 };
 
 /*
- * Opens a model's folder. STATUS_BAD_INPUT only when there is nothing to look at (no folder, no config.json that is
+ * Opens a model, a folder or hf://org/name[@revision]. STATUS_BAD_INPUT only when there is nothing to look at (no folder, no config.json that is
  * JSON, no shard): what is wrong inside is noted. Free with inspection_close, also after an error.
  */
-enum status inspection_open(const char *path, struct inspection *inspection, struct error *error);
+enum status inspection_open(const char *where, struct inspection *inspection, struct error *error);
 
 /* Whether every shard was there and could be read: else what is missing is no wonder. */
 bool inspection_is_whole(const struct inspection *inspection);

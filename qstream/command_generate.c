@@ -16,6 +16,7 @@
 /* What a run works on. */
 struct run {
     struct generate_arguments arguments;
+    struct folder *folder;
     struct tokenizer *tokenizer;
     struct special_tokens special;
     struct token_ids prompt, tokens;
@@ -34,7 +35,7 @@ static enum status begin_append(struct run *run, struct error *error) {
     enum status status = STATUS_OK;
     if (run->arguments.bos == BOS_ALWAYS) {
         int32_t bos;
-        status = ppl_bos_id(run->arguments.model, run->tokenizer, &bos, error);
+        status = ppl_bos_id(run->folder, run->tokenizer, &bos, error);
         return status == STATUS_OK ? token_ids_append(&run->prompt, bos, error) : status;
     }
     for (size_t i = 0; status == STATUS_OK && run->arguments.bos == BOS_OF_TOKENIZER && i < begin->count; i++)
@@ -295,9 +296,11 @@ static enum status decode_open(struct run *run, struct error *error) {
 
 static enum status generate(struct run *run, struct error *error) {
     const struct generate_arguments *arguments = &run->arguments;
-    enum status status = tokenizer_open(arguments->model, &run->tokenizer, error);
+    enum status status = folder_open(arguments->model, &run->folder, error);
     if (status == STATUS_OK)
-        status = special_tokens_read(arguments->model, run->tokenizer, &run->special, error);
+        status = tokenizer_open(run->folder, &run->tokenizer, error);
+    if (status == STATUS_OK)
+        status = special_tokens_read(run->folder, run->tokenizer, &run->special, error);
     if (status == STATUS_OK)
         status = prompt_get(run, error);
     if (status == STATUS_OK)
@@ -339,6 +342,7 @@ int command_generate(int argc, char **argv) {
         status = generate(&run, &error);
     decoder_close(run.decoder);
     tokenizer_close(run.tokenizer);
+    folder_close(run.folder);
     special_tokens_free(&run.special);
     token_ids_free(&run.prompt);
     token_ids_free(&run.tokens);

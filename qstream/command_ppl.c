@@ -31,8 +31,11 @@ static enum status text_encode(struct run *run, struct error *error) {
     const struct ppl_arguments *arguments = &run->arguments;
     const struct ppl_variants *variants = &arguments->settings.variants;
     struct text text = {0}, rows = {0};
+    struct folder *folder = NULL;
     struct tokenizer *tokenizer = NULL;
-    enum status status = tokenizer_open(arguments->run.model, &tokenizer, error);
+    enum status status = folder_open(arguments->run.model, &folder, error);
+    if (status == STATUS_OK)
+        status = tokenizer_open(folder, &tokenizer, error);
     if (status == STATUS_OK)
         status = ppl_text_read(arguments->text, PPL_TEXT_MAX, &text, error);
     if (status == STATUS_OK && text.length == 0)
@@ -53,7 +56,7 @@ static enum status text_encode(struct run *run, struct error *error) {
     }
     int32_t bos;
     if (status == STATUS_OK && variants->bos) {
-        status = ppl_bos_id(arguments->run.model, tokenizer, &bos, error);
+        status = ppl_bos_id(folder, tokenizer, &bos, error);
         if (status == STATUS_OK)
             status = token_ids_append(&run->tokens, bos, error);
     }
@@ -61,6 +64,7 @@ static enum status text_encode(struct run *run, struct error *error) {
         status = tokenizer_encode(tokenizer, text.bytes ? text.bytes : "", text.length, &run->tokens, error);
     text_free(&text);
     tokenizer_close(tokenizer);
+    folder_close(folder);
     return status;
 }
 
@@ -98,7 +102,7 @@ static enum status expectation_get(struct run *run, struct error *error) {
 }
 
 /* The last part of a folder's path, for a new file. The caller frees. */
-static char *folder_name(const char *folder) {
+static char *model_name(const char *folder) {
     char *real = folder ? realpath(folder, NULL) : NULL;
     const char *slash = real ? strrchr(real, '/') : NULL;
     char *name = strdup(slash && slash[1] ? slash + 1 : "model");
@@ -108,7 +112,7 @@ static char *folder_name(const char *folder) {
 
 static enum status expectation_write(struct run *run, struct error *error) {
     const struct ppl_arguments *arguments = &run->arguments;
-    char *model = folder_name(arguments->run.model);
+    char *model = model_name(arguments->run.model);
     if (!model)
         return error_set_memory(error);
     const struct ppl_update update = {.model = model,

@@ -152,9 +152,12 @@ static enum status decode(const struct tokenizer *tokenizer, const struct text *
 }
 
 static enum status tokenize(const struct arguments *arguments, struct error *error) {
+    struct folder *folder = NULL;
     struct tokenizer *tokenizer = NULL;
     struct text input = {0};
-    enum status status = tokenizer_open(arguments->model, &tokenizer, error);
+    enum status status = folder_open(arguments->model, &folder, error);
+    if (status == STATUS_OK)
+        status = tokenizer_open(folder, &tokenizer, error);
     if (status == STATUS_OK)
         status = input_read(arguments->text, &input, error);
     if (status == STATUS_OK && !arguments->decode)
@@ -163,6 +166,7 @@ static enum status tokenize(const struct arguments *arguments, struct error *err
         status = decode(tokenizer, &input, arguments->text ? arguments->text : "standard input", error);
     text_free(&input);
     tokenizer_close(tokenizer);
+    folder_close(folder);
     return status;
 }
 

@@ -61,21 +61,14 @@ static struct publish_file *file_add(struct publication *publication, char *name
 }
 
 /* The name under which the source's README.md goes along: the output has one of its own. One that is not taken. */
-static char *source_card_name(const char *source) {
+static char *source_card_name(const struct folder *source) {
     char *name = strdup("README.source.md");
-    for (int i = 2; name; i++) {
-        char *path = text_format("%s/%s", source, name);
-        bool taken = path && access(path, F_OK) == 0;
-        free(path);
-        if (!taken)
-            break;
+    for (int i = 2; name && folder_has(source, name); i++) {
         free(name);
         name = text_format("README.source-%d.md", i);
     }
     return name;
 }
-
-static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
 
 /* Whether `file` is a shard of the source. */
 static bool is_shard(const struct plan *plan, const char *file) {
@@ -85,48 +78,37 @@ static bool is_shard(const struct plan *plan, const char *file) {
     return false;
 }
 
-static enum status entry_carry(const struct plan *plan, const char *relative, const char *name, int depth,
-                               struct publication *publication, struct error *error);
+static enum status entry_carry(const struct plan *plan, const char *relative, const struct folder_entry *entry,
+                               int depth, struct publication *publication, struct error *error);
 
 /* `relative` is "" or a folder below the source with a '/' at its end. */
 static enum status folder_carry(const struct plan *plan, const char *relative, int depth,
                                 struct publication *publication, struct error *error) {
-    char *path = text_format("%s/%s", plan->checkpoint->path, relative);
-    if (!path)
-        return error_set_memory(error);
-    struct dirent **entries = NULL;
-    int count = scandir(path, &entries, NULL, by_name);
-    enum status status = STATUS_OK;
-    if (count < 0)
-        status = error_set_errno(error, STATUS_IO, errno, "cannot list '%s'", path);
-    for (int i = 0; i < count; i++) {
-        if (status == STATUS_OK)
-            status = entry_carry(plan, relative, entries[i]->d_name, depth, publication, error);
-        free(entries[i]);
-    }
-    free(entries);
-    free(path);
+    struct folder_entry *entries;
+    size_t count;
+    enum status status = folder_list(plan->checkpoint->folder, relative, &entries, &count, error);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++)
+        status = entry_carry(plan, relative, &entries[i], depth, publication, error);
+    folder_entries_free(entries, count);
     return status;
 }
 
-static enum status entry_carry(const struct plan *plan, const char *relative, const char *name, int depth,
-                               struct publication *publication, struct error *error) {
-    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-        return STATUS_OK;
+static enum status entry_carry(const struct plan *plan, const char *relative, const struct folder_entry *entry,
+                               int depth, struct publication *publication, struct error *error) {
+    const struct checkpoint *checkpoint = plan->checkpoint;
+    const char *name = entry->name;
     if (!text_is_utf8(name))
         return error_set(error, STATUS_BAD_INPUT, "the name of '%s/%s%s' is not UTF-8: rename the file",
-                         plan->checkpoint->path, relative, name);
+                         checkpoint->path, relative, name);
+    if (entry->problem)
+        return error_set_errno(error, STATUS_BAD_INPUT, entry->problem, "cannot carry over '%s/%s%s'", checkpoint->path,
+                               relative, name);
     char *inside = text_format("%s%s", relative, name);
-    char *path = inside ? text_format("%s/%s", plan->checkpoint->path, inside) : NULL;
-    struct stat link, target;
     enum status status = STATUS_OK;
-    if (!path) {
+    if (!inside) {
         status = error_set_memory(error);
-    } else if (lstat(path, &link) != 0 || stat(path, &target) != 0) {
-        status = error_set_errno(error, STATUS_BAD_INPUT, errno, "cannot carry over '%s'", path);
-    } else if (S_ISDIR(target.st_mode)) {
-        bool skip =
-            name[0] == '.' || describes_source(name, true) || S_ISLNK(link.st_mode) || depth >= FOLDER_DEPTH_MAX;
+    } else if (entry->kind == FOLDER_FOLDER) {
+        bool skip = name[0] == '.' || describes_source(name, true) || entry->link || depth >= FOLDER_DEPTH_MAX;
         if (skip && name[0] != '.')
             text_printf(&publication->left_out, "%s/\n", inside);
         char *below = skip ? NULL : text_format("%s/", inside);
@@ -137,27 +119,26 @@ static enum status entry_carry(const struct plan *plan, const char *relative, co
         free(below);
     } else if (!*relative && (made_anew(name) || is_shard(plan, name))) {
         ; /* the output has its own */
-    } else if (!S_ISREG(target.st_mode) || describes_source(name, false)) {
+    } else if (entry->kind != FOLDER_FILE || describes_source(name, false)) {
         text_printf(&publication->left_out, "%s\n", inside);
     } else {
         bool card = !*relative && strcmp(name, card_name) == 0;
         struct publish_file *file =
-            file_add(publication, card ? source_card_name(plan->checkpoint->path) : strdup(inside), strdup(path));
+            file_add(publication, card ? source_card_name(checkpoint->folder) : strdup(inside), strdup(inside));
         if (!file || !file->source)
             status = error_set_memory(error);
         else
-            file->size = (uint64_t)target.st_size;
+            file->size = entry->size;
     }
     free(inside);
-    free(path);
     return status;
 }
 
 /* Reads a source file in pieces; hashes it and, with `fd` >= 0, copies it. */
-static enum status file_stream(const struct publish_file *file, int fd, uint8_t digest[SHA256_SIZE],
-                               struct error *error) {
+static enum status file_stream(const struct folder *folder, const struct publish_file *file, int fd,
+                               uint8_t digest[SHA256_SIZE], struct error *error) {
     struct byte_source *source;
-    enum status status = byte_source_open_file(file->source, &source, error);
+    enum status status = folder_file_open(folder, file->source, &source, error);
     if (status != STATUS_OK)
         return status;
     uint8_t *buffer = malloc(COPY_BYTES);
@@ -165,7 +146,7 @@ static enum status file_stream(const struct publish_file *file, int fd, uint8_t 
     if (!buffer || !hash)
         status = error_set_memory(error);
     if (status == STATUS_OK && source->identity.size != file->size)
-        status = error_set(error, STATUS_BAD_INPUT, "'%s' was changed during the run", file->source);
+        status = error_set(error, STATUS_BAD_INPUT, "'%s' was changed during the run", source->name);
     for (uint64_t at = 0; at < file->size && status == STATUS_OK;) {
         size_t size = file->size - at < COPY_BYTES ? (size_t)(file->size - at) : COPY_BYTES;
         status = byte_source_read_at(source, at, buffer, size, error);
@@ -186,6 +167,9 @@ static enum status file_stream(const struct publish_file *file, int fd, uint8_t 
     }
     if (status == STATUS_OK)
         sha256_digest(hash, digest);
+    if (status == STATUS_OK && source->identity.hashed && memcmp(digest, source->identity.sha256, SHA256_SIZE) != 0)
+        status = error_set(error, STATUS_IO, "what was read of '%s' does not have the SHA-256 that the Hub says",
+                           source->name);
     sha256_free(hash);
     free(buffer);
     byte_source_close(source);
@@ -329,7 +313,7 @@ enum status publication_prepare(const struct plan *plan, const struct recipe *re
     *publication = (struct publication){0};
     enum status status = folder_carry(plan, "", 0, publication, error);
     for (size_t i = 0; state && i < publication->count && status == STATUS_OK; i++)
-        status = file_stream(&publication->files[i], -1, publication->files[i].digest, error);
+        status = file_stream(plan->checkpoint->folder, &publication->files[i], -1, publication->files[i].digest, error);
     bool alone = plan->shard_count == 1 && strcmp(plan->shards[0].file, "model.safetensors") == 0;
     if (status == STATUS_OK && (plan->checkpoint->has_index || !alone)) {
         struct publish_file *index = made_add(publication, index_name);
@@ -414,7 +398,8 @@ static enum status folders_sync(const char *folder, char *path, struct error *er
 }
 
 /* Writes a file under a temporary name, syncs it and renames it. */
-static enum status file_write(const struct publish_file *file, const char *folder, struct error *error) {
+static enum status file_write(const struct plan *plan, const struct publish_file *file, const char *folder,
+                              struct error *error) {
     char *path = text_format("%s/%s", folder, file->name);
     char *partial = text_format("%s/%s.partial", folder, file->name);
     enum status status = path && partial ? folders_make(folder, path, error) : error_set_memory(error);
@@ -423,9 +408,10 @@ static enum status file_write(const struct publish_file *file, const char *folde
         status = error_set_errno(error, STATUS_IO, errno, "cannot create '%s'", partial);
     if (status == STATUS_OK && file->source) {
         uint8_t digest[SHA256_SIZE];
-        status = file_stream(file, fd, digest, error);
+        status = file_stream(plan->checkpoint->folder, file, fd, digest, error);
         if (status == STATUS_OK && memcmp(digest, file->digest, SHA256_SIZE) != 0)
-            status = error_set(error, STATUS_BAD_INPUT, "'%s' was changed during the run", file->source);
+            status = error_set(error, STATUS_BAD_INPUT, "'%s/%s' was changed during the run", plan->checkpoint->path,
+                               file->source);
     }
     for (size_t done = 0; status == STATUS_OK && !file->source && done < file->bytes.length;) {
         ssize_t wrote = write(fd, file->bytes.bytes + done, file->bytes.length - done);
@@ -483,11 +469,11 @@ enum status publication_write(const struct plan *plan, const struct publication 
     if (status == STATUS_OK)
         status = shards_rename(plan, folder, error);
     for (size_t i = 0; i + 1 < publication->count && status == STATUS_OK; i++)
-        status = file_write(&publication->files[i], folder, error);
+        status = file_write(plan, &publication->files[i], folder, error);
     if (status == STATUS_OK)
         status = folder_sync(folder, error);
     if (status == STATUS_OK)
-        status = file_write(&publication->files[publication->count - 1], folder, error);
+        status = file_write(plan, &publication->files[publication->count - 1], folder, error);
     if (status == STATUS_OK)
         status = folder_sync(folder, error);
     if (status == STATUS_OK)

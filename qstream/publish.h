@@ -13,7 +13,7 @@
 /* A file of the output: made here (`bytes`) or copied from the source (`source`). */
 struct publish_file {
     char *name;   /* inside the folder, may hold '/' */
-    char *source; /* path, or NULL */
+    char *source; /* path inside the source's folder, or NULL */
     struct text bytes;
     uint64_t size;
     uint8_t digest[SHA256_SIZE];

@@ -1,10 +1,8 @@
 #include "verify/folder_check.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/interrupt.h"
 #include "common/text.h"
@@ -109,14 +107,14 @@ static enum status meaning_compare(const struct folder_check *check, struct byte
     return status;
 }
 
-static enum status file_compare(const struct folder_check *check, const char *file, const char *source_path,
-                                const char *output_path, struct verify_findings *findings, struct error *error) {
+static enum status file_compare(const struct folder_check *check, const char *file, struct verify_findings *findings,
+                                struct error *error) {
     struct byte_source *source = NULL, *output = NULL;
     uint64_t offset = UINT64_MAX;
     enum members members = MEMBERS_CHANGED;
-    enum status status = byte_source_open_file(source_path, &source, error);
+    enum status status = folder_file_open(check->source->folder, file, &source, error);
     if (status == STATUS_OK)
-        status = byte_source_open_file(output_path, &output, error);
+        status = folder_file_open(check->output->folder, file, &output, error);
     if (status == STATUS_OK)
         status = bytes_compare(source, output, &offset, error);
     if (status == STATUS_OK && offset != UINT64_MAX && text_ends_with(file, ".json"))
@@ -136,28 +134,22 @@ static enum status file_compare(const struct folder_check *check, const char *fi
 
 static enum status file_check(const struct folder_check *check, const char *file, struct verify_findings *findings,
                               struct error *error) {
-    char *source = text_format("%s/%s", check->source->path, file);
-    char *output = text_format("%s/%s", check->output->path, file);
-    struct stat found;
-    enum status status = STATUS_OK;
-    if (!source || !output)
-        status = error_set_memory(error);
-    else if (stat(output, &found) != 0 && errno != ENOENT && errno != ENOTDIR)
-        status = error_set_errno(error, STATUS_IO, errno, "cannot look at '%s'", output);
-    else if (stat(output, &found) != 0 || !S_ISREG(found.st_mode))
-        status = verify_find(findings, check->manifest ? VERIFY_ERROR : VERIFY_WARNING, "file-missing", file, error,
-                             "the source has this file, the folder does not");
-    else
-        status = file_compare(check, file, source, output, findings, error);
-    free(source);
-    free(output);
-    return status;
+    struct folder_entry entry;
+    bool found;
+    enum status status = folder_look(check->output->folder, file, &entry, &found, error);
+    if (status != STATUS_OK)
+        return status;
+    if (entry.kind != FOLDER_FILE)
+        return verify_find(findings, check->manifest ? VERIFY_ERROR : VERIFY_WARNING, "file-missing", file, error,
+                           "the source has this file, the folder does not");
+    return file_compare(check, file, findings, error);
 }
 
 enum status sidecar_files_check(const struct folder_check *check, struct verify_findings *findings,
                                 struct error *error) {
     struct folder_list list;
-    enum status status = folder_list_make(check->source->path, is_other_form, check->output->path, &list, error);
+    enum status status =
+        folder_list_make(check->source->folder, is_other_form, folder_path(check->output->folder), &list, error);
     for (size_t i = 0; i < list.count && status == STATUS_OK; i++)
         if (goes_along(list.files[i]))
             status = file_check(check, list.files[i], findings, error);

@@ -1,7 +1,5 @@
 #include "verify/folder_list.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +10,7 @@
 enum { DEPTH_MAX = 8 };
 
 struct listing {
-    const char *folder;
+    const struct folder *folder;
     folder_skip *skip;
     bool has_except;
     struct stat except;
@@ -36,60 +34,52 @@ static enum status file_add(struct listing *listing, const char *name) {
     return STATUS_OK;
 }
 
-static int not_hidden(const struct dirent *entry) { return entry->d_name[0] != '.'; }
+static enum status level_list(struct listing *listing, const char *inside, int depth);
 
-static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+/* Whether the folder `inside` is the one that is to be left out. */
+static bool is_except(const struct listing *listing, const char *inside) {
+    char *path = listing->has_except ? text_format("%s/%s", folder_path(listing->folder), inside) : NULL;
+    struct stat found;
+    bool is = path && stat(path, &found) == 0 && found.st_dev == listing->except.st_dev &&
+              found.st_ino == listing->except.st_ino;
+    free(path);
+    return is;
+}
 
-static enum status level_list(struct listing *listing, const char *relative, int depth);
-
-static enum status entry_list(struct listing *listing, const char *relative, const char *name, int depth) {
-    char *inside = text_format("%s%s", relative, name);
-    char *path = inside ? text_format("%s/%s", listing->folder, inside) : NULL;
-    struct stat link, target;
+static enum status entry_list(struct listing *listing, const char *inside, const struct folder_entry *entry,
+                              int depth) {
+    bool below = entry->kind == FOLDER_FOLDER && !entry->link && depth < DEPTH_MAX &&
+                 !(listing->skip && listing->skip(entry->name));
+    if (entry->name[0] == '.' || (!below && entry->kind != FOLDER_FILE))
+        return STATUS_OK;
+    char *name = text_format(below ? "%s%s/" : "%s%s", inside, entry->name);
     enum status status = STATUS_OK;
-    if (!path) {
+    if (!name)
         status = error_set_memory(listing->error);
-    } else if (lstat(path, &link) != 0 || stat(path, &target) != 0) {
-        ; /* gone, or a link that leads nowhere */
-    } else if (S_ISREG(target.st_mode)) {
-        status = file_add(listing, inside);
-    } else if (S_ISDIR(link.st_mode) && depth < DEPTH_MAX && !(listing->skip && listing->skip(name)) &&
-               !(listing->has_except && link.st_dev == listing->except.st_dev &&
-                 link.st_ino == listing->except.st_ino)) {
-        char *below = text_format("%s/", inside);
-        status = below ? level_list(listing, below, depth + 1) : error_set_memory(listing->error);
-        free(below);
-    }
-    free(inside);
-    free(path);
+    else if (!below)
+        status = file_add(listing, name);
+    else if (!is_except(listing, name))
+        status = level_list(listing, name, depth + 1);
+    free(name);
     return status;
 }
 
-/* `relative` is "" or a folder with a '/' at its end. */
-static enum status level_list(struct listing *listing, const char *relative, int depth) {
-    char *path = text_format("%s/%s", listing->folder, relative);
-    if (!path)
-        return error_set_memory(listing->error);
-    struct dirent **entries = NULL;
-    int count = scandir(path, &entries, not_hidden, by_name);
-    enum status status = STATUS_OK;
-    if (count < 0)
-        status = error_set_errno(listing->error, STATUS_IO, errno, "cannot list '%s'", path);
-    for (int i = 0; i < count; i++) {
-        if (status == STATUS_OK)
-            status = entry_list(listing, relative, entries[i]->d_name, depth);
-        free(entries[i]);
-    }
-    free(entries);
-    free(path);
+/* `inside` is "" or a folder with a '/' at its end. */
+static enum status level_list(struct listing *listing, const char *inside, int depth) {
+    struct folder_entry *entries;
+    size_t count;
+    enum status status = folder_list(listing->folder, inside, &entries, &count, listing->error);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++)
+        status = entry_list(listing, inside, &entries[i], depth);
+    folder_entries_free(entries, count);
     return status;
 }
 
-enum status folder_list_make(const char *folder, folder_skip *skip, const char *except, struct folder_list *list,
-                             struct error *error) {
+enum status folder_list_make(const struct folder *folder, folder_skip *skip, const char *except,
+                             struct folder_list *list, struct error *error) {
     struct listing listing = {.folder = folder, .skip = skip, .list = list, .error = error};
     *list = (struct folder_list){0};
-    listing.has_except = except && stat(except, &listing.except) == 0;
+    listing.has_except = folder_path(folder) && except && stat(except, &listing.except) == 0;
     return level_list(&listing, "", 0);
 }
 

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "common/status.h"
+#include "common/folder.h"
 
 struct folder_list {
     char **files; /* paths inside the folder, '/' between their parts; sorted folder by folder */
@@ -21,8 +21,8 @@ struct folder_list {
  * after an error.
  */
 typedef bool folder_skip(const char *name);
-enum status folder_list_make(const char *folder, folder_skip *skip, const char *except, struct folder_list *list,
-                             struct error *error);
+enum status folder_list_make(const struct folder *folder, folder_skip *skip, const char *except,
+                             struct folder_list *list, struct error *error);
 void folder_list_free(struct folder_list *list);
 
 #endif

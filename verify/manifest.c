@@ -1,10 +1,8 @@
 #include "verify/manifest.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/name_table.h"
 #include "common/pattern.h"
@@ -45,14 +43,10 @@ static void refuse(const struct place *place, struct error *error, const char *f
     error_write(error, 0, "'%s': %s%s%s", place->file, place->member, *place->member ? ": " : "", problem);
 }
 
-static enum status json_read(const char *path, size_t limit, json_t **root, struct error *error) {
-    char *bytes;
-    size_t length;
+/* Parses the bytes of `path`, and frees them. */
+static enum status json_parse(const char *path, char *bytes, size_t length, json_t **root, struct error *error) {
     json_error_t at;
-    *root = NULL;
-    enum status status = file_read(path, limit, &bytes, &length, error);
-    if (status != STATUS_OK)
-        return status;
+    enum status status = STATUS_OK;
     *root = json_loadb(bytes, length, JSON_REJECT_DUPLICATES, &at);
     free(bytes);
     if (!*root)
@@ -170,8 +164,12 @@ static enum status recipe_read_json(const char *file, const char *member, const 
 
 enum status wanted_recipe_read(const char *path, struct wanted_recipe *recipe, struct error *error) {
     *recipe = (struct wanted_recipe){0};
-    json_t *root;
-    enum status status = json_read(path, RECIPE_BYTES_MAX, &root, error);
+    json_t *root = NULL;
+    char *bytes;
+    size_t length;
+    enum status status = file_read(path, RECIPE_BYTES_MAX, &bytes, &length, error);
+    if (status == STATUS_OK)
+        status = json_parse(path, bytes, length, &root, error);
     if (status == STATUS_OK)
         status = recipe_read_json(path, "", root, recipe, error);
     json_decref(root);
@@ -324,23 +322,22 @@ static enum status manifest_read_json(const char *path, const json_t *root, stru
     return status;
 }
 
-enum status manifest_read(const char *folder, struct manifest *manifest, bool *found, struct error *error) {
+enum status manifest_read(const struct folder *folder, struct manifest *manifest, bool *found, struct error *error) {
+    static const char file[] = "qstream.json";
     *manifest = (struct manifest){0};
-    *found = false;
-    char *path = text_format("%s/qstream.json", folder);
-    if (!path)
-        return error_set_memory(error);
-    struct stat file;
+    struct folder_entry entry; /* a link that leads nowhere is a manifest that cannot be read, not none */
+    enum status status = folder_look(folder, file, &entry, found, error);
+    if (status != STATUS_OK || !*found)
+        return status;
+    char *path = text_format("%s/%s", folder_name(folder), file), *bytes;
+    size_t length;
     json_t *root = NULL;
-    enum status status = STATUS_OK;
-    if (lstat(path, &file) == 0) { /* a link that leads nowhere is one, too */
-        *found = true;
-        status = json_read(path, MANIFEST_BYTES_MAX, &root, error);
-        if (status == STATUS_OK)
-            status = manifest_read_json(path, root, manifest, error);
-    } else if (errno != ENOENT && errno != ENOTDIR) {
-        status = error_set_errno(error, STATUS_IO, errno, "cannot look at '%s'", path);
-    }
+    status =
+        path ? folder_file_read(folder, file, MANIFEST_BYTES_MAX, &bytes, &length, error) : error_set_memory(error);
+    if (status == STATUS_OK)
+        status = json_parse(path, bytes, length, &root, error);
+    if (status == STATUS_OK)
+        status = manifest_read_json(path, root, manifest, error);
     json_decref(root);
     free(path);
     return status;

@@ -9,8 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/folder.h"
 #include "common/sha256.h"
-#include "common/status.h"
 
 struct pattern;
 
@@ -54,10 +54,10 @@ struct manifest {
 };
 
 /*
- * Reads `folder`/qstream.json. *found is false, and that is no error, when there is no such file. STATUS_BAD_INPUT,
+ * Reads qstream.json of a folder. *found is false, and that is no error, when there is no such file. STATUS_BAD_INPUT,
  * naming the file and the member, when it is there but no manifest. Free with manifest_free, also after an error.
  */
-enum status manifest_read(const char *folder, struct manifest *manifest, bool *found, struct error *error);
+enum status manifest_read(const struct folder *folder, struct manifest *manifest, bool *found, struct error *error);
 void manifest_free(struct manifest *manifest);
 
 /* Reads a recipe file (configs/recipe.schema.json). Free with wanted_recipe_free, also after an error. */

@@ -1,9 +1,7 @@
-#include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "common/interrupt.h"
@@ -64,17 +62,16 @@ static enum status pieces_hash(struct hashing *hashing, struct byte_source *sour
 
 static enum status file_hash(struct hashing *hashing, size_t number, uint8_t *buffer, struct error *error) {
     const struct manifest_file *file = &hashing->check->manifest->files[hashing->files[number]];
-    char *path = text_format("%s/%s", hashing->check->output->path, file->name);
     struct byte_source *source = NULL;
     struct sha256 *hash = sha256_new();
-    enum status status = path && hash ? byte_source_open_file(path, &source, error) : error_set_memory(error);
+    enum status status =
+        hash ? folder_file_open(hashing->check->output->folder, file->name, &source, error) : error_set_memory(error);
     if (status == STATUS_OK)
         status = pieces_hash(hashing, source, hash, buffer, error);
     if (status == STATUS_OK)
         sha256_digest(hash, hashing->digests[number]);
     byte_source_close(source);
     sha256_free(hash);
-    free(path);
     return status;
 }
 
@@ -159,30 +156,23 @@ static enum status files_hash(struct hashing *hashing, uint64_t bytes, struct ve
 /* Whether the file is there and of its size. */
 static enum status size_check(const struct folder_check *check, const struct manifest_file *file, bool *good,
                               struct verify_findings *findings, struct error *error) {
-    char *path = text_format("%s/%s", check->output->path, file->name);
-    struct stat found;
-    enum status status = STATUS_OK;
+    struct folder_entry entry;
+    bool found;
     *good = false;
-    if (!path) {
-        status = error_set_memory(error);
-    } else if (stat(path, &found) != 0) {
-        /* a part of the name that is no folder, or too long for this file system: not there either */
-        status = errno == EACCES || errno == EIO
-                     ? error_set_errno(error, STATUS_IO, errno, "cannot look at '%s'", path)
-                     : verify_find(findings, VERIFY_ERROR, "file-missing", file->name, error,
-                                   "the manifest lists this file, the folder does not have it");
-    } else if (!S_ISREG(found.st_mode)) {
-        status = verify_find(findings, VERIFY_ERROR, "file-missing", file->name, error,
-                             "the manifest lists this file, but it is not a regular file");
-    } else if ((uint64_t)found.st_size != file->size) {
-        status =
-            verify_find(findings, severity_of(file->name), "manifest-size", file->name, error,
-                        "it has %" PRIu64 " bytes, the manifest says %" PRIu64, (uint64_t)found.st_size, file->size);
-    } else {
-        *good = true;
-    }
-    free(path);
-    return status;
+    enum status status = folder_look(check->output->folder, file->name, &entry, &found, error);
+    if (status != STATUS_OK)
+        return status;
+    if (!found || entry.problem)
+        return verify_find(findings, VERIFY_ERROR, "file-missing", file->name, error,
+                           "the manifest lists this file, the folder does not have it");
+    if (entry.kind != FOLDER_FILE)
+        return verify_find(findings, VERIFY_ERROR, "file-missing", file->name, error,
+                           "the manifest lists this file, but it is not a regular file");
+    if (entry.size != file->size)
+        return verify_find(findings, severity_of(file->name), "manifest-size", file->name, error,
+                           "it has %" PRIu64 " bytes, the manifest says %" PRIu64, entry.size, file->size);
+    *good = true;
+    return STATUS_OK;
 }
 
 static enum status files_check(const struct folder_check *check, struct verify_findings *findings,
@@ -214,7 +204,7 @@ static enum status extra_check(const struct folder_check *check, struct verify_f
     struct name_table names = {0};
     struct folder_list list = {0};
     size_t extra = 0;
-    enum status status = folder_list_make(check->output->path, NULL, NULL, &list, error);
+    enum status status = folder_list_make(check->output->folder, NULL, NULL, &list, error);
     for (size_t i = 0; i < manifest->file_count && status == STATUS_OK; i++)
         if (!name_table_add(&names, manifest->files[i].name, strlen(manifest->files[i].name), 0, NULL))
             status = error_set_memory(error);

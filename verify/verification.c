@@ -105,7 +105,7 @@ static enum status settings_find(struct verification *verification, struct error
 /* A manifest that cannot be read is a finding, not the end. */
 static enum status manifest_open(struct verification *verification, struct error *error) {
     bool found = false;
-    enum status status = manifest_read(verification->options->folder, &verification->manifest, &found, error);
+    enum status status = manifest_read(verification->output.folder, &verification->manifest, &found, error);
     verification->has_manifest = found && status == STATUS_OK;
     if (status != STATUS_BAD_INPUT)
         return status;

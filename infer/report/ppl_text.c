@@ -8,7 +8,6 @@
 
 #include "common/interrupt.h"
 #include "common/json_scan.h"
-#include "common/source.h"
 #include "infer/tokenizer/unicode.h"
 
 enum { CONFIG_MAX = 64 << 20, HASH_IDS = 4096 };
@@ -151,13 +150,13 @@ enum status ppl_tokens_hash(const int32_t *ids, size_t count, char hex[SHA256_HE
 /* ---- the first token ---- */
 
 /* The bytes of a JSON object in FOLDER/NAME; NULL when there is none or it is not one. */
-static enum status config_read(const char *folder, const char *name, char **bytes, size_t *length,
+static enum status config_read(const struct folder *folder, const char *name, char **bytes, size_t *length,
                                struct error *error) {
     *bytes = NULL;
-    char *path = text_format("%s/%s", folder, name);
+    char *path = text_format("%s/%s", folder_name(folder), name);
     if (!path)
         return error_set_memory(error);
-    enum status status = file_read(path, CONFIG_MAX, bytes, length, error);
+    enum status status = folder_file_read(folder, name, CONFIG_MAX, bytes, length, error);
     if (status == STATUS_OK)
         status = json_text_check(path, *bytes, *length, error);
     if (status != STATUS_OK) {
@@ -208,7 +207,8 @@ static bool tokenizer_config_bos(const char *json, size_t length, const struct t
     return found;
 }
 
-enum status ppl_bos_id(const char *folder, const struct tokenizer *tokenizer, int32_t *id, struct error *error) {
+enum status ppl_bos_id(const struct folder *folder, const struct tokenizer *tokenizer, int32_t *id,
+                       struct error *error) {
     char *json;
     size_t length;
     enum status status = config_read(folder, "config.json", &json, &length, error);
@@ -216,8 +216,11 @@ enum status ppl_bos_id(const char *folder, const struct tokenizer *tokenizer, in
         return status;
     bool found = config_bos(json, length, id);
     free(json);
-    struct error ignored;
-    if (!found && config_read(folder, "tokenizer_config.json", &json, &length, &ignored) == STATUS_OK) {
+    if (!found)
+        status = config_read(folder, "tokenizer_config.json", &json, &length, error);
+    if (status == STATUS_IO)
+        return status;
+    if (!found && status == STATUS_OK) {
         found = tokenizer_config_bos(json, length, tokenizer, id);
         free(json);
     }
@@ -225,5 +228,5 @@ enum status ppl_bos_id(const char *folder, const struct tokenizer *tokenizer, in
                  : error_set(error, STATUS_BAD_INPUT,
                              "'%s': which token begins a text is not known: config.json has no \"bos_token_id\" and "
                              "tokenizer_config.json no \"bos_token\" that the tokenizer has; measure without --bos",
-                             folder);
+                             folder_name(folder));
 }

@@ -46,6 +46,7 @@ enum status ppl_tokens_hash(const int32_t *ids, size_t count, char hex[SHA256_HE
  * The id of the token that begins a text: bos_token_id of config.json in `folder` (of the whole or of text_config), else
  * bos_token of tokenizer_config.json. STATUS_BAD_INPUT when neither says.
  */
-enum status ppl_bos_id(const char *folder, const struct tokenizer *tokenizer, int32_t *id, struct error *error);
+enum status ppl_bos_id(const struct folder *folder, const struct tokenizer *tokenizer, int32_t *id,
+                       struct error *error);
 
 #endif

@@ -2,9 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "common/source.h"
 #include "infer/tokenizer/nfc.h"
 #include "infer/tokenizer/tokenizer_parts.h"
 #include "infer/tokenizer/unicode.h"
@@ -31,48 +29,42 @@ void token_ids_free(struct token_ids *tokens) {
 
 typedef enum status (*file_reader)(struct tokenizer *tokenizer, const char *json, size_t length, struct error *error);
 
-static enum status tokenizer_read(const char *path, file_reader read, struct tokenizer *tokenizer,
-                                  struct error *error) {
+static enum status tokenizer_read(const struct folder *folder, const char *file, file_reader read,
+                                  struct tokenizer *tokenizer, struct error *error) {
     char *json;
     size_t length;
-    enum status status = file_read(path, TOKENIZER_FILE_MAX, &json, &length, error);
+    enum status status = folder_file_read(folder, file, TOKENIZER_FILE_MAX, &json, &length, error);
     if (status != STATUS_OK)
         return status;
     struct error inner;
     status = read(tokenizer, json, length, &inner);
     free(json);
     if (status != STATUS_OK)
-        return error_set(error, status, "'%s': %s", path, inner.message);
+        return error_set(error, status, "'%s/%s': %s", folder_name(folder), file, inner.message);
     tokenizer->bpe.vocabulary = &tokenizer->vocabulary;
     return STATUS_OK;
 }
 
-enum status tokenizer_open(const char *folder, struct tokenizer **tokenizer, struct error *error) {
+enum status tokenizer_open(const struct folder *folder, struct tokenizer **tokenizer, struct error *error) {
     static const struct {
         const char *name;
         file_reader read;
     } files[] = {{"tokenizer.json", tokenizer_json_read}, {"tekken.json", tekken_json_read}};
     *tokenizer = NULL;
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        char *path = text_format("%s/%s", folder, files[i].name);
-        if (!path)
-            return error_set_memory(error);
-        if (access(path, F_OK) != 0) {
-            free(path);
+        if (!folder_has(folder, files[i].name))
             continue;
-        }
         struct tokenizer *made = calloc(1, sizeof *made);
-        enum status status = made ? tokenizer_read(path, files[i].read, made, error) : error_set_memory(error);
-        free(path);
+        enum status status =
+            made ? tokenizer_read(folder, files[i].name, files[i].read, made, error) : error_set_memory(error);
         if (status == STATUS_OK)
             *tokenizer = made;
         else
             tokenizer_close(made);
         return status;
     }
-    return error_set(error, STATUS_BAD_INPUT,
-                     "'%s' has no tokenizer: neither tokenizer.json nor tekken.json is there%s", folder,
-                     access(folder, F_OK) == 0 ? "" : "; there is no such folder");
+    return error_set(error, STATUS_BAD_INPUT, "'%s' has no tokenizer: neither tokenizer.json nor tekken.json is there",
+                     folder_name(folder));
 }
 
 void tokenizer_close(struct tokenizer *tokenizer) {

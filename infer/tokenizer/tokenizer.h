@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/folder.h"
 #include "common/status.h"
 #include "common/text.h"
 
@@ -26,7 +27,7 @@ void token_ids_free(struct token_ids *tokens);
  * Opens the tokenizer of the model in `folder`: tokenizer.json, else tekken.json. What it asks for and is not supported
  * (a model other than BPE, an unknown pre-tokenizer) is STATUS_BAD_INPUT with its name. Free with tokenizer_close.
  */
-enum status tokenizer_open(const char *folder, struct tokenizer **tokenizer, struct error *error);
+enum status tokenizer_open(const struct folder *folder, struct tokenizer **tokenizer, struct error *error);
 void tokenizer_close(struct tokenizer *tokenizer); /* NULL is fine */
 
 /* One more than the largest id that it can give. */

@@ -100,7 +100,7 @@ print("".join(chr(random.choice([random.randrange(128), random.randrange(0xd800)
 
 @test "given no tokenizer, a damaged one or no text, then the exit code says so" {
     refuses 3 "neither tokenizer.json nor tekken.json" -- "$BATS_TEST_TMPDIR"
-    refuses 3 "neither tokenizer.json nor tekken.json" -- "$BATS_TEST_TMPDIR/nothing"
+    refuses 3 "cannot open '$BATS_TEST_TMPDIR/nothing'" -- "$BATS_TEST_TMPDIR/nothing"
     head -c 3000 "$MODEL/tokenizer.json" >"$BATS_TEST_TMPDIR/tokenizer.json"
     refuses 3 "tokenizer.json'" -- "$BATS_TEST_TMPDIR"
     refuses 3 "cannot open '$BATS_TEST_TMPDIR/text'" -- "$MODEL" --text "$BATS_TEST_TMPDIR/text"

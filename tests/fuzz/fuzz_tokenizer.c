@@ -60,9 +60,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     folder_write(tekken ? "tekken.json" : "tokenizer.json", file.bytes ? file.bytes : "", file.length, 0);
     text_free(&file);
 
+    struct folder *folder;
     struct tokenizer *tokenizer;
     struct error error = {{0}};
-    enum status status = tokenizer_open(folder_path(), &tokenizer, &error);
+    REQUIRE(folder_open(folder_path(), &folder, &error) == STATUS_OK);
+    enum status status = tokenizer_open(folder, &tokenizer, &error);
+    folder_close(folder);
     REQUIRE(status == STATUS_OK || (status == STATUS_BAD_INPUT && error.message[0] && !tokenizer));
     if (status == STATUS_OK) {
         char *copy = malloc(length + (length == 0)); /* without a NUL: a read behind its end is seen */

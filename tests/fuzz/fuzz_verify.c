@@ -161,13 +161,15 @@ static void checks_run(const struct checkpoint *output, struct checkpoint *sourc
 }
 
 static void folder_check_all(uint8_t options) {
+    struct folder *folder;
     struct checkpoint output;
     struct manifest manifest;
     struct error error = {0};
     bool found = false;
     char *config;
     size_t length;
-    if (is_good(manifest_read(folder_path(), &manifest, &found, &error), &error) && found)
+    REQUIRE(folder_open(folder_path(), &folder, &error) == STATUS_OK);
+    if (is_good(manifest_read(folder, &manifest, &found, &error), &error) && found)
         manifest_check(&manifest);
     else
         found = false;
@@ -190,6 +192,7 @@ static void folder_check_all(uint8_t options) {
     }
     checkpoint_close(&output);
     manifest_free(&manifest);
+    folder_close(folder);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -81,11 +81,12 @@ static void id_find(const struct tokenizer *tokenizer, size_t length) {
 }
 
 int main(int argc, char **argv) {
+    struct folder *folder;
     struct tokenizer *tokenizer;
     struct error error;
     if (argc != 2)
         return 2;
-    if (tokenizer_open(argv[1], &tokenizer, &error) != STATUS_OK) {
+    if (folder_open(argv[1], &folder, &error) != STATUS_OK || tokenizer_open(folder, &tokenizer, &error) != STATUS_OK) {
         printf("!%s\n", error.message);
         return 3;
     }
@@ -103,5 +104,6 @@ int main(int argc, char **argv) {
             id_find(tokenizer, length);
     }
     tokenizer_close(tokenizer);
+    folder_close(folder);
     return 0;
 }

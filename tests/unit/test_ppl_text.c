@@ -128,6 +128,14 @@ static void given_a_file_then_all_of_it_is_read_up_to_the_limit(void **state) {
     text_free(&text);
 }
 
+static enum status bos_id(struct fixture *fixture, int32_t *id) {
+    struct folder *folder;
+    assert_ok(folder_open(fixture->path, &folder, &fixture->error), fixture->error);
+    enum status status = ppl_bos_id(folder, NULL, id, &fixture->error);
+    folder_close(folder);
+    return status;
+}
+
 static void given_a_config_then_its_bos_token_is_found_wherever_it_stands(void **state) {
     struct fixture *fixture = *state;
     int32_t id = -1;
@@ -141,7 +149,7 @@ static void given_a_config_then_its_bos_token_is_found_wherever_it_stands(void *
                 {"{\"bos_token_id\": 2, \"text_config\": {\"bos_token_id\": 3}}", 2}};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         fixture_file(fixture, "config.json", good[i].config);
-        assert_ok(ppl_bos_id(fixture->path, NULL, &id, &fixture->error), fixture->error);
+        assert_ok(bos_id(fixture, &id), fixture->error);
         assert_int_equal(id, good[i].id);
     }
     static const char *const wrong[] = {"{}",
@@ -154,12 +162,10 @@ static void given_a_config_then_its_bos_token_is_found_wherever_it_stands(void *
                                         "{\"text_config\": [], \"other\": {\"bos_token_id\": 1}}"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         fixture_file(fixture, "config.json", wrong[i]);
-        assert_refused(ppl_bos_id(fixture->path, NULL, &id, &fixture->error), STATUS_BAD_INPUT, fixture->error,
-                       "without --bos");
+        assert_refused(bos_id(fixture, &id), STATUS_BAD_INPUT, fixture->error, "without --bos");
     }
     fixture_file(fixture, "config.json", "{");
-    assert_refused(ppl_bos_id(fixture->path, NULL, &id, &fixture->error), STATUS_BAD_INPUT, fixture->error,
-                   "config.json");
+    assert_refused(bos_id(fixture, &id), STATUS_BAD_INPUT, fixture->error, "config.json");
 }
 
 int main(void) {

@@ -8,8 +8,7 @@
 
 static void refused(struct tokenizer_test *test, const char *part) {
     tokenizer_forget(test);
-    assert_refused(tokenizer_open(test->fixture->path, &test->tokenizer, &test->error), STATUS_BAD_INPUT, test->error,
-                   part);
+    assert_refused(tokenizer_of_files(test), STATUS_BAD_INPUT, test->error, part);
     assert_null(test->tokenizer);
     assert_contains(test->error.message, test->fixture->path);
     assert_null(strchr(test->error.message, '\n'));

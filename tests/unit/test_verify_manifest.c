@@ -30,10 +30,18 @@ static char *edited(const char *part, const char *replacement) {
     return text;
 }
 
+static enum status read_manifest(struct fixture *fixture, struct manifest *manifest, bool *found) {
+    struct folder *folder;
+    assert_ok(folder_open(fixture->path, &folder, &fixture->error), fixture->error);
+    enum status status = manifest_read(folder, manifest, found, &fixture->error);
+    folder_close(folder);
+    return status;
+}
+
 static enum status read_text(struct fixture *fixture, const char *text, size_t length, struct manifest *manifest) {
     bool found = false;
     fixture_bytes(fixture, "qstream.json", text, length);
-    enum status status = manifest_read(fixture->path, manifest, &found, &fixture->error);
+    enum status status = read_manifest(fixture, manifest, &found);
     assert_true(found);
     return status;
 }
@@ -76,11 +84,7 @@ static void given_no_manifest_then_that_is_no_error(void **state) {
     struct fixture *fixture = *state;
     struct manifest manifest;
     bool found = true;
-    assert_ok(manifest_read(fixture->path, &manifest, &found, &fixture->error), fixture->error);
-    assert_false(found);
-    manifest_free(&manifest);
-    found = true;
-    assert_ok(manifest_read("/no/such/folder", &manifest, &found, &fixture->error), fixture->error);
+    assert_ok(read_manifest(fixture, &manifest, &found), fixture->error);
     assert_false(found);
     manifest_free(&manifest);
 }
@@ -91,14 +95,12 @@ static void given_a_manifest_that_is_a_folder_or_a_link_to_nowhere_then_it_is_re
     char path[256];
     bool found = false;
     assert_int_equal(symlink("nowhere", fixture_path(fixture, "qstream.json", path)), 0);
-    assert_refused(manifest_read(fixture->path, &manifest, &found, &fixture->error), STATUS_BAD_INPUT, fixture->error,
-                   "qstream.json");
+    assert_refused(read_manifest(fixture, &manifest, &found), STATUS_BAD_INPUT, fixture->error, "qstream.json");
     assert_true(found);
     manifest_free(&manifest);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(mkdir(path, 0777), 0);
-    assert_refused(manifest_read(fixture->path, &manifest, &found, &fixture->error), STATUS_BAD_INPUT, fixture->error,
-                   "not a regular file");
+    assert_refused(read_manifest(fixture, &manifest, &found), STATUS_BAD_INPUT, fixture->error, "not a regular file");
     manifest_free(&manifest);
 }
 
@@ -221,8 +223,7 @@ static void given_a_manifest_beyond_the_limit_then_it_is_not_read(void **state) 
     bool found;
     fixture_file(fixture, "qstream.json", whole);
     assert_int_equal(truncate(fixture_path(fixture, "qstream.json", path), (64 << 20) + 1), 0);
-    assert_refused(manifest_read(fixture->path, &manifest, &found, &fixture->error), STATUS_BAD_INPUT, fixture->error,
-                   "more than");
+    assert_refused(read_manifest(fixture, &manifest, &found), STATUS_BAD_INPUT, fixture->error, "more than");
     manifest_free(&manifest);
 }
 

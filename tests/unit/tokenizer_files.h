@@ -117,9 +117,17 @@ static inline void tekken_json_write(struct tokenizer_test *test, const char *pa
     text_free(&json);
 }
 
+static inline enum status tokenizer_of_files(struct tokenizer_test *test) {
+    struct folder *folder;
+    assert_ok(folder_open(test->fixture->path, &folder, &test->error), test->error);
+    enum status status = tokenizer_open(folder, &test->tokenizer, &test->error);
+    folder_close(folder);
+    return status;
+}
+
 static inline void tokenizer_given_files(struct tokenizer_test *test) {
     tokenizer_forget(test);
-    assert_ok(tokenizer_open(test->fixture->path, &test->tokenizer, &test->error), test->error);
+    assert_ok(tokenizer_of_files(test), test->error);
 }
 
 static inline void tokenizer_given(struct tokenizer_test *test, struct tokenizer_parts_json parts) {

@@ -56,7 +56,7 @@ static inline void folders_open(struct folders *f) {
     assert_ok(checkpoint_open(f->source_path, &f->source, error), *error);
     assert_ok(checkpoint_open(f->output_path, &f->output, error), *error);
     assert_ok(modules_collect(&f->output, &f->modules, error), *error);
-    assert_ok(manifest_read(f->output_path, &f->manifest, &f->has_manifest, error), *error);
+    assert_ok(manifest_read(f->output.folder, &f->manifest, &f->has_manifest, error), *error);
     f->check = (struct folder_check){.source = &f->source,
                                      .output = &f->output,
                                      .output_modules = &f->modules,
