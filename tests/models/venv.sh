@@ -16,6 +16,7 @@ if [ -e "$stamp" ] && "$venv/bin/python" -c '' 2>/dev/null; then
     exit 0
 fi
 
+[ ! -L "$venv" ] || rm "$venv" # a link to another checkout's, whose files --clear would remove
 "${PYTHON:-python3}" -m venv --clear "$venv" || {
     echo "venv.sh: cannot make $venv: install the Debian package python3-venv" >&2
     exit 1

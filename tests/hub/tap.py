@@ -1,0 +1,57 @@
+"""Cases of a check, run one after the other; TAP. A case's docstring is its name."""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+CASES: list[Callable[[], Any]] = []
+
+
+class Failure(Exception):
+    pass
+
+
+def require(condition: object, message: object = "not so") -> None:
+    if not condition:
+        raise Failure(message)
+
+
+def require_equal(found: Any, expected: Any, what: str = "") -> None:
+    if found != expected:
+        raise Failure(f"{what or 'it'} is {found!r}, not {expected!r}")
+
+
+def case(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Marks a case. One that returns a text was skipped, and that is why."""
+    CASES.append(function)
+    return function
+
+
+def name(function: Callable[[], Any]) -> str:
+    return " ".join((function.__doc__ or function.__name__).split())
+
+
+def run_cases(prefix: str = "") -> int:
+    """All, or those whose names have one of the words of the command line. How many failed."""
+    words = sys.argv[1:]
+    chosen = [function for function in CASES if not words or any(word in name(function) for word in words)]
+    print(f"1..{len(chosen)}")
+    failed = 0
+    for number, function in enumerate(chosen, 1):
+        begun, problem, skipped = time.monotonic(), None, None
+        try:
+            skipped = function()
+        except Exception as error:  # one case that fails must not hide the others
+            failed += 1
+            problem = f"{type(error).__name__}: {error}"
+            if not isinstance(error, Failure):
+                problem += "\n" + traceback.format_exc()
+        took = f" ({time.monotonic() - begun:.1f} s)" if sys.stdout.isatty() else ""
+        end = f" # SKIP {skipped}" if skipped else took
+        print(f"{'not ok' if problem else 'ok'} {number} - {prefix}{name(function)}{end}")
+        if problem:
+            print("".join(f"# {line}\n" for line in problem.splitlines()), end="")
+        sys.stdout.flush()
+    return failed
