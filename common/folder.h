@@ -23,12 +23,21 @@ void folder_close(struct folder *folder); /* NULL is fine */
 
 const char *folder_name(const struct folder *folder); /* as given; for messages */
 
-/* The path of a local folder; NULL of one on the Hub. */
+/* The path of a local folder; NULL of one on the Hub. Offline, the latter's snapshot in the cache is a local folder. */
 const char *folder_path(const struct folder *folder);
 
-/* The repository behind a folder on the Hub, NULL of a local one (and of one that is read from the cache offline). */
+/* "hf://org/name@COMMIT" of a folder on the Hub, offline too; NULL of one that was given by its path. */
+const char *folder_repository(const struct folder *folder);
+
+/* What the Hub says of the repository; NULL of a local folder. */
 struct hub_listing;
 const struct hub_listing *folder_listing(const struct folder *folder);
+
+/*
+ * Bytes of memory that reading from these folders takes beside what is read into: for those on the Hub, the client, the
+ * blocks that were read by ranges and a small file of each. NULL among them is fine.
+ */
+uint64_t folders_memory(const struct folder *const *folders, size_t count);
 
 /*
  * A file by its path inside the folder; "FOLDER/FILE" names it in messages. None of that name: STATUS_BAD_INPUT. The
@@ -47,9 +56,9 @@ bool folder_has(const struct folder *folder, const char *file); /* a link that l
 struct folder_entry {
     char *name; /* in its folder, bytes as they are: maybe no UTF-8 */
     enum folder_entry_kind { FOLDER_FILE, FOLDER_FOLDER, FOLDER_OTHER } kind; /* of what a link leads to */
-    bool link;     /* a symbolic link, of a local folder */
-    uint64_t size; /* of a file */
-    int problem;   /* errno, of what cannot be looked at, such as a link that leads nowhere; else 0 */
+    bool link;                                                                /* a symbolic link, of a local folder */
+    uint64_t size;                                                            /* of a file */
+    int problem; /* errno, of what cannot be looked at, such as a link that leads nowhere; else 0 */
 };
 
 /*

@@ -2,6 +2,7 @@
 
 #include <openssl/evp.h>
 #include <stdio.h>
+#include <string.h>
 
 /* struct sha256 is OpenSSL's own context under a name that says what it does. */
 static EVP_MD_CTX *context(struct sha256 *hash) { return (EVP_MD_CTX *)hash; }
@@ -39,4 +40,17 @@ const char *sha256_hex(const uint8_t digest[SHA256_SIZE], char hex[SHA256_HEX]) 
     for (int i = 0; i < SHA256_SIZE; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
     return hex;
+}
+
+bool sha256_parse(const char *hex, uint8_t digest[SHA256_SIZE]) {
+    static const char digits[] = "0123456789abcdef";
+    if (strlen(hex) != SHA256_HEX - 1)
+        return false;
+    for (size_t i = 0; i < SHA256_SIZE; i++) {
+        const char *high = strchr(digits, hex[2 * i]), *low = strchr(digits, hex[2 * i + 1]);
+        if (!high || !low)
+            return false;
+        digest[i] = (uint8_t)((high - digits) << 4 | (low - digits));
+    }
+    return true;
 }

@@ -4,6 +4,7 @@
 #ifndef QSTREAM_COMMON_SHA256_H
 #define QSTREAM_COMMON_SHA256_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,5 +23,8 @@ enum status sha256_of(const void *bytes, size_t length, uint8_t digest[SHA256_SI
 
 /* Lower-case hexadecimal, NUL-terminated. Returns `hex`. */
 const char *sha256_hex(const uint8_t digest[SHA256_SIZE], char hex[SHA256_HEX]);
+
+/* The other way round; false when `hex` is not 64 lower-case hexadecimal digits and nothing else. */
+bool sha256_parse(const char *hex, uint8_t digest[SHA256_SIZE]);
 
 #endif

@@ -95,6 +95,67 @@ enum status byte_source_open_file(const char *path, struct byte_source **out, st
     return STATUS_OK;
 }
 
+/* ---- bytes in memory ---- */
+
+struct bytes_source {
+    struct byte_source base;
+    char *bytes;
+};
+
+static enum status bytes_read_at(struct byte_source *source, uint64_t offset, void *buffer, size_t size,
+                                 struct error *error) {
+    const uint64_t length = source->identity.size;
+    if (offset > length || size > length - offset)
+        return error_set(error, STATUS_BAD_INPUT,
+                         "'%s' ends at byte %" PRIu64 ", before the end of the %zu bytes at %" PRIu64, source->name,
+                         length, size, offset);
+    memcpy(buffer, ((struct bytes_source *)source)->bytes + offset, size);
+    return STATUS_OK;
+}
+
+static enum status bytes_identify(struct byte_source *source, struct source_identity *now, struct error *error) {
+    (void)error;
+    *now = source->identity;
+    return STATUS_OK;
+}
+
+static void bytes_prefetch(struct byte_source *source, uint64_t offset, uint64_t size) {
+    (void)source;
+    (void)offset;
+    (void)size;
+}
+
+static void bytes_close(struct byte_source *source) {
+    free(((struct bytes_source *)source)->bytes);
+    free(source->name);
+    free(source);
+}
+
+static const struct byte_source_operations bytes_operations = {
+    .read_at = bytes_read_at,
+    .identify = bytes_identify,
+    .prefetch = bytes_prefetch,
+    .close = bytes_close,
+};
+
+enum status byte_source_of_bytes(const char *name, char *bytes, size_t length, struct byte_source **out,
+                                 struct error *error) {
+    *out = NULL;
+    struct bytes_source *source = calloc(1, sizeof *source);
+    char *copy = strdup(name);
+    if (!source || !copy) {
+        free(source);
+        free(copy);
+        free(bytes);
+        return error_set_memory(error);
+    }
+    *source = (struct bytes_source){{&bytes_operations, copy, {.size = length}}, bytes};
+    *out = &source->base;
+    return STATUS_OK;
+}
+
+/* ---- */
+
 enum status byte_source_read_at(struct byte_source *source, uint64_t offset, void *buffer, size_t size,
                                 struct error *error) {
     return source->operations->read_at(source, offset, buffer, size, error);

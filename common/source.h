@@ -40,6 +40,10 @@ struct byte_source {
 /* Opens a regular file. Not there: STATUS_BAD_INPUT; there but unreadable: STATUS_IO. */
 enum status byte_source_open_file(const char *path, struct byte_source **source, struct error *error);
 
+/* Bytes in memory as a source; takes them over (from malloc), also when it fails. `name` is copied. */
+enum status byte_source_of_bytes(const char *name, char *bytes, size_t length, struct byte_source **source,
+                                 struct error *error);
+
 /*
  * Reads exactly `size` bytes at `offset`. Safe from several threads at once. A source that has become shorter is
  * STATUS_BAD_INPUT, a failing device STATUS_IO; both name the source and the offset.

@@ -21,6 +21,8 @@ static enum status context_fit(struct decoder *decoder, uint32_t least, struct e
 
 enum status decode_budget_check(struct decoder *decoder, const struct decode_options *options, struct error *error) {
     struct decode_budget *budget = &decoder->budget;
+    const struct folder *folder = decoder->model.checkpoint.folder;
+    budget->work += folders_memory(&folder, 1);
     if (__builtin_add_overflow(budget->weights + budget->work, budget->cache, &budget->total))
         budget->total = UINT64_MAX;
     if (budget->total <= options->memory)

@@ -119,7 +119,8 @@ struct prefetch_options ppl_setup_prefetch(const struct ppl_setup *setup) {
 
 /* What does not depend on how the windows are grouped. */
 uint64_t ppl_setup_fixed_bytes(const struct ppl_setup *setup, size_t count) {
-    uint64_t bytes = PROGRAM_BYTES + count * sizeof(int32_t) +
+    const struct folder *const folders[] = {setup->models[0].checkpoint.folder, setup->models[1].checkpoint.folder};
+    uint64_t bytes = PROGRAM_BYTES + folders_memory(folders, 2) + count * sizeof(int32_t) +
                      setup->scored * (sizeof(struct ppl_token) + sizeof(struct head_token)) + setup->window_count * 256;
     for (unsigned side = 0; side < setup->sides; side++) {
         const struct model *model = &setup->models[side];

@@ -148,9 +148,6 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
     if (argc - optind != 1)
         return error_set(error, STATUS_USAGE, "audit takes one folder, MODEL; see 'qstream audit --help'");
     arguments->model = argv[optind];
-    if (strncmp(arguments->model, "hf://", 5) == 0)
-        return error_set(error, STATUS_USAGE, "models on the Hub cannot be audited yet; download '%s' first",
-                         arguments->model);
     if (arguments->modules && !arguments->json)
         return error_set(error, STATUS_USAGE, "--modules goes with --json");
     if (arguments->force && !arguments->fix)

@@ -83,9 +83,6 @@ static enum status option_parse(int option, const char *value, struct arguments 
 
 static enum status arguments_check(const struct arguments *arguments, struct error *error) {
     bool table = !arguments->json && !arguments->html;
-    if (strncmp(arguments->model, "hf://", 5) == 0)
-        return error_set(error, STATUS_USAGE, "'%s': remote models are not supported yet; download it first",
-                         arguments->model);
     if (arguments->show && (arguments->stats || arguments->html || arguments->tensors || arguments->by != GROUPINGS))
         return error_set(error, STATUS_USAGE, "--show goes with --json and --quiet only");
     if (arguments->stats && table && arguments->by != GROUPINGS)

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "common/config_file.h"
+#include "common/hub/reference.h"
 #include "common/new_file.h"
 #include "infer/report/ppl_report.h"
 #include "infer/server/address.h"
@@ -101,8 +102,18 @@ static enum status expectation_get(struct run *run, struct error *error) {
     return status == STATUS_OK ? expectation_settle(&run->expectation, &arguments->settings, error) : status;
 }
 
-/* The last part of a folder's path, for a new file. The caller frees. */
+/* The last part of a folder's path or of a repository's name, for a new file. The caller frees. */
 static char *model_name(const char *folder) {
+    struct hub_reference reference;
+    if (folder && hub_reference_is(folder)) { /* it was opened: it can be parsed */
+        char *name = NULL;
+        if (hub_reference_parse(folder, &reference, NULL) == STATUS_OK) {
+            const char *slash = strrchr(reference.repository, '/');
+            name = strdup(slash ? slash + 1 : reference.repository);
+        }
+        hub_reference_free(&reference);
+        return name;
+    }
     char *real = folder ? realpath(folder, NULL) : NULL;
     const char *slash = real ? strrchr(real, '/') : NULL;
     char *name = strdup(slash && slash[1] ? slash + 1 : "model");

@@ -200,8 +200,13 @@ static enum status fingerprint_make(const struct plan *plan, const struct recipe
     const struct checkpoint *checkpoint = plan->checkpoint;
     for (size_t i = 0; i < checkpoint->shard_count; i++) {
         const struct shard *shard = &checkpoint->shards[i];
-        text_printf(&source, "%s %" PRIu64 " %" PRId64 "\n", shard->file, shard->source->identity.size,
-                    shard->source->identity.mtime_ns);
+        const struct source_identity *identity = &shard->source->identity;
+        char hex[SHA256_HEX];
+        text_printf(&source, "%s %" PRIu64, shard->file, identity->size);
+        if (identity->hashed) /* the same whether it is read there, or from the cache */
+            text_printf(&source, " sha256 %s\n", sha256_hex(identity->sha256, hex));
+        else
+            text_printf(&source, " %" PRId64 "\n", identity->mtime_ns);
     }
     text_append(&source, checkpoint->config, checkpoint->config_length);
     text_printf(&options, "output %d rule %s gamma %s shard-size %" PRIu64 " hash-source %d tiles %u",
@@ -288,7 +293,9 @@ static enum status jobs_limit(const struct session *session, unsigned *jobs, str
     tables += plan->module_count * 128 + (uint64_t)plan->tile_count * 2 + 2 * header;
     if (plan->options.hash_source)
         tables += (uint64_t)plan->tile_count * SHA256_SIZE;
-    uint64_t fixed = fixed_memory + tables, each = tile_worker_bytes(plan) + ((uint64_t)1 << 20);
+    const struct folder *folder = session->checkpoint.folder;
+    uint64_t fixed = fixed_memory + tables + folders_memory(&folder, 1),
+             each = tile_worker_bytes(plan) + ((uint64_t)1 << 20);
     if (session->arguments.memory < fixed + each)
         return error_set(error, STATUS_USAGE, "--memory is too small: this checkpoint needs at least %" PRIu64 "MiB",
                          text_mebibytes(fixed + each));
@@ -418,7 +425,7 @@ static enum status session_prepare(struct session *session, bool *done, struct e
         return STATUS_OK;
     }
     if (status == STATUS_OK)
-        status = destination_overlap_check(arguments->source, arguments->destination, error);
+        status = destination_overlap_check(session->checkpoint.folder, arguments->destination, error);
     if (status == STATUS_OK)
         status = destination_look(arguments->destination, &session->fingerprint, &state, error);
     if (status == STATUS_OK && state == DESTINATION_FINISHED) {

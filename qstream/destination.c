@@ -32,8 +32,10 @@ static char *folder_above(const char *path) {
     return above;
 }
 
-enum status destination_overlap_check(const char *source, const char *destination, struct error *error) {
-    char *from = realpath(source, NULL), *to = realpath(destination, NULL);
+enum status destination_overlap_check(const struct folder *source, const char *destination, struct error *error) {
+    if (!folder_path(source))
+        return STATUS_OK;
+    char *from = realpath(folder_path(source), NULL), *to = realpath(destination, NULL);
     bool exists = to != NULL;
     if (!exists)
         to = folder_above(destination);
@@ -42,7 +44,7 @@ enum status destination_overlap_check(const char *source, const char *destinatio
         status = error_set_memory(error);
     else if (is_inside(to, from) || (exists && is_inside(from, to)))
         status = error_set(error, STATUS_USAGE, "SRC and DST must be separate folders, but '%s' and '%s' overlap",
-                           source, destination);
+                           folder_name(source), destination);
     free(from);
     free(to);
     return status;

@@ -15,8 +15,8 @@ struct destination {
 
 enum destination_state { DESTINATION_NEW, DESTINATION_BEGUN, DESTINATION_FINISHED };
 
-/* STATUS_USAGE when one of the two folders is, or lies inside, the other. DST need not exist. */
-enum status destination_overlap_check(const char *source, const char *destination, struct error *error);
+/* STATUS_USAGE when one of the two folders is, or lies inside, the other. DST need not exist; SRC may be on the Hub. */
+enum status destination_overlap_check(const struct folder *source, const char *destination, struct error *error);
 
 /* What DST holds. Anything but nothing or our own work, made the same way, is STATUS_USAGE. */
 enum status destination_look(const char *path, const struct fingerprint *fingerprint, enum destination_state *state,

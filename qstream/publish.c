@@ -214,14 +214,19 @@ static enum status manifest_render(const struct plan *plan, const struct recipe 
                 plan->options.rule == SCALE_RULE_QSTREAM ? "toward zero" : "even");
     text_printf(out, "  \"tensor_bytes\": %" PRIu64 ",\n  \"source\": {\n    \"name\": ", plan->tensor_bytes);
     char name[256];
-    text_append_json_string(out, source_name(plan->checkpoint->path, name, sizeof name));
+    const char *repository = folder_repository(plan->checkpoint->folder);
+    text_append_json_string(out, repository ? repository : source_name(plan->checkpoint->folder, name, sizeof name));
     text_append_string(out, ",\n    \"files\": [");
     for (size_t i = 0; i < plan->checkpoint->shard_count; i++) {
         const struct shard *shard = &plan->checkpoint->shards[i];
         text_append_string(out, i ? ",\n      {\"name\": " : "\n      {\"name\": ");
         text_append_json_string(out, shard->file);
-        text_printf(out, ", \"size\": %" PRIu64 ", \"mtime_ns\": %" PRId64 "}", shard->source->identity.size,
-                    shard->source->identity.mtime_ns);
+        const struct source_identity *identity = &shard->source->identity;
+        text_printf(out, ", \"size\": %" PRIu64, identity->size);
+        if (identity->hashed)
+            text_printf(out, ", \"sha256\": \"%s\"}", sha256_hex(identity->sha256, hex));
+        else
+            text_printf(out, ", \"mtime_ns\": %" PRId64 "}", identity->mtime_ns);
     }
     text_append_string(out, "\n    ]");
     if (plan->options.hash_source) {

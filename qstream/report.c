@@ -5,11 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/hub/listing.h"
 #include "common/version.h"
 
-const char *source_name(const char *path, char *out, size_t size) {
-    char *real = realpath(path, NULL);
-    const char *full = real ? real : path;
+const char *source_name(const struct folder *source, char *out, size_t size) {
+    const struct hub_listing *listing = folder_listing(source);
+    if (listing) {
+        snprintf(out, size, "%s", listing->reference.repository);
+        return out;
+    }
+    char *real = realpath(folder_path(source), NULL);
+    const char *full = real ? real : folder_path(source);
     const char *models = strstr(full, "/models--");
     const char *snapshots = models ? strstr(models, "/snapshots/") : NULL;
     if (snapshots) {
@@ -93,7 +99,7 @@ static const char *scheme_text(enum scheme scheme) {
 
 void card_render(const struct plan *plan, const struct recipe *recipe, struct text *out) {
     char name[256], in[TEXT_SIZE_MAX], made[TEXT_SIZE_MAX];
-    source_name(plan->checkpoint->path, name, sizeof name);
+    source_name(plan->checkpoint->folder, name, sizeof name);
     text_append_string(out, "---\nlibrary_name: transformers\ntags:\n- compressed-tensors\n- qstream\n---\n\n");
     text_printf(out, "# %s, quantized\n\n", name);
     text_printf(out,

@@ -6,8 +6,8 @@
 
 #include "qstream/plan.h"
 
-/* A name for the source: org/name in a Hugging Face cache, else the folder's own name. Returns `out`. */
-const char *source_name(const char *path, char *out, size_t size);
+/* A name for the source: org/name on the Hub or in a Hugging Face cache, else the folder's own name. Returns `out`. */
+const char *source_name(const struct folder *source, char *out, size_t size);
 
 /* The plan by role and format. `folder_bytes`: the exact size of the finished folder. */
 void plan_table(const struct plan *plan, uint64_t folder_bytes, struct text *out);

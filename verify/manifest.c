@@ -219,17 +219,9 @@ static bool name_is_plain(const char *name) {
     }
 }
 
-static bool digest_read(const char *hex, uint8_t digest[SHA256_SIZE]) {
-    static const char digits[] = "0123456789abcdef";
-    if (!hex || strlen(hex) != SHA256_HEX - 1)
-        return false;
-    for (size_t i = 0; i < SHA256_SIZE; i++) {
-        const char *high = strchr(digits, hex[2 * i]), *low = strchr(digits, hex[2 * i + 1]);
-        if (!high || !low)
-            return false;
-        digest[i] = (uint8_t)((high - digits) << 4 | (low - digits));
-    }
-    return true;
+static bool digest_read(const json_t *json, uint8_t digest[SHA256_SIZE]) {
+    const char *hex = json_string_value(json);
+    return hex && sha256_parse(hex, digest);
 }
 
 /* Name and size of an entry; the name is new to `names`, which keeps no copy of it. */
@@ -266,7 +258,7 @@ static enum status files_read(const char *path, const json_t *list, struct manif
         const json_t *json = json_array_get(list, i);
         struct manifest_file *file = &manifest->files[manifest->file_count++];
         status = entry_read(&place, json, &names, &file->name, &file->size, error);
-        if (status == STATUS_OK && !digest_read(json_string_value(json_object_get(json, "sha256")), file->sha256))
+        if (status == STATUS_OK && !digest_read(json_object_get(json, "sha256"), file->sha256))
             status = REFUSE(&place, "\"sha256\" of '%.200s' is not 64 lower-case hexadecimal digits", file->name);
     }
     name_table_free(&names);
@@ -289,7 +281,11 @@ static enum status sources_read(const char *path, const json_t *source, struct m
         snprintf(member, sizeof member, "source.files[%zu]", i);
         place.member = member;
         struct manifest_source *file = &manifest->sources[manifest->source_count++];
-        status = entry_read(&place, json_array_get(list, i), &names, &file->name, &file->size, error);
+        const json_t *json = json_array_get(list, i), *hash = json_object_get(json, "sha256");
+        status = entry_read(&place, json, &names, &file->name, &file->size, error);
+        file->hashed = digest_read(hash, file->sha256);
+        if (status == STATUS_OK && hash && !file->hashed)
+            status = REFUSE(&place, "\"sha256\" of '%.200s' is not 64 lower-case hexadecimal digits", file->name);
     }
     name_table_free(&names);
     return status;

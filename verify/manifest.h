@@ -38,6 +38,8 @@ struct manifest_file {
 struct manifest_source {
     char *name; /* of a shard of the source */
     uint64_t size;
+    bool hashed; /* it was on the Hub, which knows its hash */
+    uint8_t sha256[SHA256_SIZE];
 };
 
 struct manifest {

@@ -245,6 +245,7 @@ static enum status source_check(const struct folder_check *check, struct verify_
     static const char id[] = "manifest-source", meaning[] = "the folder was not made from this source";
     const struct manifest *manifest = check->manifest;
     struct name_table names = {0};
+    char is[SHA256_HEX], was[SHA256_HEX];
     enum status status = STATUS_OK;
     for (size_t i = 0; i < manifest->source_count && status == STATUS_OK; i++) {
         const struct manifest_source *wanted = &manifest->sources[i];
@@ -258,6 +259,12 @@ static enum status source_check(const struct folder_check *check, struct verify_
             status = verify_find(findings, VERIFY_ERROR, id, wanted->name, error,
                                  "it has %" PRIu64 " bytes, the manifest says %" PRIu64 ": %s",
                                  shard->source->identity.size, wanted->size, meaning);
+        else if (shard->source && shard->source->identity.hashed && wanted->hashed &&
+                 memcmp(shard->source->identity.sha256, wanted->sha256, SHA256_SIZE) != 0)
+            status =
+                verify_find(findings, VERIFY_ERROR, id, wanted->name, error,
+                            "the Hub says that its SHA-256 is %s, the manifest says %s: %s",
+                            sha256_hex(shard->source->identity.sha256, is), sha256_hex(wanted->sha256, was), meaning);
     }
     for (size_t i = 0; i < check->source->shard_count && status == STATUS_OK; i++) {
         const char *file = check->source->shards[i].file;

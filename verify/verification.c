@@ -66,13 +66,19 @@ static enum status output_open(struct verification *verification, struct error *
 
 /* One folder is not its own image: nothing could ever be found. */
 static enum status folders_check(const struct verify_options *options, struct error *error) {
-    struct stat source, folder;
-    if (strncmp(options->source, "hf://", 5) == 0 || strncmp(options->folder, "hf://", 5) == 0)
-        return error_set(error, STATUS_USAGE, "'%s': remote models are not supported yet; download it first",
-                         strncmp(options->source, "hf://", 5) == 0 ? options->source : options->folder);
+    struct stat source, folder; /* what is on the Hub is not here */
     if (stat(options->source, &source) == 0 && stat(options->folder, &folder) == 0 && source.st_dev == folder.st_dev &&
         source.st_ino == folder.st_ino)
         return error_set(error, STATUS_USAGE, "'%s' and '%s' are the same folder", options->source, options->folder);
+    return STATUS_OK;
+}
+
+static enum status repositories_check(const struct verification *verification, struct error *error) {
+    const char *source = folder_repository(verification->source.folder),
+               *output = folder_repository(verification->output.folder);
+    if (source && output && strcmp(source, output) == 0)
+        return error_set(error, STATUS_USAGE, "'%s' and '%s' are the same repository at the same commit",
+                         verification->options->source, verification->options->folder);
     return STATUS_OK;
 }
 
@@ -116,13 +122,19 @@ static enum status manifest_open(struct verification *verification, struct error
 
 /* ---- files ---- */
 
+static uint64_t fixed_bytes(const struct verification *verification) {
+    const struct folder *const folders[] = {verification->source.folder, verification->output.folder};
+    return fixed_memory + folders_memory(folders, 2);
+}
+
 static enum status files_check(struct verification *verification, struct error *error) {
     const struct verify_options *options = verification->options;
+    const uint64_t fixed = fixed_bytes(verification);
     const struct folder_check check = {.source = &verification->source,
                                        .output = &verification->output,
                                        .output_modules = &verification->output_modules,
                                        .manifest = verification->has_manifest ? &verification->manifest : NULL,
-                                       .memory = options->memory > fixed_memory ? options->memory - fixed_memory : 0,
+                                       .memory = options->memory > fixed ? options->memory - fixed : 0,
                                        .hash = options->hash,
                                        .jobs = options->jobs,
                                        .quiet = options->quiet};
@@ -157,7 +169,8 @@ static uint64_t tables_bytes(const struct verification *verification) {
 static enum status values_compare(struct verification *verification, struct error *error) {
     const struct verify_options *options = verification->options;
     unsigned all = (1u << KNOWN_RULES) - 1;
-    uint64_t fixed = fixed_memory + tables_bytes(verification), worker = compare_worker_bytes(&verification->pairing);
+    uint64_t fixed = fixed_bytes(verification) + tables_bytes(verification),
+             worker = compare_worker_bytes(&verification->pairing);
     const struct compare_options compare = {.rules = verification->rule == KNOWN_NONE ? all : 1u << verification->rule,
                                             .sample = options->sample,
                                             .part = options->part,
@@ -210,6 +223,8 @@ enum status verification_run(const struct verify_options *options, struct verifi
         status = modules_collect(&verification->source, &verification->source_modules, error);
     if (status == STATUS_OK)
         status = output_open(verification, error);
+    if (status == STATUS_OK)
+        status = repositories_check(verification, error);
     if (status == STATUS_OK)
         status = modules_collect(&verification->output, &verification->output_modules, error);
     if (status == STATUS_OK)

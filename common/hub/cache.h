@@ -25,7 +25,10 @@ char *hub_cache_blob(const struct hub_environment *environment, const struct hub
 bool hub_cache_commit(const struct hub_environment *environment, const struct hub_reference *reference,
                       char commit[HUB_OID_HEX]);
 
-/* Makes the folders, with huggingface_hub's mark for backup programs (CACHEDIR.TAG). */
+/* Marks a folder as one that backups may leave out (CACHEDIR.TAG), unless it is. */
+enum status hub_cache_tag(const char *folder, struct error *error);
+
+/* Makes the folders, and marks the cache. */
 enum status hub_cache_prepare(const struct hub_environment *environment, const struct hub_reference *reference,
                               struct error *error);
 

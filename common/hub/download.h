@@ -18,8 +18,8 @@
 struct download_item {
     const struct hub_file *file; /* of the listing */
     char *target;                /* where it goes; the folder exists. Not owned */
-    char *lock;                  /* a file that is locked meanwhile (file_lock.h); its folder exists. NULL: none. Not owned */
-    bool done;                   /* set when it has its name */
+    char *lock; /* a file that is locked meanwhile (file_lock.h); its folder exists. NULL: none. Not owned */
+    bool done;  /* set when it has its name */
 };
 
 struct download_options {

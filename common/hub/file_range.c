@@ -12,7 +12,7 @@
 enum { SKIP_MOST = 8 << 20 }; /* bytes that are read in vain of a server that ignores ranges */
 
 void hub_place_init(struct hub_place *place, const struct hub_listing *listing, const struct hub_file *file) {
-    *place = (struct hub_place){.listing = listing, .file = file};
+    *place = (struct hub_place){.listing = listing, .file = file, .skip_most = SKIP_MOST};
     pthread_mutex_init(&place->lock, NULL);
 }
 
@@ -20,6 +20,13 @@ void hub_place_free(struct hub_place *place) {
     pthread_mutex_destroy(&place->lock);
     free(place->url);
     *place = (struct hub_place){0};
+}
+
+bool hub_place_is_unranged(struct hub_place *place) {
+    pthread_mutex_lock(&place->lock);
+    const bool unranged = place->unranged;
+    pthread_mutex_unlock(&place->lock);
+    return unranged;
 }
 
 /* ---- what a reply says about a file ---- */
@@ -127,12 +134,17 @@ static bool piece_begin(void *context, const struct http_reply *reply, enum stat
         *status = range_wrong(piece, "sends another range than was asked for", error);
     else if (*status == STATUS_OK && reply->code != 206 && reply->code != 200)
         *status = range_wrong(piece, "sends no bytes", error);
-    else if (*status == STATUS_OK && reply->code == 200 && first > SKIP_MOST)
+    else if (*status == STATUS_OK && reply->code == 200 && first > piece->place->skip_most)
         *status = range_wrong(piece,
                               "ignores ranges, so that a file cannot be read in parts: fetch it whole, with 'qstream "
                               "fetch'",
                               error);
     piece->whole = reply->code == 200;
+    if (piece->whole && piece->size < piece->place->file->size) {
+        pthread_mutex_lock(&piece->place->lock);
+        piece->place->unranged = true;
+        pthread_mutex_unlock(&piece->place->lock);
+    }
     piece->skip = piece->whole ? first : 0;
     free(range);
     free(coding);

@@ -164,6 +164,7 @@ struct hub_check {
     const struct hub_file *file;
     EVP_MD_CTX *hash;
     uint64_t size;
+    char hex[2 * EVP_MAX_MD_SIZE + 1];
 };
 
 struct hub_check *hub_check_new(const struct hub_file *file) {
@@ -191,12 +192,14 @@ void hub_check_add(struct hub_check *check, const void *bytes, size_t size) {
 bool hub_check_end(struct hub_check *check) {
     uint8_t digest[EVP_MAX_MD_SIZE];
     unsigned length = 0;
-    char hex[2 * EVP_MAX_MD_SIZE + 1], etag[HUB_ETAG_HEX];
+    char etag[HUB_ETAG_HEX];
     EVP_DigestFinal_ex(check->hash, digest, &length);
     for (unsigned i = 0; i < length; i++)
-        snprintf(hex + (size_t)2 * i, 3, "%02x", digest[i]);
-    return check->size == check->file->size && strcmp(hex, hub_file_etag(check->file, etag)) == 0;
+        snprintf(check->hex + (size_t)2 * i, 3, "%02x", digest[i]);
+    return check->size == check->file->size && strcmp(check->hex, hub_file_etag(check->file, etag)) == 0;
 }
+
+const char *hub_check_hex(const struct hub_check *check) { return check->hex; }
 
 void hub_check_free(struct hub_check *check) {
     if (check)

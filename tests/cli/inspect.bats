@@ -583,14 +583,12 @@ PYTHON
     SRC=$(source_checkpoint --layout bf16 "${TINY[@]}")
     for arguments in "" "$SRC $SRC" "$SRC --by tensor" "$SRC --jobs 0" "$SRC --jobs x" "$SRC --nonsense" "$SRC --show" \
         "$SRC --stats --by role" "$SRC --show x --stats" "$SRC --show x --by role" "$SRC --json --html -" "-x $SRC" \
-        "hf://org/name" "$SRC --show nothing.here"; do
+        "hf://org/name/more" "$SRC --show nothing.here"; do
         # shellcheck disable=SC2086 # several arguments
         run "$QSTREAM" inspect $arguments
         exits 2 || { echo "for: $arguments" >&2; return 1; }
         [[ ${#lines[@]} -eq 1 && $output == "qstream: "* ]]
     done
-    run "$QSTREAM" inspect hf://org/name
-    says "not supported yet" "download"
 }
 
 @test "given --help, then every option of the manual is there" {

@@ -202,8 +202,8 @@ harmless() {
     refuses 2 "--help" --
     refuses 2 "" -- "$SRC"
     refuses 2 "" -- "$SRC" "$DST" "$DST"
-    refuses 2 "hf://" "not supported yet" -- hf://org/name "$DST"
-    refuses 2 "hf://" "not supported yet" -- "$SRC" hf://org/name
+    refuses 2 "hf://org/name/more" -- hf://org/name/more "$DST"
+    refuses 2 "hf://org/name/more" -- "$SRC" hf://org/name/more
 }
 
 @test "given an option that does not exist, lacks its value or has a wrong one, then it is named with exit code 2" {

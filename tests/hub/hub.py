@@ -180,10 +180,10 @@ class Hub:
             commit, *path = segments[3 if short else 4 :]
             return self.plain_file(request, TYPE_OF[segments[1]], id, commit, "/".join(path))
         if segments[0] in TYPE_OF and len(segments) > 1:
-            short = len(segments) == 2 or segments[2] in BELOW
-            id = segments[1] if short else "/".join(segments[1:3])
-            rest = segments[2 if short else 3 :]
-            return self.moved(request, TYPE_OF[segments[0]], id) or self.below(request, TYPE_OF[segments[0]], id, rest)
+            type, long = TYPE_OF[segments[0]], "/".join(segments[1:3])
+            short = len(segments) == 2 or (segments[2] in BELOW and (type, long) not in self.store.repositories)
+            id, rest = (segments[1], segments[2:]) if short else (long, segments[3:])
+            return self.moved(request, type, id) or self.below(request, type, id, rest)
         raise Refusal(404, "Sorry, we can't find the page you are looking for.")
 
     def store_commits(self, type: str, id: str) -> dict[str, Commit]:

@@ -33,8 +33,9 @@ def name(function: Callable[[], Any]) -> str:
     return " ".join((function.__doc__ or function.__name__).split())
 
 
-def run_cases(prefix: str = "") -> int:
-    """All, or those whose names have one of the words of the command line. How many failed."""
+def run_cases(prefix: str = "", before: Callable[[], Any] = lambda: None) -> int:
+    """All, or those whose names have one of the words of the command line; `before` is called before each. How many
+    failed."""
     words = sys.argv[1:]
     chosen = [function for function in CASES if not words or any(word in name(function) for word in words)]
     print(f"1..{len(chosen)}")
@@ -42,6 +43,7 @@ def run_cases(prefix: str = "") -> int:
     for number, function in enumerate(chosen, 1):
         begun, problem, skipped = time.monotonic(), None, None
         try:
+            before()
             skipped = function()
         except Exception as error:  # one case that fails must not hide the others
             failed += 1

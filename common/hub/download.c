@@ -1,0 +1,473 @@
+#include "common/hub/download.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/hub/file_lock.h"
+#include "common/hub/file_range.h"
+#include "common/hub/partial.h"
+#include "common/interrupt.h"
+#include "common/progress.h"
+#include "common/thread_team.h"
+
+enum {
+    HASH_BYTES = 1 << 20,         /* hashed at a time */
+    HASH_THREADS = 4,             /* at most */
+    POLL_NANOSECONDS = 100000000, /* for signals, progress, and locks of other processes */
+    LOCK_PATIENCE = 2,            /* seconds until it is told that a lock is waited for */
+};
+
+/* An item under way. Everything but its bytes is guarded by the download's mutex. */
+struct slot {
+    struct download_item *item; /* NULL: the slot is free */
+    bool open;                  /* what follows is there */
+    struct partial *partial;
+    struct hub_place place;
+    struct hub_check *check;
+    int lock;         /* -1: none */
+    bool *taken;      /* for each chunk: a connection has it */
+    unsigned at_work; /* connections */
+    uint64_t hashed;  /* bytes */
+    bool hashing;     /* a thread has it */
+    bool again;       /* begun anew after a wrong hash */
+    bool whole;       /* the server ignores ranges: one connection reads from the beginning */
+};
+
+/* What an item waits for. */
+enum turn { TURN_NEW, TURN_BUSY /* another process has its lock */, TURN_BEGUN };
+
+struct download {
+    struct hub *hub;
+    const struct hub_listing *listing;
+    const struct download_options *options;
+    struct download_item *items;
+    enum turn *turns; /* of the items */
+    size_t count, finished;
+    size_t busy_next; /* the item whose lock is tried next */
+    struct slot *slots;
+    size_t slot_count;
+    struct progress progress;
+    uint64_t bytes_done; /* of items that are finished */
+    double quiet_since;  /* nothing but locks was waited for; 0: not now */
+    bool told;           /* that it waits */
+    pthread_mutex_t mutex;
+    pthread_cond_t changed; /* anything that threads wait for */
+    pthread_cond_t grown;   /* there is something to hash */
+    enum status status;     /* the first failure's */
+    struct error error;
+};
+
+/* ---- common to all threads; the mutex is held ---- */
+
+static void fail(struct download *download, enum status status, const struct error *error) {
+    if (download->status == STATUS_OK && status != STATUS_OK) {
+        download->status = status;
+        download->error = *error;
+    }
+    pthread_cond_broadcast(&download->changed);
+    pthread_cond_broadcast(&download->grown);
+}
+
+static void wait_a_while(struct download *download, pthread_cond_t *condition) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += POLL_NANOSECONDS;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(condition, &download->mutex, &until);
+}
+
+/* ---- an item begins and ends ---- */
+
+static bool at_target(const struct download_item *item) {
+    struct stat file;
+    return stat(item->target, &file) == 0 && S_ISREG(file.st_mode) && (uint64_t)file.st_size == item->file->size;
+}
+
+static char *partial_path(const struct download_item *item) { return text_format("%s.partial", item->target); }
+
+uint64_t download_present(const struct download_item *item) {
+    if (at_target(item))
+        return item->file->size;
+    char *path = partial_path(item);
+    uint64_t present = 0, taken;
+    if (path)
+        partial_look(path, item->file, &present, &taken);
+    free(path);
+    return present;
+}
+
+static void slot_free(struct slot *slot) {
+    partial_close(slot->partial);
+    hub_check_free(slot->check);
+    if (slot->place.file)
+        hub_place_free(&slot->place);
+    if (slot->lock >= 0)
+        close(slot->lock);
+    free(slot->taken);
+    *slot = (struct slot){.lock = -1};
+}
+
+/* With the mutex. */
+static void item_count(struct download *download, const struct download_item *item) {
+    download->finished++;
+    download->bytes_done += item->file->size;
+}
+
+/* The item has its name, or is elsewhere. */
+static enum status item_finish(const struct download *download, struct download_item *item, struct error *error) {
+    const struct download_options *options = download->options;
+    const enum status status = options->finish ? options->finish(options->context, item, error) : STATUS_OK;
+    item->done = status == STATUS_OK;
+    return status;
+}
+
+/*
+ * Takes the item's lock and opens its partial file; *busy when another process has them. Of an item that is there the slot's
+ * partial stays NULL. Without the mutex.
+ */
+static enum status slot_open(struct download *download, struct slot *slot, bool *busy, struct error *error) {
+    struct download_item *item = slot->item;
+    const struct download_options *options = download->options;
+    *busy = false;
+    enum status status = STATUS_OK;
+    if (item->lock) {
+        status = file_lock_try(item->lock, &slot->lock, error);
+        *busy = status == STATUS_OK && slot->lock < 0;
+    }
+    if (status != STATUS_OK || *busy)
+        return status;
+    if ((options->present && options->present(options->context, item)) || at_target(item))
+        return item_finish(download, item, error);
+    char *path = partial_path(item);
+    status = path ? partial_open(path, item->file, &slot->partial, error) : error_set_memory(error);
+    free(path);
+    *busy = status == STATUS_OK && !slot->partial;
+    if (status != STATUS_OK || *busy)
+        return status;
+    hub_place_init(&slot->place, download->listing, item->file);
+    slot->check = hub_check_new(item->file);
+    slot->taken = calloc(partial_chunk_count(slot->partial) + 1, sizeof *slot->taken);
+    return slot->check && slot->taken ? STATUS_OK : error_set_memory(error);
+}
+
+/* The next item to begin, those whose lock was held before in turn; `count` when there is none. */
+static size_t item_next(const struct download *download) {
+    for (size_t i = 0; i < download->count; i++)
+        if (download->turns[i] == TURN_NEW)
+            return i;
+    for (size_t i = 0; i < download->count; i++) {
+        const size_t item = (download->busy_next + i) % download->count;
+        if (download->turns[item] == TURN_BUSY)
+            return item;
+    }
+    return download->count;
+}
+
+/* Begins an item, if there is one and a slot is free; waits for no lock. False: there was nothing that could begin. */
+static bool item_begin(struct download *download) {
+    struct slot *slot = NULL;
+    const size_t next = item_next(download);
+    for (size_t i = 0; i < download->slot_count && !slot; i++)
+        slot = download->slots[i].item ? NULL : &download->slots[i];
+    if (!slot || next == download->count)
+        return false;
+    struct error error = {0};
+    bool busy;
+    slot->item = &download->items[next];
+    download->turns[next] = TURN_BEGUN;
+    pthread_mutex_unlock(&download->mutex);
+    const enum status status = slot_open(download, slot, &busy, &error);
+    pthread_mutex_lock(&download->mutex);
+    slot->open = status == STATUS_OK && !busy && !slot->item->done;
+    if (busy) {
+        download->turns[next] = TURN_BUSY;
+        download->busy_next = next + 1;
+    }
+    if (status == STATUS_OK && slot->item->done)
+        item_count(download, slot->item);
+    if (!slot->open)
+        slot_free(slot);
+    fail(download, status, &error);
+    return !busy;
+}
+
+/* ---- connections ---- */
+
+/* What a connection has to do. */
+struct task {
+    struct download *download;
+    struct slot *slot;
+    size_t chunk;
+    bool whole;    /* all that is missing from this chunk on */
+    uint64_t told; /* the byte up to which hashing knows of what came */
+};
+
+/* Takes a part of a file that is under way. */
+static bool part_take(struct download *download, struct task *task) {
+    for (size_t i = 0; i < download->slot_count; i++) {
+        struct slot *slot = &download->slots[i];
+        if (!slot->open || (slot->whole && slot->at_work > 0))
+            continue;
+        const size_t count = partial_chunk_count(slot->partial);
+        for (size_t chunk = 0; chunk < count; chunk++) {
+            if (slot->taken[chunk] ||
+                partial_chunk_here(slot->partial, chunk) == partial_chunk_end(slot->partial, chunk))
+                continue;
+            slot->taken[chunk] = true;
+            slot->at_work++;
+            *task = (struct task){.download = download, .slot = slot, .chunk = chunk, .whole = slot->whole};
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Waits for something to do; false at the end. */
+static bool task_take(struct download *download, struct task *task) {
+    while (download->status == STATUS_OK && download->finished < download->count) {
+        if (part_take(download, task))
+            return true;
+        if (!item_begin(download))
+            wait_a_while(download, &download->changed);
+    }
+    return false;
+}
+
+/* On the client's thread. */
+static enum status data_take(void *context, uint64_t offset, const void *bytes, size_t size, struct error *error) {
+    struct task *task = context;
+    struct download *download = task->download;
+    const enum status status = partial_write(task->slot->partial, offset, bytes, size, error);
+    if (status != STATUS_OK || offset + size - task->told < HASH_BYTES)
+        return status;
+    task->told = offset + size;
+    pthread_mutex_lock(&download->mutex);
+    const bool ended = download->status != STATUS_OK;
+    pthread_cond_signal(&download->grown);
+    pthread_mutex_unlock(&download->mutex);
+    return ended ? error_set(error, STATUS_IO, "another file failed") : STATUS_OK;
+}
+
+/* Without the mutex. */
+static enum status part_fetch(struct task *task, struct error *error) {
+    const struct partial *partial = task->slot->partial;
+    const uint64_t begin = partial_chunk_here(partial, task->chunk);
+    const uint64_t end = task->whole ? task->slot->item->file->size : partial_chunk_end(partial, task->chunk);
+    const struct hub_stream stream = {.data = data_take, .context = task, .skip_most = task->whole ? UINT64_MAX : 0};
+    task->told = begin;
+    return hub_range_stream(task->download->hub, &task->slot->place, begin, end, &stream, error);
+}
+
+static void connection_run(void *context, unsigned number) {
+    struct download *download = context;
+    struct task task;
+    (void)number;
+    pthread_mutex_lock(&download->mutex);
+    while (task_take(download, &task)) {
+        struct slot *slot = task.slot;
+        struct error error = {0};
+        pthread_mutex_unlock(&download->mutex);
+        enum status status = part_fetch(&task, &error);
+        const bool whole = hub_place_whole(&slot->place);
+        if (status == STATUS_IO && whole && !task.whole)
+            status = STATUS_OK; /* this part comes with the rest of the file */
+        pthread_mutex_lock(&download->mutex);
+        slot->whole = slot->whole || whole;
+        slot->taken[task.chunk] = false;
+        slot->at_work--;
+        fail(download, status, &error);
+    }
+    pthread_mutex_unlock(&download->mutex);
+}
+
+/* ---- hashing ---- */
+
+/* A file of which there is something to hash, or all of it was. */
+static struct slot *hash_take(struct download *download) {
+    for (size_t i = 0; i < download->slot_count; i++) {
+        struct slot *slot = &download->slots[i];
+        if (!slot->open || slot->hashing)
+            continue;
+        if (slot->hashed == slot->item->file->size ? slot->at_work == 0
+                                                   : partial_frontier(slot->partial, slot->hashed) > slot->hashed) {
+            slot->hashing = true;
+            return slot;
+        }
+    }
+    return NULL;
+}
+
+static enum status hash_wrong(const struct download *download, struct slot *slot, struct error *error) {
+    char wanted[HUB_ETAG_HEX], got[HUB_ETAG_HEX];
+    partial_remove(slot->partial);
+    return error_set(
+        error, STATUS_IO,
+        "'%s' of '%s' came with the hash %s twice, but the Hub lists %s: nothing of it was kept; something "
+        "between here and there changes it, or the Hub is wrong",
+        slot->item->file->path, download->listing->reference.repository, hub_check_hex(slot->check, got),
+        hub_file_etag(slot->item->file, wanted));
+}
+
+/* All bytes were hashed. *again when they have to be fetched again. */
+static enum status hash_end(const struct download *download, struct slot *slot, bool *again, struct error *error) {
+    *again = false;
+    if (hub_check_end(slot->check)) {
+        enum status status = partial_finish(slot->partial, slot->item->target, error);
+        return status == STATUS_OK ? item_finish(download, slot->item, error) : status;
+    }
+    if (slot->again)
+        return hash_wrong(download, slot, error);
+    hub_place_free(&slot->place); /* another server may be better */
+    hub_place_init(&slot->place, download->listing, slot->item->file);
+    hub_check_free(slot->check);
+    slot->check = hub_check_new(slot->item->file);
+    if (!slot->check)
+        return error_set_memory(error);
+    *again = true;
+    return partial_restart(slot->partial, error);
+}
+
+/* Hashes what is there of a file, at most HASH_BYTES, or ends it. Without the mutex, which guards only *hashed. */
+static enum status hash_some(struct slot *slot, uint64_t hashed, void *buffer, size_t *size, struct error *error) {
+    const uint64_t frontier = partial_frontier(slot->partial, hashed);
+    *size = frontier - hashed < HASH_BYTES ? (size_t)(frontier - hashed) : HASH_BYTES;
+    const enum status status = partial_read(slot->partial, hashed, buffer, *size, error);
+    if (status == STATUS_OK)
+        hub_check_add(slot->check, buffer, *size);
+    return status;
+}
+
+static void hash_run(void *context, unsigned number) {
+    struct download *download = context;
+    struct error error = {0};
+    void *buffer = malloc(HASH_BYTES);
+    (void)number;
+    pthread_mutex_lock(&download->mutex);
+    if (!buffer)
+        fail(download, error_set_memory(&error), &error);
+    while (download->status == STATUS_OK && download->finished < download->count) {
+        struct slot *slot = hash_take(download);
+        if (!slot) {
+            wait_a_while(download, &download->grown);
+            continue;
+        }
+        const uint64_t hashed = slot->hashed, all = slot->item->file->size;
+        size_t size = 0;
+        bool again = false;
+        pthread_mutex_unlock(&download->mutex);
+        const enum status status =
+            hashed < all ? hash_some(slot, hashed, buffer, &size, &error) : hash_end(download, slot, &again, &error);
+        pthread_mutex_lock(&download->mutex);
+        slot->hashed = again ? 0 : hashed + size;
+        slot->again = slot->again || again;
+        slot->hashing = false;
+        if (status == STATUS_OK && hashed == all && !again) {
+            item_count(download, slot->item);
+            slot_free(slot);
+        }
+        fail(download, status, &error);
+    }
+    pthread_mutex_unlock(&download->mutex);
+    free(buffer);
+}
+
+/* ---- the whole ---- */
+
+static void progress_show(struct download *download) {
+    struct progress_part parts[32];
+    size_t count = 0, busy = 0, under_way = 0;
+    uint64_t done = download->bytes_done;
+    for (size_t i = 0; i < download->slot_count; i++) {
+        const struct slot *slot = &download->slots[i];
+        under_way += slot->item != NULL;
+        if (!slot->open)
+            continue;
+        const uint64_t present = partial_present(slot->partial);
+        done += present;
+        if (count < sizeof parts / sizeof *parts)
+            parts[count++] = (struct progress_part){slot->item->file->path, present, slot->item->file->size};
+    }
+    for (size_t i = 0; i < download->count; i++)
+        busy += download->turns[i] == TURN_BUSY;
+    const bool only_busy = busy > 0 && under_way == 0;
+    const double now = seconds_now();
+    download->quiet_since = !only_busy ? 0 : download->quiet_since > 0 ? download->quiet_since : now;
+    if (only_busy && !download->told && now - download->quiet_since > LOCK_PATIENCE && !download->options->quiet) {
+        progress_end(&download->progress);
+        fprintf(stderr, "qstream: waiting for another process that fetches %zu of the files\n", busy);
+        download->told = true;
+    }
+    progress_update_parts(&download->progress, done, parts, count);
+}
+
+static void all_run(struct download *download, struct thread_team *connections, struct thread_team *hashing) {
+    pthread_mutex_lock(&download->mutex);
+    while (download->status == STATUS_OK && download->finished < download->count) {
+        struct error error;
+        wait_a_while(download, &download->changed);
+        if (interrupt_pending())
+            fail(download, error_set(&error, STATUS_INTERRUPTED, "interrupted"), &error);
+        progress_show(download);
+    }
+    pthread_mutex_unlock(&download->mutex);
+    thread_team_join(connections);
+    thread_team_join(hashing);
+    progress_end(&download->progress);
+}
+
+static void conditions_init(struct download *download) {
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_mutex_init(&download->mutex, NULL);
+    pthread_cond_init(&download->changed, &attributes);
+    pthread_cond_init(&download->grown, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+enum status download(struct hub *hub, const struct hub_listing *listing, struct download_item *items, size_t count,
+                     const struct download_options *options, struct error *error) {
+    struct download all = {.hub = hub, .listing = listing, .options = options, .items = items, .count = count};
+    struct thread_team connections = {0}, hashing = {0};
+    uint64_t total = 0, present = 0;
+    const unsigned processors = processor_count();
+    for (size_t i = 0; i < count; i++) {
+        items[i].done = false;
+        total += items[i].file->size;
+        present += download_present(&items[i]);
+    }
+    conditions_init(&all);
+    progress_start(&all.progress, "fetching", total, present, options->quiet);
+    all.slot_count = 2 * (size_t)options->connections; /* files whose bytes are all there are hashed and synced */
+    all.slots = calloc(all.slot_count, sizeof *all.slots);
+    all.turns = calloc(count + 1, sizeof *all.turns);
+    if (!all.slots || !all.turns)
+        all.status = error_set_memory(&all.error);
+    for (size_t i = 0; all.slots && i < all.slot_count; i++)
+        all.slots[i].lock = -1;
+    if (all.status == STATUS_OK)
+        all.status = thread_team_start(&connections, options->connections, connection_run, &all, &all.error);
+    if (all.status == STATUS_OK) {
+        enum status status =
+            thread_team_start(&hashing, processors < HASH_THREADS ? processors : HASH_THREADS, hash_run, &all, error);
+        pthread_mutex_lock(&all.mutex);
+        fail(&all, status, error);
+        pthread_mutex_unlock(&all.mutex);
+        all_run(&all, &connections, &hashing);
+    }
+    for (size_t i = 0; all.slots && i < all.slot_count; i++)
+        slot_free(&all.slots[i]);
+    free(all.slots);
+    free(all.turns);
+    pthread_cond_destroy(&all.grown);
+    pthread_cond_destroy(&all.changed);
+    pthread_mutex_destroy(&all.mutex);
+    *error = all.error;
+    return all.status;
+}
