@@ -7,6 +7,7 @@
 
 #include "common/status.h"
 
+int command_fetch(int argc, char **argv);
 int command_audit(int argc, char **argv);
 int command_quantize(int argc, char **argv);
 int command_inspect(int argc, char **argv);

@@ -21,6 +21,7 @@ static int command_version(int argc, char **argv);
 static int command_help(int argc, char **argv);
 
 static const struct command commands[] = {
+    {"fetch", command_fetch, "download a checkpoint from the Hugging Face Hub"},
     {"quantize", command_quantize, "turn a BF16 or FP8 checkpoint into an MXFP4 one"},
     {"inspect", command_inspect, "show what a checkpoint holds"},
     {"audit", command_audit, "tell what loaders will do with a checkpoint"},

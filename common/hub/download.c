@@ -34,6 +34,7 @@ struct slot {
     unsigned at_work; /* connections */
     uint64_t hashed;  /* bytes */
     bool hashing;     /* a thread has it */
+    bool ending;      /* which does what follows the last byte */
     bool again;       /* begun anew after a wrong hash */
     bool whole;       /* the server ignores ranges: one connection reads from the beginning */
 };
@@ -179,6 +180,7 @@ static bool item_begin(struct download *download) {
         return false;
     struct error error = {0};
     bool busy;
+    const bool new = download->turns[next] == TURN_NEW;
     slot->item = &download->items[next];
     download->turns[next] = TURN_BEGUN;
     pthread_mutex_unlock(&download->mutex);
@@ -194,7 +196,7 @@ static bool item_begin(struct download *download) {
     if (!slot->open)
         slot_free(slot);
     fail(download, status, &error);
-    return !busy;
+    return !busy || new;
 }
 
 /* ---- connections ---- */
@@ -204,15 +206,18 @@ struct task {
     struct download *download;
     struct slot *slot;
     size_t chunk;
-    bool whole;    /* all that is missing from this chunk on */
-    uint64_t told; /* the byte up to which hashing knows of what came */
+    bool whole;         /* all that is missing from this chunk on */
+    uint64_t at;        /* of the next byte that comes, in the file */
+    uint64_t told;      /* up to where hashing was told */
+    enum status status; /* of what was done with the bytes */
+    struct error error;
 };
 
 /* Takes a part of a file that is under way. */
 static bool part_take(struct download *download, struct task *task) {
     for (size_t i = 0; i < download->slot_count; i++) {
         struct slot *slot = &download->slots[i];
-        if (!slot->open || (slot->whole && slot->at_work > 0))
+        if (!slot->open || slot->ending || (slot->whole && slot->at_work > 0))
             continue;
         const size_t count = partial_chunk_count(slot->partial);
         for (size_t chunk = 0; chunk < count; chunk++) {
@@ -220,6 +225,8 @@ static bool part_take(struct download *download, struct task *task) {
                 partial_chunk_here(slot->partial, chunk) == partial_chunk_end(slot->partial, chunk))
                 continue;
             slot->taken[chunk] = true;
+            if (slot->whole) /* nobody else uses the place now */
+                slot->place.skip_most = UINT64_MAX;
             slot->at_work++;
             *task = (struct task){.download = download, .slot = slot, .chunk = chunk, .whole = slot->whole};
             return true;
@@ -240,28 +247,35 @@ static bool task_take(struct download *download, struct task *task) {
 }
 
 /* On the client's thread. */
-static enum status data_take(void *context, uint64_t offset, const void *bytes, size_t size, struct error *error) {
+static bool data_take(void *context, const void *bytes, size_t size) {
     struct task *task = context;
     struct download *download = task->download;
-    const enum status status = partial_write(task->slot->partial, offset, bytes, size, error);
-    if (status != STATUS_OK || offset + size - task->told < HASH_BYTES)
-        return status;
-    task->told = offset + size;
+    task->status = partial_write(task->slot->partial, task->at, bytes, size, &task->error);
+    task->at += size;
+    if (task->status != STATUS_OK || task->at - task->told < HASH_BYTES)
+        return task->status == STATUS_OK;
+    task->told = task->at;
     pthread_mutex_lock(&download->mutex);
     const bool ended = download->status != STATUS_OK;
     pthread_cond_signal(&download->grown);
     pthread_mutex_unlock(&download->mutex);
-    return ended ? error_set(error, STATUS_IO, "another file failed") : STATUS_OK;
+    return !ended;
 }
 
 /* Without the mutex. */
-static enum status part_fetch(struct task *task, struct error *error) {
-    const struct partial *partial = task->slot->partial;
-    const uint64_t begin = partial_chunk_here(partial, task->chunk);
-    const uint64_t end = task->whole ? task->slot->item->file->size : partial_chunk_end(partial, task->chunk);
-    const struct hub_stream stream = {.data = data_take, .context = task, .skip_most = task->whole ? UINT64_MAX : 0};
-    task->told = begin;
-    return hub_range_stream(task->download->hub, &task->slot->place, begin, end, &stream, error);
+static void part_fetch(struct task *task) {
+    struct slot *slot = task->slot;
+    struct error error = {0};
+    const uint64_t end = task->whole ? slot->item->file->size : partial_chunk_end(slot->partial, task->chunk);
+    task->at = task->told = partial_chunk_here(slot->partial, task->chunk);
+    const enum status status =
+        hub_range_read(task->download->hub, &slot->place, task->at, end - task->at, data_take, task, &error);
+    if (task->status != STATUS_OK || status == STATUS_OK)
+        return;
+    if (status == STATUS_IO && !task->whole && hub_place_is_unranged(&slot->place))
+        return; /* this part comes with the rest of the file */
+    task->status = status;
+    task->error = error;
 }
 
 static void connection_run(void *context, unsigned number) {
@@ -271,17 +285,14 @@ static void connection_run(void *context, unsigned number) {
     pthread_mutex_lock(&download->mutex);
     while (task_take(download, &task)) {
         struct slot *slot = task.slot;
-        struct error error = {0};
         pthread_mutex_unlock(&download->mutex);
-        enum status status = part_fetch(&task, &error);
-        const bool whole = hub_place_whole(&slot->place);
-        if (status == STATUS_IO && whole && !task.whole)
-            status = STATUS_OK; /* this part comes with the rest of the file */
+        part_fetch(&task);
+        const bool unranged = hub_place_is_unranged(&slot->place);
         pthread_mutex_lock(&download->mutex);
-        slot->whole = slot->whole || whole;
         slot->taken[task.chunk] = false;
         slot->at_work--;
-        fail(download, status, &error);
+        slot->whole = slot->whole || unranged;
+        fail(download, task.status, &task.error);
     }
     pthread_mutex_unlock(&download->mutex);
 }
@@ -297,6 +308,7 @@ static struct slot *hash_take(struct download *download) {
         if (slot->hashed == slot->item->file->size ? slot->at_work == 0
                                                    : partial_frontier(slot->partial, slot->hashed) > slot->hashed) {
             slot->hashing = true;
+            slot->ending = slot->hashed == slot->item->file->size;
             return slot;
         }
     }
@@ -304,13 +316,13 @@ static struct slot *hash_take(struct download *download) {
 }
 
 static enum status hash_wrong(const struct download *download, struct slot *slot, struct error *error) {
-    char wanted[HUB_ETAG_HEX], got[HUB_ETAG_HEX];
+    char wanted[HUB_ETAG_HEX];
     partial_remove(slot->partial);
     return error_set(
         error, STATUS_IO,
         "'%s' of '%s' came with the hash %s twice, but the Hub lists %s: nothing of it was kept; something "
         "between here and there changes it, or the Hub is wrong",
-        slot->item->file->path, download->listing->reference.repository, hub_check_hex(slot->check, got),
+        slot->item->file->path, download->listing->reference.repository, hub_check_hex(slot->check),
         hub_file_etag(slot->item->file, wanted));
 }
 
@@ -366,7 +378,7 @@ static void hash_run(void *context, unsigned number) {
         pthread_mutex_lock(&download->mutex);
         slot->hashed = again ? 0 : hashed + size;
         slot->again = slot->again || again;
-        slot->hashing = false;
+        slot->hashing = slot->ending = false;
         if (status == STATUS_OK && hashed == all && !again) {
             item_count(download, slot->item);
             slot_free(slot);
@@ -406,18 +418,26 @@ static void progress_show(struct download *download) {
     progress_update_parts(&download->progress, done, parts, count);
 }
 
-static void all_run(struct download *download, struct thread_team *connections, struct thread_team *hashing) {
+/* Runs the threads, and waits for them. */
+static void all_run(struct download *download) {
+    struct thread_team connections = {0}, hashing = {0};
+    struct error error = {0};
+    const unsigned processors = processor_count();
+    enum status status =
+        thread_team_start(&hashing, processors < HASH_THREADS ? processors : HASH_THREADS, hash_run, download, &error);
+    if (status == STATUS_OK)
+        status = thread_team_start(&connections, download->options->connections, connection_run, download, &error);
     pthread_mutex_lock(&download->mutex);
+    fail(download, status, &error);
     while (download->status == STATUS_OK && download->finished < download->count) {
-        struct error error;
         wait_a_while(download, &download->changed);
         if (interrupt_pending())
             fail(download, error_set(&error, STATUS_INTERRUPTED, "interrupted"), &error);
         progress_show(download);
     }
     pthread_mutex_unlock(&download->mutex);
-    thread_team_join(connections);
-    thread_team_join(hashing);
+    thread_team_join(&connections);
+    thread_team_join(&hashing);
     progress_end(&download->progress);
 }
 
@@ -434,9 +454,7 @@ static void conditions_init(struct download *download) {
 enum status download(struct hub *hub, const struct hub_listing *listing, struct download_item *items, size_t count,
                      const struct download_options *options, struct error *error) {
     struct download all = {.hub = hub, .listing = listing, .options = options, .items = items, .count = count};
-    struct thread_team connections = {0}, hashing = {0};
     uint64_t total = 0, present = 0;
-    const unsigned processors = processor_count();
     for (size_t i = 0; i < count; i++) {
         items[i].done = false;
         total += items[i].file->size;
@@ -452,15 +470,7 @@ enum status download(struct hub *hub, const struct hub_listing *listing, struct 
     for (size_t i = 0; all.slots && i < all.slot_count; i++)
         all.slots[i].lock = -1;
     if (all.status == STATUS_OK)
-        all.status = thread_team_start(&connections, options->connections, connection_run, &all, &all.error);
-    if (all.status == STATUS_OK) {
-        enum status status =
-            thread_team_start(&hashing, processors < HASH_THREADS ? processors : HASH_THREADS, hash_run, &all, error);
-        pthread_mutex_lock(&all.mutex);
-        fail(&all, status, error);
-        pthread_mutex_unlock(&all.mutex);
-        all_run(&all, &connections, &hashing);
-    }
+        all_run(&all);
     for (size_t i = 0; all.slots && i < all.slot_count; i++)
         slot_free(&all.slots[i]);
     free(all.slots);

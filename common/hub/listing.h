@@ -45,7 +45,7 @@ const char *hub_file_etag(const struct hub_file *file, char etag[HUB_ETAG_HEX]);
 struct hub_check;
 struct hub_check *hub_check_new(const struct hub_file *file); /* NULL when out of memory */
 void hub_check_add(struct hub_check *check, const void *bytes, size_t size);
-bool hub_check_end(struct hub_check *check); /* then only free it, and: */
+bool hub_check_end(struct hub_check *check);              /* then only free it, and: */
 const char *hub_check_hex(const struct hub_check *check); /* the hash that it has */
 void hub_check_free(struct hub_check *check);
 

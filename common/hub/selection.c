@@ -21,6 +21,17 @@ const char *selection_reason_text(enum selection_reason reason) {
     return texts[reason];
 }
 
+const char *selection_reason_name(enum selection_reason reason) {
+    static const char *const names[SELECTION_REASONS] = {
+        [SELECTION_TAKEN] = "",
+        [SELECTION_OTHER_FORM] = "other-form",
+        [SELECTION_LARGE] = "large",
+        [SELECTION_NOT_INCLUDED] = "not-included",
+        [SELECTION_EXCLUDED] = "excluded",
+    };
+    return names[reason];
+}
+
 static bool any_matches(const char *const *patterns, size_t count, const char *path) {
     for (size_t i = 0; i < count; i++)
         if (wildcard_matches(patterns[i], path))

@@ -30,8 +30,9 @@ enum selection_reason {
     SELECTION_REASONS
 };
 
-/* Why a file is left out, for people; "" of those that are taken. */
+/* Why a file is left out, for people and as a word for programs; "" of those that are taken. */
 const char *selection_reason_text(enum selection_reason reason);
+const char *selection_reason_name(enum selection_reason reason);
 
 /* The file that decides, and which the caller reads for selection_make; NULL when none is needed. */
 const struct hub_file *selection_index(const struct hub_listing *listing, const struct selection_rules *rules);

@@ -146,7 +146,16 @@ def slow() -> None:
 @case
 def status() -> None:
     """status: another answer, with its fields"""
-    with_fault(do="status", status=429, headers={"Retry-After": "7"}, body="slower", path="/tree/", method="GET", skip=1, times=1)
+    with_fault(
+        do="status",
+        status=429,
+        headers={"Retry-After": "7"},
+        body="slower",
+        path="/tree/",
+        method="GET",
+        skip=1,
+        times=1,
+    )
     got = [get(HUB.url + "/api/models/org/files/tree/main") for _ in range(3)]
     require_equal([reply.status for reply in got], [200, 429, 200])
     require_equal((got[1].fields["Retry-After"], got[1].body), ("7", b"slower"))
@@ -257,7 +266,9 @@ def expire() -> None:
     url = resolve()
     require_equal([get(url).status for _ in range(4)], [200, 403, 403, 403])
     url = resolve()
-    require_equal([get(url).status, get(url + "0").status, get(url.replace("serial=", "serial=9")).status], [200, 403, 403])
+    require_equal(
+        [get(url).status, get(url + "0").status, get(url.replace("serial=", "serial=9")).status], [200, 403, 403]
+    )
     require_equal(get(url, Authorization="Bearer hf_owner").status, 400)
 
 
@@ -283,9 +294,17 @@ def log() -> None:
     get(HUB.url + "/api/models/org/files?blobs=true", "HEAD", Authorization="Bearer nobody")
     download(Range="bytes=10-19")
     first, second, *_, last = HUB.requests()
-    require_equal((first["where"], first["method"], first["path"], first["user"], first["status"]), ("hub", "GET", FILE, "reader", 302))
-    require_equal((second["authorization"], second["user"], second["query"], second["sent"]), (True, None, "blobs=true", 0))
-    require_equal((last["where"], last["range"], last["status"], last["sent"], last["authorization"]), ("cdn", "bytes=10-19", 206, 10, False))
+    require_equal(
+        (first["where"], first["method"], first["path"], first["user"], first["status"]),
+        ("hub", "GET", FILE, "reader", 302),
+    )
+    require_equal(
+        (second["authorization"], second["user"], second["query"], second["sent"]), (True, None, "blobs=true", 0)
+    )
+    require_equal(
+        (last["where"], last["range"], last["status"], last["sent"], last["authorization"]),
+        ("cdn", "bytes=10-19", 206, 10, False),
+    )
     require_equal(len(HUB.requests("resolve", where="hub", method="GET")), 2)
 
 
@@ -307,8 +326,22 @@ def changes() -> None:
 def http2() -> None:
     """TLS: HTTP/2, its CA and no other; a connection is dropped there too; the CDN by another name"""
     with StandIn(model("org/files", HUB.work / "files"), tls=True, cdn_host="127.0.0.1") as hub:
+
         def curl(*words: str, **more: str | None) -> subprocess.CompletedProcess[str]:
-            return hub.run(["curl", "-sS", "-L", "-o", hub.work / "got", "-w", "%{http_version} %{http_code}", *words, hub.url + FILE], **more)
+            return hub.run(
+                [
+                    "curl",
+                    "-sS",
+                    "-L",
+                    "-o",
+                    hub.work / "got",
+                    "-w",
+                    "%{http_version} %{http_code}",
+                    *words,
+                    hub.url + FILE,
+                ],
+                **more,
+            )
 
         require_equal(curl().stdout, "2 200")
         require_equal((hub.work / "got").read_bytes(), LARGE)
@@ -318,7 +351,9 @@ def http2() -> None:
         require_equal(curl(SSL_CERT_FILE=None).returncode, 60)
         hub.fault(do="drop", where="cdn", after=1000, times=2)
         hub.fault(do="hang_up", where="hub", skip=2, times=1)
-        require_equal([curl().returncode, curl("--http1.1").returncode, curl().returncode, curl().returncode], [92, 18, 92, 0])
+        require_equal(
+            [curl().returncode, curl("--http1.1").returncode, curl().returncode, curl().returncode], [92, 18, 92, 0]
+        )
         hub.fault(do="status", status=502, times=1)
         require_equal(curl().stdout, "2 502")
 
@@ -335,7 +370,9 @@ def nothing_stays() -> None:
     """a test that is killed leaves no server behind, nor nginx"""
     script = f"import sys, time; sys.path.insert(0, {str(HERE)!r}); from harness import *\n"
     script += f"with StandIn(model('org/files', {str(HUB.work / 'files')!r}), tls=True) as hub:\n"
-    script += "  print(json.dumps([hub.process.pid, hub.url, hub.addresses['plain']['hub']]), flush=True); time.sleep(60)"
+    script += (
+        "  print(json.dumps([hub.process.pid, hub.url, hub.addresses['plain']['hub']]), flush=True); time.sleep(60)"
+    )
     test = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     pid, *urls = json.loads(test.stdout.readline())
     handle = os.pidfd_open(pid)
@@ -350,6 +387,18 @@ def nothing_stays() -> None:
 
 
 @case
+def kill_after() -> None:
+    """a process is killed when it has got about so many bytes; one that ends before is not"""
+    with_fault(do="slow", where="cdn", rate=1_000_000)
+    got = HUB.work / "got"
+    command = ["curl", "-sS", "-L", "-o", got, HUB.url + FILE]
+    require(HUB.kill_after(HUB.start(command), 150_000))
+    require(100_000 < got.stat().st_size < len(LARGE), got.stat().st_size)
+    require(not HUB.kill_after(HUB.start(command), 2 * len(LARGE)))
+    require_equal(got.read_bytes(), LARGE)
+
+
+@case
 def hashes_kept() -> None:
     """large files are hashed once, and again when they changed"""
     with tempfile.TemporaryDirectory() as place:
@@ -358,7 +407,9 @@ def hashes_kept() -> None:
             write_files(folder, {"x.bin": content})
             for _ in range(2):
                 with StandIn(model("org/x", folder), hashes=hashes) as hub:
-                    require_equal(hub.repository("org/x")["main"]["files"]["x.bin"]["sha256"], hashlib.sha256(content).hexdigest())
+                    require_equal(
+                        hub.repository("org/x")["main"]["files"]["x.bin"]["sha256"], hashlib.sha256(content).hexdigest()
+                    )
         require_equal(len(json.loads(hashes.read_text())), 2)
 
 

@@ -33,7 +33,9 @@ def make_folders(work: Path) -> dict[str, Path]:
         "bf16": llama_bf16(work / "bf16", hidden=64, mlp=64, vocab=64),
         "old": write_files(work / "old", {"config.json": '{"old": true}', "only-old.txt": "old"}),
         "new": write_files(work / "new", {"config.json": '{"new": true}', "a/b/c.txt": "deep", "a/d.txt": "less"}),
-        "names": write_files(work / "names", {path: f"this is {path}" if path != "empty.txt" else "" for path in AWKWARD}),
+        "names": write_files(
+            work / "names", {path: f"this is {path}" if path != "empty.txt" else "" for path in AWKWARD}
+        ),
         "large": write_files(work / "large", {"large.bin": random_bytes(2 * CLIENT_PIECE + 12345), "note.txt": "note"}),
         "rows": write_files(work / "rows", {"raw/test.parquet": random_bytes(5000), "README.md": "# rows\n"}),
     }
@@ -76,7 +78,9 @@ def fresh() -> Path:
 def same(folder: Path | str, expected: Path, ignore: tuple[str, ...] = ()) -> None:
     compared = filecmp.dircmp(folder, expected, ignore=list(ignore), hide=[])
     different = compared.left_only + compared.right_only
-    different += [name for name in compared.common_files if (Path(folder) / name).read_bytes() != (expected / name).read_bytes()]
+    different += [
+        name for name in compared.common_files if (Path(folder) / name).read_bytes() != (expected / name).read_bytes()
+    ]
     require(not different, f"{folder} and {expected} differ in {different}")
     for name in compared.common_dirs:
         same(Path(folder) / name, expected / name)
@@ -177,7 +181,9 @@ def awkward_names() -> None:
 @case
 def patterns() -> None:
     """allow_patterns and ignore_patterns"""
-    got = Path(snapshot_download("org/mistral", cache_dir=fresh(), allow_patterns=["*.json", "images/*"], ignore_patterns="t*"))
+    got = Path(
+        snapshot_download("org/mistral", cache_dir=fresh(), allow_patterns=["*.json", "images/*"], ignore_patterns="t*")
+    )
     files = {path.relative_to(got).as_posix() for path in got.rglob("*") if path.is_file()}
     require_equal(files, {"config.json", "generation_config.json", "model.safetensors.index.json", "params.json",
                           "images/chart of scores.png", "images/more/two.png"})  # fmt: skip
@@ -290,8 +296,13 @@ def gated() -> None:
     require_equal(info.gated, "manual")
     require(len(list(client.HfApi().list_repo_tree("org/gated", token=False))) > 3)
     for token in (False, "hf_reader"):
-        raises(errors.GatedRepoError, lambda token=token: hf_hub_download("org/gated", "config.json", cache_dir=fresh(), token=token))
-        raises(errors.GatedRepoError, lambda token=token: snapshot_download("org/gated", cache_dir=fresh(), token=token))
+        raises(
+            errors.GatedRepoError,
+            lambda token=token: hf_hub_download("org/gated", "config.json", cache_dir=fresh(), token=token),
+        )
+        raises(
+            errors.GatedRepoError, lambda token=token: snapshot_download("org/gated", cache_dir=fresh(), token=token)
+        )
         raises(errors.GatedRepoError, lambda token=token: client.HfApi().auth_check("org/gated", token=token))
     same(snapshot_download("org/gated", cache_dir=fresh(), token="hf_granted"), FOLDERS["bf16"])
 
@@ -307,7 +318,10 @@ def disabled() -> None:
 def no_revision() -> None:
     """a revision that is missing"""
     for revision in ("none", "0" * 40, "refs/pr/9"):
-        raises(errors.RevisionNotFoundError, lambda revision=revision: client.HfApi().model_info("org/history", revision=revision))
+        raises(
+            errors.RevisionNotFoundError,
+            lambda revision=revision: client.HfApi().model_info("org/history", revision=revision),
+        )
         raises(errors.RevisionNotFoundError,
                lambda revision=revision: hf_hub_download("org/history", "config.json", revision=revision, cache_dir=fresh()))  # fmt: skip
 
@@ -326,7 +340,10 @@ def wrong_token() -> None:
     """a token that nobody has"""
     error = raises(errors.HfHubHTTPError, lambda: client.HfApi().whoami(token="hf_wrong"))
     require_equal(error.response.status_code, 401)
-    error = raises(errors.HfHubHTTPError, lambda: hf_hub_download("org/mistral", "params.json", cache_dir=fresh(), token="hf_wrong"))
+    error = raises(
+        errors.HfHubHTTPError,
+        lambda: hf_hub_download("org/mistral", "params.json", cache_dir=fresh(), token="hf_wrong"),
+    )
     require_equal(error.response.status_code, 401)
 
 
@@ -415,9 +432,14 @@ def upload_folder() -> None:
     now = HUB.repository("org/uploaded")["main"]
     require_equal((now["commit"], now["title"]), (made.oid, "all of it"))
     large = {path for path, file in now["files"].items() if file["sha256"]}
-    require_equal(large, {path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")} | {"binary.dat"})
+    require_equal(
+        large, {path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")} | {"binary.dat"}
+    )
     puts = HUB.requests(method="PUT", where="cdn", status=200)
-    require_equal(sorted(put["received"] for put in puts), sorted([800, MULTIPART - 1, *[PART] * 4, MULTIPART + 2 * PART + 17 - 4 * PART]))
+    require_equal(
+        sorted(put["received"] for put in puts),
+        sorted([800, MULTIPART - 1, *[PART] * 4, MULTIPART + 2 * PART + 17 - 4 * PART]),
+    )
     require(HUB.requests("complete_multipart", status=200))
 
 
@@ -442,7 +464,9 @@ def commits() -> None:
     add, delete = client.CommitOperationAdd, client.CommitOperationDelete
     api.create_repo("org/commits", repo_type="dataset")
     where: dict[str, Any] = {"repo_id": "org/commits", "repo_type": "dataset"}
-    first = api.create_commit(operations=[add(f"{name}.txt", name.encode()) for name in ("a", "b", "sub/c")], commit_message="1", **where)
+    first = api.create_commit(
+        operations=[add(f"{name}.txt", name.encode()) for name in ("a", "b", "sub/c")], commit_message="1", **where
+    )
     api.create_commit(operations=[delete("a.txt"), delete("sub/"), add("d.bin", b"\0" * 99)], commit_message="2", **where,
                       parent_commit=first.oid)  # fmt: skip
     files = set(api.list_repo_files("org/commits", repo_type="dataset"))

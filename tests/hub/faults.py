@@ -14,13 +14,13 @@ A fault is a JSON object: which requests it befalls, and what it does to them.
     hang_up                            no reply: the connection is closed
     drop      after, reset             the connection is closed after so many bytes of the body (with a TCP reset)
     drop_upload  after                 the same, while the request's body is being read
-    stall     after                    after so many bytes nothing more comes, until the client leaves or the fault is removed
+    stall     after                    after so many bytes nothing comes until the client leaves or the fault is removed
     slow      rate                     so many bytes a second
     status    status, headers, body    an answer instead: 503, 429 with {"Retry-After": "1"}, ...
     body      body | file              200 with another body
     truncate  keep                     the body ends after so many bytes, and its length agrees
     length    by                       Content-Length says so many bytes more (the connection is closed then), or fewer
-    flip      at                       the byte at this offset of the file is wrong; without `at` a random one of what is sent
+    flip      at                       the byte at this offset of the file is wrong; without `at` a random one of the body
     ignore_range                       200 and the whole file
     refuse_range                       416
     wrong_range  by                    206 with Content-Range and bytes that begin so much later (earlier)

@@ -12,9 +12,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -40,7 +42,9 @@ def dataset(id: str, *folders: Path | str, **settings: Any) -> dict[str, Any]:
 class StandIn:
     """`options` are standin.py's: page=3 for --page 3, cdn_host="localhost"."""
 
-    def __init__(self, *repositories: dict[str, Any], tls: bool = False, tokens: dict[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self, *repositories: dict[str, Any], tls: bool = False, tokens: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         self.work = Path(tempfile.mkdtemp(prefix="qstream-hub-test-"))
         self.home = self.work / "home"
         self.home.mkdir()
@@ -96,6 +100,18 @@ class StandIn:
         """Not waited for: to be killed at some moment (wait_sent, wait_hits)."""
         return subprocess.Popen([str(word) for word in command], env=self.environment(token, **more), cwd=self.work,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+
+    def kill_after(self, process: subprocess.Popen[str], size: int, number: int = signal.SIGKILL) -> bool:
+        """Sends a process from `start` a signal once the CDN has sent so many bytes from now on; false when it ended
+        before. Waits for its end."""
+        end = self.sent() + size
+        while process.poll() is None:
+            if self.sent() >= end:
+                process.send_signal(number)
+                break
+            time.sleep(0.002)
+        process.communicate()
+        return process.returncode == -number
 
     @property
     def cache(self) -> Path:

@@ -244,7 +244,7 @@ class Hub:
     def tree(self, request: Request, repository: Repository, revision: str, folder: str = "") -> Reply:
         commit = self.commit(repository, revision)
         if folder and folder not in commit.trees:
-            raise Refusal(404, f"{folder} does not exist on \"{revision}\"", "EntryNotFound")
+            raise Refusal(404, f'{folder} does not exist on "{revision}"', "EntryNotFound")
         expand, recursive = request.value("expand") in ("true", "1"), request.value("recursive") in ("true", "1")
         limit = min(self.page_entries, int(request.value("limit", "1000")))
         try:
@@ -333,7 +333,11 @@ class Cdn:
 
     def answer(self, request: Request) -> Reply:
         if "Authorization" in request.fields:
-            return Reply(400, {}, b"<Error><Code>InvalidArgument</Code><Message>Only one auth mechanism allowed</Message></Error>")
+            return Reply(
+                400,
+                {},
+                b"<Error><Code>InvalidArgument</Code><Message>Only one auth mechanism allowed</Message></Error>",
+            )
         if not self.hub.signer.holds(request):
             return Reply(403, {}, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>")
         if request.method == "PUT":

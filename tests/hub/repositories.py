@@ -47,7 +47,10 @@ class Blob:
     @property
     def pointer(self) -> bytes:
         """What git holds for it where it is in LFS."""
-        return b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n" % (self.sha256.encode(), self.size)
+        return b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n" % (
+            self.sha256.encode(),
+            self.size,
+        )
 
 
 class Hashes:

@@ -12,7 +12,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "models"))
 from make_checkpoint import Spec, make_checkpoint  # noqa: E402
 from safetensors_files import Entry, Tensor, checkpoint_tensors, write_shard  # noqa: E402
 
-AWKWARD = ("with space.txt", "é und ü.txt", "sub/日本 #1 50%.txt", "a+b&c=d@e;f,g.txt", "deep/er/still/[x](y)'z'.txt", "empty.txt")
+AWKWARD = (
+    "with space.txt",
+    "é und ü.txt",
+    "sub/日本 #1 50%.txt",
+    "a+b&c=d@e;f,g.txt",
+    "deep/er/still/[x](y)'z'.txt",
+    "empty.txt",
+)
 
 
 def random_bytes(size: int, seed: int = 0) -> bytes:
@@ -31,7 +38,9 @@ def mistral_fp8(folder: Path, shards: int = 3, **spec: Any) -> Path:
     """An FP8 checkpoint as Mistral publishes them: scales in other shards than their weights, all of it once more in
     consolidated.safetensors under Mistral's own names, a tokenizer, and a folder with what no loader reads."""
     make_checkpoint(folder, Spec(layout="fp8-tensor", shards=shards, split_scales=True, **spec))
-    write_shard(folder / "consolidated.safetensors", [consolidated(tensor) for tensor in checkpoint_tensors(folder).values()])
+    write_shard(
+        folder / "consolidated.safetensors", [consolidated(tensor) for tensor in checkpoint_tensors(folder).values()]
+    )
     width = json.loads((folder / "config.json").read_text())["text_config"]["hidden_size"]
     return write_files(folder, {
         ".gitattributes": "*.safetensors filter=lfs diff=lfs merge=lfs -text\ntekken.json filter=lfs diff=lfs merge=lfs -text\n",

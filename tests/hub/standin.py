@@ -7,34 +7,20 @@ prints one line of JSON when it is ready and ends when its standard input does:
 
     {"hub": "http://127.0.0.1:40001", "cdn": "http://127.0.0.1:40002", "control": "http://127.0.0.1:40003"}
 
-HF_ENDPOINT is the first address. With --tls nginx (tls.py) stands in front of these: https://localhost, HTTP/2; "ca" tells
-the certificate's authority, and "plain" the addresses without TLS. Large files (LFS) lie at the second, another host, reached by signed addresses only.
-FILE.json is {"repositories": [...], "tokens": {...}}, both optional: Store.add (repositories.py) tells what a repository's
-description may say; a token is {"TOKEN": {"name": "alice", "organizations": ["org"], "write": true, "granted": true}}.
-Without "tokens" these are known: hf_owner (writes to org/..., sees what is private there), hf_granted (let into gated
-repositories), hf_reader (neither).
+HF_ENDPOINT is the first address. Large files (LFS) lie at the second, another host, reached by signed addresses only. The
+third steers it: faults, what was asked, what is there (control.py; harness.py is for Python). With --tls nginx stands in
+front (tls.py): https://localhost, HTTP/2; "ca" tells the certificate's authority, "plain" the addresses without TLS.
 
-The third address steers it (curl does; harness.py is for Python):
+FILE.json is {"repositories": [...], "tokens": {...}}, both optional: Store.add (repositories.py) tells what a
+repository's description may say; a token is {"TOKEN": {"name": "alice", "organizations": ["org"], "write": true,
+"granted": true}}. Without "tokens" these are known: hf_owner (writes to org/..., sees what is private there), hf_granted
+(let into gated repositories), hf_reader (neither).
 
-    GET  /log         what was asked so far, as JSON lines, once no request is under way
-    POST /log/clear   forgets it
-    PUT  /faults      [FAULT, ...] in place of those before; faults.py tells what there is
-    POST /faults      FAULT beside those before
-    GET  /faults      [FAULT with "hits", ...]; ?hits=N waits until they struck N times in all
-    GET  /sent        bytes of bodies so far, {"hub": N, "cdn": N}; ?cdn=N waits until there are so many
-    POST /repositories  a repository more, or anew
-    GET  /repositories?type=model&id=org/name   its commits, branches and files: {"main": {"commit": ID, "files": {PATH:
-                      {"size", "oid", "sha256" | null, "path": where the bytes lie on this disk}}}}
-
-Each request is a JSON object in the log (and a line of --log FILE): number, begin and end (seconds), where (hub or cdn),
-method, path, query, range, authorization (true: some came), user, protocol (HTTP/2.0 behind nginx), connection, active
-(requests under way at this host when it began), status, length (of the body that was meant), sent (of the body), received,
-faults. Python's standard library only.
+Python's standard library only.
 """
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import socket
@@ -42,73 +28,26 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import tls
+from control import ControlListener
 from faults import Faults, Sending, apply, cut_range, instead
 from hub import PAGE_ENTRIES, SIGNATURE_SECONDS, Cdn, Hub, Signer, User
+from log import Log
 from messages import Reply, Request, Slice, json_reply
 from repositories import Hashes, Store
 
 HASHES = Path(__file__).resolve().parents[2] / "build" / "hub" / "hashes.json"
-PIECE, FILE_PIECE = 1 << 16, 1 << 20
+PIECE, FILE_PIECE, SEND_BUFFER = 1 << 16, 1 << 20, 1 << 16
 TICK = 0.01  # seconds, of what waits for something else
 
 
 class Gone(Exception):
     """The connection is to be closed."""
-
-
-class Log:
-    def __init__(self, file: Path | None) -> None:
-        self.entries: list[dict[str, Any]] = []
-        self.file = file.open("a", buffering=1) if file else None
-        self.changed = threading.Condition()
-        self.active = {"hub": 0, "cdn": 0}
-        self.begun = time.monotonic()
-        self.numbers = itertools.count(1)
-        self.sent = {"hub": 0, "cdn": 0}
-
-    def now(self) -> float:
-        return round(time.monotonic() - self.begun, 6)
-
-    def begin(self, where: str) -> dict[str, Any]:
-        with self.changed:
-            self.active[where] += 1
-            return {"number": next(self.numbers), "begin": self.now(), "where": where, "active": self.active[where]}
-
-    def end(self, entry: dict[str, Any]) -> None:
-        with self.changed:
-            entry["end"] = self.now()
-            self.active[entry["where"]] -= 1
-            self.entries.append(entry)
-            if self.file:
-                self.file.write(json.dumps(entry) + "\n")
-            self.changed.notify_all()
-
-    def add_sent(self, where: str, size: int) -> None:
-        with self.changed:
-            self.sent[where] += size
-            self.changed.notify_all()
-
-    def wait(self, condition: Callable[[], bool], seconds: float) -> None:
-        with self.changed:
-            if not self.changed.wait_for(condition, seconds):
-                raise ValueError(f"not within {seconds} s")
-
-    def quiet(self, seconds: float) -> list[dict[str, Any]]:
-        """The entries, once nothing is under way."""
-        with self.changed:
-            self.wait(lambda: not any(self.active.values()), seconds)
-            return list(self.entries)
-
-    def clear(self) -> None:
-        with self.changed:
-            self.entries.clear()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -295,69 +234,13 @@ class Listener(ThreadingHTTPServer):
 
     def __init__(self, where: str, port: int, answer: Any, log: Log, faults: Faults, users: dict[str, User]) -> None:
         super().__init__(("127.0.0.1", port), Handler)
+        # small, so that what counts as sent is not far from what the client has
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self.where, self.answer, self.log, self.faults, self.users = where, answer, log, faults, users
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), OSError):  # a client that left is none
             super().handle_error(request, client_address)
-
-
-class Control(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: "ControlListener"
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def handle_any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        try:
-            status, text = 200, self.answer(body)
-        except (ValueError, KeyError, TypeError, OSError) as problem:
-            status, text = 400, f"{type(problem).__name__}: {problem}\n"
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text.encode())))
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    do_GET = do_POST = do_PUT = handle_any
-
-    def answer(self, body: bytes) -> str:
-        parts = urlsplit(self.path)
-        values = {name: value[0] for name, value in parse_qs(parts.query).items()}
-        seconds = float(values.pop("seconds", "60"))
-        log, faults, store = self.server.log, self.server.faults, self.server.store
-        match self.command, parts.path:
-            case "GET", "/log":
-                entries = log.quiet(seconds)
-                return "".join(json.dumps(entry) + "\n" for entry in entries)
-            case "POST", "/log/clear":
-                log.clear()
-            case "PUT", "/faults":
-                faults.set(json.loads(body))
-            case "POST", "/faults":
-                faults.add(json.loads(body))
-            case "GET", "/faults":
-                log.wait(lambda: faults.hits() >= int(values.get("hits", "0")), seconds)
-                return json.dumps(faults.state()) + "\n"
-            case "GET", "/sent":
-                log.wait(lambda: all(log.sent[where] >= int(size) for where, size in values.items()), seconds)
-                return json.dumps(log.sent) + "\n"
-            case "POST", "/repositories":
-                store.add(json.loads(body))
-            case "GET", "/repositories":
-                return json.dumps(store.repositories[values["type"], values["id"]].described()) + "\n"
-            case _:
-                raise ValueError(f"{self.command} {self.path} is not known here")
-        return ""
-
-
-class ControlListener(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, log: Log, faults: Faults, store: Store) -> None:
-        super().__init__(("127.0.0.1", 0), Control)
-        self.log, self.faults, self.store = log, faults, store
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -368,10 +251,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="of the Hub; 0: the system chooses (default)")
     parser.add_argument("--cdn-port", type=int, default=0)
     parser.add_argument("--tls", action="store_true", help="nginx in front, with a certificate of a test CA")
-    parser.add_argument("--cdn-host", choices=("127.0.0.1", "localhost"), help="the CDN's name in addresses (that of the Hub)")
-    parser.add_argument("--page", type=int, default=PAGE_ENTRIES, help=f"entries of a tree's page (default {PAGE_ENTRIES})")
-    parser.add_argument("--signature-seconds", type=int, default=SIGNATURE_SECONDS, help="how long a signed address is good")
-    parser.add_argument("--multipart", type=int, default=Hub.multipart_bytes, help="uploads of so many bytes come in parts")
+    parser.add_argument(
+        "--cdn-host", choices=("127.0.0.1", "localhost"), help="the CDN's name in addresses (that of the Hub)"
+    )
+    parser.add_argument(
+        "--page", type=int, default=PAGE_ENTRIES, help=f"entries of a tree's page (default {PAGE_ENTRIES})"
+    )
+    parser.add_argument(
+        "--signature-seconds", type=int, default=SIGNATURE_SECONDS, help="how long a signed address is good"
+    )
+    parser.add_argument(
+        "--multipart", type=int, default=Hub.multipart_bytes, help="uploads of so many bytes come in parts"
+    )
     parser.add_argument("--part", type=int, default=Hub.part_bytes, help="bytes of a part")
     parser.add_argument("--log", type=Path, metavar="FILE")
     parser.add_argument("--hashes", type=Path, default=HASHES, metavar="FILE", help="remembers hashes of large files")
@@ -406,7 +297,9 @@ def main() -> None:
         ready: dict[str, Any] = addresses
         if arguments.tls:
             ports.pop("control")
-            nginx = tls.Nginx(store.folder / "nginx", ports, {"hub": "localhost", "cdn": arguments.cdn_host or "localhost"})
+            nginx = tls.Nginx(
+                store.folder / "nginx", ports, {"hub": "localhost", "cdn": arguments.cdn_host or "localhost"}
+            )
             ending.callback(nginx.stop)
             ready = addresses | nginx.addresses | {"ca": str(tls.CA), "plain": addresses}
         print(json.dumps(ready), flush=True)

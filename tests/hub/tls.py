@@ -80,12 +80,12 @@ def make_certificates() -> None:
         if subprocess.run(good, cwd=FOLDER, capture_output=True, check=False).returncode == 0:
             return
         key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", str(DAYS), "-subj", "/CN=qstream test CA",
-                "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
+        openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", str(DAYS),
+                "-subj", "/CN=qstream test CA", "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
         openssl("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
         (FOLDER / "server.ext").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
-        openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", str(DAYS - 1),
-                "-extfile", "server.ext", "-out", "server.pem")  # fmt: skip
+        openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+                "-days", str(DAYS - 1), "-extfile", "server.ext", "-out", "server.pem")  # fmt: skip
 
 
 def program() -> str | None:

@@ -38,7 +38,9 @@ class Uploads:
         asked = json.loads(request.body())
         type, id = asked.get("type") or "model", f"{asked.get('organization') or user.name}/{asked['name']}"
         if not user.write or not user.owns(id):
-            raise Refusal(403, f"You don't have the rights to create a {type} under the namespace \"{id.split('/')[0]}\"")
+            raise Refusal(
+                403, f'You don\'t have the rights to create a {type} under the namespace "{id.split("/")[0]}"'
+            )
         repository = Repository(type, id, private=asked.get("visibility") == "private" or asked.get("private"))
         address = {"url": f"{request.hub}/{repository.prefix}{id}", "name": id, "id": id}
         with self.store.lock:
@@ -120,12 +122,16 @@ class Uploads:
             raise Refusal(422, "Only uploads, and SHA-256")
         transfers = asked.get("transfers", ["basic"])
         objects = [self.batch_object(request, repository, entry, transfers) for entry in asked["objects"]]
-        in_parts = any("chunk_size" in entry.get("actions", {}).get("upload", {}).get("header", {}) for entry in objects)
+        in_parts = any(
+            "chunk_size" in entry.get("actions", {}).get("upload", {}).get("header", {}) for entry in objects
+        )
         made = json_reply({"transfer": "multipart" if in_parts else "basic", "objects": objects})
         made.fields["Content-Type"] = LFS_TYPE
         return made
 
-    def batch_object(self, request: Request, repository: Repository, entry: dict[str, Any], transfers: list[str]) -> Any:
+    def batch_object(
+        self, request: Request, repository: Repository, entry: dict[str, Any], transfers: list[str]
+    ) -> Any:
         oid, size = entry["oid"], entry["size"]
         made = {"oid": oid, "size": size}
         if oid in self.store.uploaded and self.store.uploaded[oid].size == size:
@@ -227,7 +233,9 @@ class Uploads:
             raise Refusal(400, f"Invalid path: {path}")
         match key:
             case "file":
-                body = base64.b64decode(value["content"]) if value["encoding"] == "base64" else value["content"].encode()
+                body = (
+                    base64.b64decode(value["content"]) if value["encoding"] == "base64" else value["content"].encode()
+                )
                 if len(body) > LFS_BYTES:
                     raise Refusal(400, f"{path} is larger than 10 MB: use LFS")
                 files[path] = File(path, self.store.keep(body), lfs=False)
