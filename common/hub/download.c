@@ -246,10 +246,20 @@ static bool task_take(struct download *download, struct task *task) {
     return false;
 }
 
+static bool is_stopped(const struct download_options *options) {
+    return interrupt_pending() || (options->stop && atomic_load(options->stop));
+}
+
 /* On the client's thread. */
 static bool data_take(void *context, const void *bytes, size_t size) {
     struct task *task = context;
     struct download *download = task->download;
+    if (is_stopped(download->options)) {
+        task->status = error_set(&task->error, STATUS_INTERRUPTED, "interrupted");
+        return false;
+    }
+    if (download->options->fetched)
+        atomic_fetch_add(download->options->fetched, size);
     task->status = partial_write(task->slot->partial, task->at, bytes, size, &task->error);
     task->at += size;
     if (task->status != STATUS_OK || task->at - task->told < HASH_BYTES)
@@ -431,7 +441,7 @@ static void all_run(struct download *download) {
     fail(download, status, &error);
     while (download->status == STATUS_OK && download->finished < download->count) {
         wait_a_while(download, &download->changed);
-        if (interrupt_pending())
+        if (is_stopped(download->options))
             fail(download, error_set(&error, STATUS_INTERRUPTED, "interrupted"), &error);
         progress_show(download);
     }
