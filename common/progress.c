@@ -45,6 +45,7 @@ static void whole_append(struct text *out, const struct progress *progress, uint
         const unsigned long seconds = (unsigned long)((double)(progress->total - done) / rate + 0.5);
         text_printf(out, ", %lu:%02lu:%02lu left", seconds / 3600, seconds / 60 % 60, seconds % 60);
     }
+    text_append_string(out, progress->note);
 }
 
 /* Goes to the beginning of what is on the terminal, and clears it. */

@@ -16,6 +16,7 @@ struct progress {
     double start, last_shown;
     bool quiet, terminal, open_line;
     unsigned part_lines; /* of parts, on the terminal now */
+    char note[160];      /* shown behind the rest; the caller may change it at any time */
 };
 
 /* A part of the work that is under way. */

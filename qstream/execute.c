@@ -80,6 +80,7 @@ static void run_stop(struct run *run) {
     atomic_store(&run->stop, true);
     pthread_cond_broadcast(&run->amax_found);
     pthread_mutex_unlock(&run->lock);
+    supply_cancel(run->options->supply);
 }
 
 static void run_fail(struct run *run, enum status status, const struct error *error) {
@@ -295,6 +296,7 @@ static enum status tile_run(struct run *run, struct tile_worker *worker, uint32_
     atomic_store(&run->finished[tile], 1);
     atomic_fetch_add(&run->bytes_done, bytes);
     status = journal_later(run, tile, shard, bytes, error);
+    supply_tile_made(run->options->supply, tile);
     if (status == STATUS_OK)
         status = shard_hash(run, number, worker->source, error);
     return status;
@@ -371,11 +373,12 @@ static void worker_main(void *context, unsigned number) {
     bool amax;
     (void)number;
     while (status == STATUS_OK && !atomic_load(&run->stop) && work_take(run, &tile, &amax)) {
+        status = supply_await(run->options->supply, tile, &error);
         if (tile + PREFETCH_TILES < run->end_tile)
             tile_prefetch(run->plan, tile + PREFETCH_TILES);
-        if (amax)
+        if (status == STATUS_OK && amax)
             status = amax_run(run, &worker, tile, &error);
-        else if (amax_await(run, tile))
+        else if (status == STATUS_OK && amax_await(run, tile))
             status = tile_run(run, &worker, tile, &error);
     }
     /* Tiles of an earlier run may still have to be hashed. */
@@ -508,6 +511,8 @@ static enum status commit(struct run *run, struct journal *journal, struct error
     run->pending_bytes = 0;
     pthread_mutex_unlock(&run->lock);
     enum status status = records_commit(run, journal, &tiles, &amax, error);
+    if (status == STATUS_OK)
+        status = supply_tiles_durable(run->options->supply, tiles.numbers, tiles.count, error);
     free(tiles.numbers);
     free(amax.numbers);
     return status;
@@ -545,10 +550,12 @@ static enum status tiles_make(struct run *run, struct journal *journal, uint64_t
     while (wait_for_workers(run, 0.1)) {
         if (interrupt_pending())
             run_stop(run);
+        supply_describe(run->options->supply, progress.note, sizeof progress.note);
         progress_update(&progress, atomic_load(&run->bytes_done));
         pthread_mutex_lock(&run->lock);
         bool due = run->pending_bytes >= commit_bytes || seconds_now() - last_commit >= commit_seconds;
         pthread_mutex_unlock(&run->lock);
+        due = due || supply_wants_commit(run->options->supply);
         if (!due || status != STATUS_OK)
             continue;
         status = commit(run, journal, error);
@@ -558,8 +565,8 @@ static enum status tiles_make(struct run *run, struct journal *journal, uint64_t
     }
     thread_team_join(&team);
     progress_end(&progress);
-    /* What is finished is worth keeping even when something failed, unless it was the syncing itself. */
-    if (status == STATUS_OK)
+    /* What is finished is worth keeping even when something failed, unless it was the syncing itself, or the source. */
+    if (status == STATUS_OK && !supply_spoiled(run->options->supply))
         status = commit(run, journal, error);
     if (run->status != STATUS_OK) {
         status = run->status;
@@ -666,6 +673,18 @@ static uint64_t work_survey(struct run *run) {
     return total;
 }
 
+/* The journal of work that cannot be trusted goes, for good. */
+static enum status journal_remove(const char *path, struct error *error) {
+    char *folder = strdup(path);
+    enum status status = folder ? STATUS_OK : error_set_memory(error);
+    if (status == STATUS_OK && unlink(path) != 0 && errno != ENOENT)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot remove the journal '%s'", path);
+    if (status == STATUS_OK)
+        status = folder_sync(dirname(folder), error);
+    free(folder);
+    return status;
+}
+
 enum status execute(const struct plan *plan, const struct execute_options *options,
                     const struct fingerprint *fingerprint, struct run_state *state, struct error *error) {
     struct run run = {.plan = plan, .options = options, .state = state};
@@ -679,12 +698,20 @@ enum status execute(const struct plan *plan, const struct execute_options *optio
     if (status == STATUS_OK)
         status = journal_folder ? folder_sync(dirname(journal_folder), error) : error_set_memory(error);
     free(journal_folder);
+    if (status == STATUS_OK && options->supply)
+        status = supply_begin(options->supply, state, fingerprint->source, error);
     if (status == STATUS_OK && options->first_shard < options->end_shard)
         status = tiles_make(&run, journal, work_survey(&run), error);
     for (uint32_t s = options->first_shard; s < options->end_shard && status == STATUS_OK; s++)
         if (!state->shards[s])
             status = error_set(error, STATUS_IO, "shard '%s' was not completed: this is a bug in qstream",
                                plan->shards[s].file);
+    struct error removal;
+    if (supply_spoiled(options->supply) && journal_remove(options->journal, &removal) != STATUS_OK) {
+        *error = removal;
+        status = STATUS_IO;
+    }
+    supply_end(options->supply, status == STATUS_OK);
     journal_close(journal);
     run_free(&run);
     return status;

@@ -26,8 +26,9 @@ static enum status late_read_at(struct byte_source *base, uint64_t offset, void 
     struct byte_source *file = source->file;
     pthread_mutex_unlock(&source->lock);
     return file ? byte_source_read_at(file, offset, buffer, size, error)
-                : error_set(error, STATUS_IO, "'%s' is not there to be read at byte %" PRIu64 ": this is a bug in qstream",
-                            base->name, offset);
+                : error_set(error, STATUS_IO,
+                            "'%s' is not there to be read at byte %" PRIu64 ": this is a bug in qstream", base->name,
+                            offset);
 }
 
 static enum status late_identify(struct byte_source *base, struct source_identity *now, struct error *error) {

@@ -37,11 +37,13 @@ static void companion_note(void *context, uint32_t tensor) {
     companions->any = true;
 }
 
-static bool job_is_done(const struct plan_job *job, const struct run_state *state) {
-    for (uint32_t i = 0; i < job->tile_count; i++)
-        if (!state || !state->tiles[job->first_tile + i])
-            return false;
-    return true;
+/* What is made of a job that reads companions. */
+static void use_note(struct schedule *schedule, const struct plan_job *job, const struct run_state *state) {
+    for (uint32_t i = 0; i < job->tile_count; i++) {
+        bool made = state && state->tiles[job->first_tile + i];
+        schedule->companions_used = schedule->companions_used || made;
+        schedule->companions_needed = schedule->companions_needed || !made;
+    }
 }
 
 static enum status companions_collect(struct schedule *schedule, uint32_t first_job, uint32_t end_job,
@@ -58,8 +60,8 @@ static enum status companions_collect(struct schedule *schedule, uint32_t first_
         companions.home = schedule->homes[j];
         companions.any = false;
         job_tensors(plan, &plan->jobs[j], companion_note, &companions);
-        if (companions.any && !job_is_done(&plan->jobs[j], state))
-            schedule->companions_needed = true;
+        if (companions.any)
+            use_note(schedule, &plan->jobs[j], state);
     }
     for (uint32_t i = 0; i < count; i++)
         if (companions.wanted[i])

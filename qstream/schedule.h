@@ -27,6 +27,7 @@ struct schedule {
     uint32_t *companions; /* tensors, sorted, of shards that have to be provided */
     size_t companion_count;
     bool companions_needed; /* by a tile that is still to be made */
+    bool companions_used;   /* for one that is made */
     uint32_t *loose;        /* shards with companions that no job of the whole plan has as home */
     size_t loose_count;
     uint64_t least; /* the disk that providing `order` takes at least: the largest sum of shards needed at one tile */

@@ -1,314 +1,16 @@
 #include "qstream/supply.h"
 
-#include <inttypes.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-#include "common/hub/file_range.h"
 #include "common/interrupt.h"
 #include "common/progress.h"
-#include "common/thread_team.h"
-#include "qstream/companions.h"
-#include "qstream/schedule.h"
-#include "qstream/supply_store.h"
+#include "qstream/late_source.h"
+#include "qstream/supply_inside.h"
 
-static const char companions_file[] = "companions";
-
-/* A shard of the source. What is behind `file` is guarded by supply.lock. */
-struct supply_shard {
-    const struct hub_file *file; /* NULL: it is on this machine, and no matter of ours */
-    bool there;                  /* and checked: it can be read, until its last tile is durable */
-    bool counted;                /* in supply.used: it is there, or there is room for it */
-    uint32_t unmade, undurable;  /* tiles that have it as home */
-};
-
-struct supply {
-    const struct plan *plan;
-    struct checkpoint *checkpoint;
-    struct supply_options options;
-    struct supply_store store;
-    char *companions_path;
-    struct schedule schedule; /* of the share; from supply_begin on of what is left of it */
-    struct supply_needs needs;
-    struct companions *companions;
-    struct supply_shard *shards; /* [checkpoint.shard_count] */
-    uint64_t wanted, beside;     /* what supply_settle was given */
-    uint64_t total;              /* bytes to be downloaded by this run */
-    double begun;
-    struct thread_team thread;
-    pthread_mutex_t lock; /* guards what follows */
-    pthread_cond_t changed;
-    uint64_t limit, used;
-    unsigned waiting; /* workers */
-    bool room_wanted; /* the thread waits for room */
-    bool spoiled;
-    enum status status; /* of the thread */
-    struct error error;
-};
-
-/* ---- before a run ---- */
-
-static const struct hub_file *file_of(const struct supply *supply, const char *name) {
-    const struct folder *folder = supply->checkpoint->folder;
-    return folder_file_here(folder, name) ? NULL : hub_listing_find(folder_listing(folder), name);
-}
-
-/* The schedule of what `state` leaves to be done. */
-static enum status schedule_look(struct supply *supply, const struct run_state *state, struct error *error) {
-    size_t count = supply->checkpoint->shard_count;
-    uint64_t *bytes = calloc(count + 1, sizeof *bytes);
-    if (!bytes)
-        return error_set_memory(error);
-    for (size_t s = 0; s < count; s++)
-        bytes[s] = supply->shards[s].file ? store_bytes(supply->shards[s].file) : 0;
-    schedule_free(&supply->schedule);
-    enum status status = schedule_make(supply->plan, supply->options.first_shard, supply->options.end_shard, bytes,
-                                       state, &supply->schedule, error);
-    free(bytes);
-    return status;
-}
-
-/* Bytes of the shards without a home that companions are taken from; they are there together. */
-static uint64_t loose_bytes(const struct supply *supply) {
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < supply->schedule.loose_count; i++)
-        bytes += store_bytes(supply->shards[supply->schedule.loose[i]].file);
-    return bytes;
-}
-
-/*
- * The least disk for the schedule; *usual: the disk with which the next shard comes while one is quantized. `loose`: of
- * shards that are there before.
- */
-static uint64_t disk_least(const struct supply *supply, uint64_t loose, uint64_t *usual) {
-    const struct schedule *schedule = &supply->schedule;
-    uint64_t companions = schedule->companions_needed ? companions_file_bytes(schedule) : 0;
-    uint64_t largest = 0, all = 0, least = loose > schedule->least ? loose : schedule->least;
-    for (size_t i = 0; i < schedule->order_count; i++) {
-        uint64_t bytes = schedule->shards[schedule->order[i]].bytes;
-        largest = bytes > largest ? bytes : largest;
-        all += bytes;
-    }
-    *usual = least + largest < all ? least + largest : all > least ? all : least;
-    *usual += companions;
-    return least + companions;
-}
-
-static void needs_sum(struct supply *supply) {
-    const struct schedule *schedule = &supply->schedule;
-    struct supply_needs *needs = &supply->needs;
-    *needs = (struct supply_needs){.shards = schedule->order_count + schedule->loose_count,
-                                   .companions = companions_file_bytes(schedule)};
-    needs->download = needs->companions;
-    for (size_t i = 0; i < schedule->order_count; i++)
-        needs->download += supply->shards[schedule->order[i]].file->size;
-    for (size_t i = 0; i < schedule->loose_count; i++)
-        needs->download += supply->shards[schedule->loose[i]].file->size;
-    if (!supply->options.keep)
-        needs->least = disk_least(supply, loose_bytes(supply), &needs->usual);
-}
-
-enum status supply_open(const struct plan *plan, struct checkpoint *checkpoint, const struct supply_options *options,
-                        struct supply **out, struct error *error) {
-    *out = NULL;
-    if (!folder_listing(checkpoint->folder))
-        return STATUS_OK;
-    struct supply *supply = calloc(1, sizeof *supply);
-    if (!supply)
-        return error_set_memory(error);
-    pthread_mutex_init(&supply->lock, NULL);
-    pthread_cond_init(&supply->changed, NULL);
-    supply->plan = plan;
-    supply->checkpoint = checkpoint;
-    supply->options = *options;
-    supply->store.listing = folder_listing(checkpoint->folder);
-    supply->store.keep = options->keep;
-    supply->store.folder = strdup(options->folder);
-    supply->companions_path = text_format("%s/%s", options->folder, companions_file);
-    supply->shards = calloc(checkpoint->shard_count + 1, sizeof *supply->shards);
-    enum status status = supply->store.folder && supply->companions_path && supply->shards
-                             ? hub_shared(&supply->store.hub, error)
-                             : error_set_memory(error);
-    for (size_t s = 0; s < checkpoint->shard_count && status == STATUS_OK; s++)
-        supply->shards[s].file = file_of(supply, checkpoint->shards[s].file);
-    if (status == STATUS_OK)
-        status = schedule_look(supply, NULL, error);
-    if (status == STATUS_OK) {
-        needs_sum(supply);
-        *out = supply;
-    } else {
-        supply_close(supply);
-    }
-    return status;
-}
-
-struct supply_needs supply_needs(const struct supply *supply) { return supply->needs; }
-
-uint64_t supply_memory(void) { return memory_bytes; }
-
-void supply_settle(struct supply *supply, uint64_t wanted, uint64_t beside) {
-    supply->wanted = wanted;
-    supply->beside = beside;
-}
-
-
-/* ---- companions ---- */
-
-struct companion_source {
-    struct supply *supply;
-    struct hub_place *places;   /* [shard_count] */
-    struct byte_source **loose; /* [shard_count] those without a home, while they are there */
-};
-
-static enum status companion_fetch(void *context, uint32_t shard, uint64_t offset, void *buffer, size_t size,
-                                   struct error *error) {
-    struct companion_source *source = context;
-    struct supply_store *store = &source->supply->store;
-    if (source->loose[shard])
-        return byte_source_read_at(source->loose[shard], offset, buffer, size, error);
-    enum status status = hub_range_read_buffer(store->hub, &source->places[shard], offset, buffer, size, error);
-    if (status == STATUS_OK)
-        atomic_fetch_add(&store->fetched, size);
-    return status;
-}
-
-/* Fetches the companions: from whole shards, dropped again, where nobody would check them later, else by ranges. */
-static enum status companions_fetch(struct supply *supply, const uint8_t source[SHA256_SIZE], struct error *error) {
-    const struct schedule *schedule = &supply->schedule;
-    size_t count = supply->checkpoint->shard_count;
-    struct companion_source context = {supply, calloc(count + 1, sizeof *context.places),
-                                       calloc(count + 1, sizeof(struct byte_source *))};
-    enum status status = context.places && context.loose ? STATUS_OK : error_set_memory(error);
-    for (size_t s = 0; s < count && context.places; s++)
-        if (supply->shards[s].file)
-            hub_place_init(&context.places[s], supply->store.listing, supply->shards[s].file);
-    for (size_t i = 0; i < schedule->loose_count && status == STATUS_OK; i++) {
-        uint32_t shard = schedule->loose[i];
-        status = store_fetch(&supply->store, supply->shards[shard].file, error);
-        if (status == STATUS_OK)
-            status = store_shard_open(&supply->store, supply->shards[shard].file, &context.loose[shard], error);
-    }
-    if (status == STATUS_OK)
-        status = companions_make(supply->companions_path, schedule, source, companion_fetch, &context, error);
-    for (size_t s = 0; s < count && context.places; s++)
-        if (supply->shards[s].file)
-            hub_place_free(&context.places[s]);
-    for (size_t s = 0; s < count && context.loose; s++) {
-        bool drop = context.loose[s] && status == STATUS_OK;
-        byte_source_close(context.loose[s]);
-        if (drop)
-            status = store_shard_drop(&supply->store, supply->shards[s].file, error);
-    }
-    free(context.places);
-    free((void *)context.loose);
-    return status;
-}
-
-/* Opens the file of an earlier run. *missing when there is none that can be used, and none was. */
-static enum status companions_find(struct supply *supply, const uint8_t source[SHA256_SIZE], bool *missing,
-                                   struct error *error) {
-    *missing = false;
-    if (!supply->schedule.companions_needed)
-        return STATUS_OK;
-    enum status status =
-        companions_open(supply->companions_path, &supply->schedule, source, &supply->companions, error);
-    *missing = status == STATUS_OK && !supply->companions;
-    if (*missing && supply->schedule.companions_used)
-        status = error_set(error, STATUS_BAD_INPUT,
-                           "'%s' is missing or damaged, of which a part of the output was made; remove the output "
-                           "folder to start anew",
-                           supply->companions_path);
-    return status;
-}
-
-/* ---- beginning ---- */
-
-/* Bytes that all shards to be downloaded take on the disk; *there: that they take already. */
-static uint64_t order_bytes(const struct supply *supply, uint64_t *there) {
-    uint64_t bytes = 0;
-    *there = 0;
-    for (size_t i = 0; i < supply->schedule.order_count; i++) {
-        const struct hub_file *file = supply->shards[supply->schedule.order[i]].file;
-        bytes += store_bytes(file);
-        *there += store_taken(&supply->store, file);
-    }
-    return bytes;
-}
-
-/* Settles the limit. `make`: the companions are still to be fetched. */
-static enum status limit_settle(struct supply *supply, bool make, struct error *error) {
-    uint64_t there, room, usual, all = order_bytes(supply, &there);
-    uint64_t least = disk_least(supply, make ? loose_bytes(supply) : 0, &usual);
-    enum status status = store_room(&supply->store, supply->beside, &room, error);
-    if (status != STATUS_OK)
-        return status;
-    if (supply->companions)
-        there += companions_file_bytes(&supply->schedule);
-    room += there;
-    if (supply->options.keep)
-        least = all;
-    if (least > room) {
-        char need[TEXT_SIZE_MAX], have[TEXT_SIZE_MAX];
-        return error_set(error, STATUS_IO,
-                         "the source needs %s of disk at once, but only %s are free for it%s; make room, the same "
-                         "command goes on",
-                         text_size(least, need), text_size(room, have),
-                         supply->options.keep ? "" : " beside what is missing of the output");
-    }
-    supply->limit = supply->wanted ? supply->wanted : usual;
-    supply->limit = supply->limit < room ? supply->limit : room;
-    if (supply->options.keep)
-        supply->limit = UINT64_MAX;
-    return STATUS_OK;
-}
-
-/* Of what earlier runs left, as many shards stay as fit along with all that are needed before them. */
-static void leftovers_count(struct supply *supply) {
-    const struct schedule *schedule = &supply->schedule;
-    supply->used = schedule->companions_needed ? companions_file_bytes(schedule) : 0;
-    uint64_t before = supply->used;
-    for (size_t i = 0; i < schedule->order_count && !supply->options.keep; i++) {
-        struct supply_shard *shard = &supply->shards[schedule->order[i]];
-        uint64_t bytes = store_bytes(shard->file);
-        before += bytes;
-        shard->counted = before <= supply->limit && store_taken(&supply->store, shard->file) > 0;
-        supply->used += shard->counted ? bytes : 0;
-    }
-}
-
-static bool leftover_is_kept(void *context, const struct hub_file *file) {
-    const struct supply *supply = context;
-    const struct schedule *schedule = &supply->schedule;
-    for (size_t s = 0; s < supply->checkpoint->shard_count; s++)
-        if (supply->shards[s].file == file && supply->shards[s].counted)
-            return true;
-    for (size_t i = 0; i < schedule->loose_count; i++)
-        if (supply->shards[schedule->loose[i]].file == file && schedule->companions_needed && !supply->companions)
-            return true;
-    return false;
-}
-
-static enum status sources_replace(struct supply *supply, struct error *error) {
-    enum status status = STATUS_OK;
-    for (uint32_t s = 0; s < supply->checkpoint->shard_count && status == STATUS_OK; s++) {
-        struct shard *shard = &supply->checkpoint->shards[s];
-        struct byte_source *source = NULL;
-        if (!supply->shards[s].file)
-            continue;
-        status = late_source_new(shard->source, s, supply->companions, &source, error);
-        if (status != STATUS_OK)
-            break;
-        byte_source_close(shard->source);
-        shard->source = source;
-    }
-    return status;
-}
-
-/* A shard is on the disk, its hash was right: if the companions agree with it, it can be read. */
-static enum status shard_take(struct supply *supply, uint32_t number, struct error *error) {
+enum status supply_shard_take(struct supply *supply, uint32_t number, struct error *error) {
     struct supply_shard *shard = &supply->shards[number];
     struct byte_source *file = NULL;
     struct error why = {0};
@@ -381,7 +83,7 @@ static void supply_main(void *context, unsigned number) {
             break;
         status = store_fetch(&supply->store, shard->file, &error);
         if (status == STATUS_OK)
-            status = shard_take(supply, next, &error);
+            status = supply_shard_take(supply, next, &error);
     }
     pthread_mutex_lock(&supply->lock);
     supply->status = status;
@@ -391,40 +93,9 @@ static void supply_main(void *context, unsigned number) {
     pthread_mutex_unlock(&supply->lock);
 }
 
-enum status supply_begin(struct supply *supply, const struct run_state *state, const uint8_t source[SHA256_SIZE],
-                         struct error *error) {
-    bool make = false;
-    enum status status = schedule_look(supply, state, error);
-    const struct schedule *schedule = &supply->schedule;
-    if (status != STATUS_OK || (schedule->order_count == 0 && !schedule->companions_needed))
-        return status;
-    status = store_prepare(&supply->store, error);
-    if (status == STATUS_OK)
-        status = companions_find(supply, source, &make, error);
-    if (status == STATUS_OK)
-        status = limit_settle(supply, make, error);
-    if (status != STATUS_OK)
-        return status;
-    if (!make || schedule->loose_count == 0)
-        leftovers_count(supply);
-    status = store_clean(&supply->store, leftover_is_kept, supply, supply->companions ? companions_file : NULL, error);
-    if (status == STATUS_OK && make)
-        status = companions_fetch(supply, source, error);
-    if (status == STATUS_OK && make)
-        status = companions_find(supply, source, &make, error);
-    if (status == STATUS_OK)
-        status = sources_replace(supply, error);
-    leftovers_count(supply);
-    for (size_t i = 0; i < schedule->order_count && status == STATUS_OK; i++) {
-        struct supply_shard *shard = &supply->shards[schedule->order[i]];
-        shard->unmade = shard->undurable = schedule->shards[schedule->order[i]].tiles;
-        if (store_has(&supply->store, shard->file))
-            status = shard_take(supply, schedule->order[i], error);
-        else
-            supply->total += shard->file->size - store_present(&supply->store, shard->file);
-    }
+enum status supply_start(struct supply *supply, struct error *error) {
     supply->begun = seconds_now();
-    return status == STATUS_OK ? thread_team_start(&supply->thread, 1, supply_main, supply, error) : status;
+    return thread_team_start(&supply->thread, 1, supply_main, supply, error);
 }
 
 /* ---- during a run ---- */
@@ -448,9 +119,10 @@ enum status supply_await(struct supply *supply, uint32_t tile, struct error *err
         status = supply->status;
         *error = supply->error;
     } else if (!shard->there) {
-        status = is_stopped(supply)
-                     ? error_set(error, STATUS_INTERRUPTED, "interrupted; what is done is kept, run the same command to go on")
-                     : error_set(error, STATUS_IO, "'%s' was not downloaded: this is a bug in qstream", shard->file->path);
+        status = is_stopped(supply) ? error_set(error, STATUS_INTERRUPTED,
+                                                "interrupted; what is done is kept, run the same command to go on")
+                                    : error_set(error, STATUS_IO, "'%s' was not downloaded: this is a bug in qstream",
+                                                shard->file->path);
     }
     pthread_mutex_unlock(&supply->lock);
     return status;
@@ -460,7 +132,8 @@ void supply_tile_made(struct supply *supply, uint32_t tile) {
     if (!supply)
         return;
     pthread_mutex_lock(&supply->lock);
-    home_of(supply, tile)->unmade--;
+    struct supply_shard *shard = home_of(supply, tile);
+    shard->unmade -= shard->file != NULL;
     pthread_mutex_unlock(&supply->lock);
 }
 
@@ -534,8 +207,7 @@ void supply_describe(struct supply *supply, char *out, size_t size) {
     double seconds = seconds_now() - supply->begun;
     char done[TEXT_SIZE_MAX], total[TEXT_SIZE_MAX], rate[TEXT_SIZE_MAX];
     snprintf(out, size, "; downloaded %s of %s, %s/s%s", text_size(fetched, done), text_size(supply->total, total),
-             text_size((uint64_t)(seconds > 0 ? (double)fetched / seconds : 0), rate),
-             waiting ? ", waited for" : "");
+             text_size((uint64_t)(seconds > 0 ? (double)fetched / seconds : 0), rate), waiting ? ", waited for" : "");
 }
 
 /* ---- the end ---- */

@@ -36,8 +36,8 @@ struct supply_needs {
 /* ---- before a run ---- */
 
 /*
- * Looks at what there is to supply; writes nothing. *supply is NULL for a source on this machine. `checkpoint` is the plan's;
- * both must outlive the supply, but for its sources, which must be closed after it. Free with supply_close.
+ * Looks at what there is to supply; writes nothing. *supply is NULL for a source on this machine. `checkpoint` is the plan's.
+ * Free with supply_close, after the checkpoint was closed.
  */
 enum status supply_open(const struct plan *plan, struct checkpoint *checkpoint, const struct supply_options *options,
                         struct supply **supply, struct error *error);
@@ -45,21 +45,17 @@ void supply_close(struct supply *supply); /* may be NULL */
 
 struct supply_needs supply_needs(const struct supply *supply);
 
-/* Bytes of memory that it takes while a run goes on. */
-uint64_t supply_memory(void);
-
 /*
- * Settles how much of the source may be on the disk at once: `wanted`, which is no less than the least; 0: the usual; where
- * only `free` bytes are left beside the output (those counted that earlier runs left), so many. STATUS_IO when even the
- * least, or with `keep` all, does not fit.
+ * How much of the source may be on the disk at once: `most`, which is no less than the least; 0: the usual. `beside`: bytes
+ * that are free in the folder beside what is missing of the output; where they are fewer, those are the limit.
  */
-enum status supply_settle(struct supply *supply, uint64_t wanted, uint64_t free, struct error *error);
+void supply_settle(struct supply *supply, uint64_t most, uint64_t beside);
 
 /* ---- during a run ---- */
 
 /*
  * Begins: has the companions fetched, takes the place of the checkpoint's sources, starts downloading. `state` says what
- * earlier runs made, `source` is the fingerprint's.
+ * earlier runs made, `source` is the fingerprint's. STATUS_IO when there is no room for the least.
  */
 enum status supply_begin(struct supply *supply, const struct run_state *state, const uint8_t source[SHA256_SIZE],
                          struct error *error);
@@ -67,8 +63,8 @@ enum status supply_begin(struct supply *supply, const struct run_state *state, c
 /* Waits for the shard that a tile reads. Fails with the download, with STATUS_INTERRUPTED after SIGINT or supply_cancel. */
 enum status supply_await(struct supply *supply, uint32_t tile, struct error *error); /* may be NULL */
 
-void supply_tile_made(struct supply *supply, uint32_t tile);   /* may be NULL */
-bool supply_wants_commit(struct supply *supply);               /* it waits for tiles to become durable; may be NULL */
+void supply_tile_made(struct supply *supply, uint32_t tile); /* may be NULL */
+bool supply_wants_commit(struct supply *supply);             /* it waits for tiles to become durable; may be NULL */
 
 /* These tiles are durable, journal and all: removes the shards that nobody reads any more. */
 enum status supply_tiles_durable(struct supply *supply, const uint32_t *tiles, size_t count,

@@ -68,7 +68,8 @@ enum status store_prepare(const struct supply_store *store, struct error *error)
     if (status == STATUS_OK && store->keep)
         status = hub_cache_prepare(&store->hub->environment, reference_of(store), error);
     if (status == STATUS_OK && store->keep)
-        status = hub_cache_reference_write(&store->hub->environment, reference_of(store), store->listing->commit, error);
+        status =
+            hub_cache_reference_write(&store->hub->environment, reference_of(store), store->listing->commit, error);
     return status;
 }
 
@@ -125,6 +126,13 @@ bool store_has(const struct supply_store *store, const struct hub_file *file) {
     return has;
 }
 
+uint64_t store_present(const struct supply_store *store, const struct hub_file *file) {
+    const struct download_item item = {.file = file, .target = target_path(store, file)};
+    uint64_t present = item.target ? download_present(&item) : 0;
+    free(item.target);
+    return present;
+}
+
 static enum status cache_link(void *context, const struct download_item *item, struct error *error) {
     const struct supply_store *store = context;
     return hub_cache_link(&store->hub->environment, reference_of(store), store->listing->commit, item->file, error);
@@ -149,8 +157,8 @@ enum status store_fetch(struct supply_store *store, const struct hub_file *file,
     return status;
 }
 
-enum status store_shard_open(const struct supply_store *store, const struct hub_file *file,
-                             struct byte_source **source, struct error *error) {
+enum status store_shard_open(const struct supply_store *store, const struct hub_file *file, struct byte_source **source,
+                             struct error *error) {
     char *target = target_path(store, file);
     enum status status = target ? byte_source_open_file(target, source, error) : error_set_memory(error);
     free(target);

@@ -41,11 +41,14 @@ void store_remove(const struct supply_store *store);
 /* Whether the shard is there, whole. */
 bool store_has(const struct supply_store *store, const struct hub_file *file);
 
+/* Bytes of it that need not be fetched any more. */
+uint64_t store_present(const struct supply_store *store, const struct hub_file *file);
+
 /* Downloads a shard, going on with what is there of it; checks its hash. STATUS_INTERRUPTED after store.stop, too. */
 enum status store_fetch(struct supply_store *store, const struct hub_file *file, struct error *error);
 
-enum status store_shard_open(const struct supply_store *store, const struct hub_file *file,
-                             struct byte_source **source, struct error *error);
+enum status store_shard_open(const struct supply_store *store, const struct hub_file *file, struct byte_source **source,
+                             struct error *error);
 
 /* Removes a shard, unless it is kept. Nobody must have it open. */
 enum status store_shard_drop(const struct supply_store *store, const struct hub_file *file, struct error *error);
