@@ -27,8 +27,8 @@ struct supply_options {
 /* What a run takes from its beginning to its end, in bytes. */
 struct supply_needs {
     size_t shards;       /* to be downloaded */
-    uint64_t download;   /* their size, and the companions' */
-    uint64_t companions; /* of that */
+    uint64_t download;   /* over the network, for them and the companions */
+    uint64_t companions; /* on the disk */
     uint64_t least;      /* of the source on the disk at once; 0 with `keep` */
     uint64_t usual;      /* that and the largest shard: the next one comes while one is quantized */
 };

@@ -55,16 +55,27 @@ static uint64_t disk_least(const struct supply *supply, uint64_t loose, uint64_t
     return least + companions;
 }
 
+static bool is_loose(const struct schedule *schedule, uint32_t shard) {
+    for (size_t i = 0; i < schedule->loose_count; i++)
+        if (schedule->loose[i] == shard)
+            return true;
+    return false;
+}
+
 static void needs_sum(struct supply *supply) {
     const struct schedule *schedule = &supply->schedule;
     struct supply_needs *needs = &supply->needs;
     *needs = (struct supply_needs){.shards = schedule->order_count + schedule->loose_count,
                                    .companions = companions_file_bytes(schedule)};
-    needs->download = needs->companions;
     for (size_t i = 0; i < schedule->order_count; i++)
         needs->download += supply->shards[schedule->order[i]].file->size;
     for (size_t i = 0; i < schedule->loose_count; i++)
         needs->download += supply->shards[schedule->loose[i]].file->size;
+    for (size_t i = 0; i < schedule->companion_count; i++) {
+        const struct tensor *tensor = &supply->checkpoint->tensors[schedule->companions[i]];
+        if (!is_loose(schedule, tensor->shard))
+            needs->download += tensor->info.size;
+    }
     if (!supply->options.keep)
         needs->least = disk_least(supply, loose_bytes(supply), &needs->usual);
 }
@@ -239,12 +250,10 @@ static void leftovers_count(struct supply *supply) {
 static bool leftover_is_kept(void *context, const struct hub_file *file) {
     const struct supply *supply = context;
     const struct schedule *schedule = &supply->schedule;
-    for (size_t s = 0; s < supply->checkpoint->shard_count; s++)
-        if (supply->shards[s].file == file && supply->shards[s].counted)
-            return true;
-    for (size_t i = 0; i < schedule->loose_count; i++)
-        if (supply->shards[schedule->loose[i]].file == file && schedule->companions_needed && !supply->companions)
-            return true;
+    bool loose = schedule->companions_needed && !supply->companions; /* they are still to be read from there */
+    for (uint32_t s = 0; s < supply->checkpoint->shard_count; s++)
+        if (supply->shards[s].file == file)
+            return supply->shards[s].counted || (loose && is_loose(schedule, s));
     return false;
 }
 
@@ -266,30 +275,38 @@ static enum status sources_replace(struct supply *supply, struct error *error) {
 
 /* ---- beginning ---- */
 
-enum status supply_begin(struct supply *supply, const struct run_state *state, const uint8_t source[SHA256_SIZE],
-                         struct error *error) {
-    bool make = false;
-    enum status status = schedule_look(supply, state, error);
-    const struct schedule *schedule = &supply->schedule;
-    if (status != STATUS_OK || (schedule->order_count == 0 && !schedule->companions_needed))
-        return status;
-    status = store_prepare(&supply->store, error);
+/* What can be used of earlier runs is told from what has to go, and goes; then the companions are had. */
+static enum status folder_ready(struct supply *supply, const uint8_t source[SHA256_SIZE], struct error *error) {
+    bool make = false, missing = false;
+    enum status status = store_prepare(&supply->store, error);
     if (status == STATUS_OK)
         status = companions_find(supply, source, &make, error);
     if (status == STATUS_OK)
         status = limit_settle(supply, make, error);
     if (status != STATUS_OK)
         return status;
-    if (!make || schedule->loose_count == 0)
+    if (!make || supply->schedule.loose_count == 0) /* else the room is for those without a home, first */
         leftovers_count(supply);
     status = store_clean(&supply->store, leftover_is_kept, supply, supply->companions ? companions_file : NULL, error);
-    if (status == STATUS_OK && make)
-        status = companions_fetch(supply, source, error);
-    if (status == STATUS_OK && make)
-        status = companions_find(supply, source, &make, error);
+    if (status != STATUS_OK || !make)
+        return status;
+    status = companions_fetch(supply, source, error);
+    if (status == STATUS_OK)
+        status = companions_find(supply, source, &missing, error);
+    leftovers_count(supply);
+    return missing ? error_set(error, STATUS_IO, "'%s' does not hold what was written to it", supply->companions_path)
+                   : status;
+}
+
+enum status supply_begin(struct supply *supply, const struct run_state *state, const uint8_t source[SHA256_SIZE],
+                         struct error *error) {
+    enum status status = schedule_look(supply, state, error);
+    const struct schedule *schedule = &supply->schedule;
+    if (status != STATUS_OK || (schedule->order_count == 0 && !schedule->companions_needed))
+        return status;
+    status = folder_ready(supply, source, error);
     if (status == STATUS_OK)
         status = sources_replace(supply, error);
-    leftovers_count(supply);
     uint64_t missing = 0;
     for (size_t i = 0; i < schedule->order_count && status == STATUS_OK; i++) {
         struct supply_shard *shard = &supply->shards[schedule->order[i]];
