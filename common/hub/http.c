@@ -25,6 +25,7 @@ enum {
     IDLE_MS = 1000 * 60 * 60, /* a wake-up ends it */
     STACK_BYTES = 1 << 20,
     CONNECTIONS_KEPT = 32, /* open for the next request */
+    STREAMS = 4,           /* of one connection: over a long or lossy line one alone is slow */
     ANSWER_SECONDS = 120,  /* what was sent may take the server long to work through */
 };
 
@@ -299,8 +300,10 @@ static enum status transfer_outcome(struct transfer *transfer, CURLcode result) 
     libcurl.easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &reply->code);
     if (transfer->status != STATUS_OK)
         return transfer->status;
-    if (result == CURLE_OK || transfer->cut)
+    if (transfer->cut || (result == CURLE_OK && transfer->fields_whole))
         return STATUS_OK;
+    if (result == CURLE_OK)
+        result = CURLE_GOT_NOTHING; /* the connection ended inside the header, which libcurl lets pass */
     const char *reason = *transfer->reason ? transfer->reason : libcurl.easy_strerror(result);
     const char *advice = result == CURLE_PEER_FAILED_VERIFICATION
                              ? "; SSL_CERT_FILE may name a file with its authority's certificate"
@@ -431,6 +434,7 @@ enum status http_open(const struct http_options *options, struct http **out, str
     }
     libcurl.share_setopt(http->share, CURLSHOPT_SHARE, (int)CURL_LOCK_DATA_SSL_SESSION);
     libcurl.multi_setopt(http->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)options->connections_most);
+    libcurl.multi_setopt(http->multi, CURLMOPT_MAX_CONCURRENT_STREAMS, (long)STREAMS);
     libcurl.multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long)CONNECTIONS_KEPT);
     *out = http;
     return STATUS_OK;

@@ -1,6 +1,6 @@
 /*
- * HTTP: one thread drives all transfers of a process by libcurl's multi interface, so that they share connections (and,
- * with HTTP/2, one connection); any thread may ask for one and waits for it. No redirect is followed, nothing is retried,
+ * HTTP: one thread drives all transfers of a process by libcurl's multi interface, so that they share connections (with
+ * HTTP/2 several at a time); any thread may ask for one and waits for it. No redirect is followed, nothing is retried,
  * no reply is taken for an error here: hub.h does that.
  */
 #ifndef QSTREAM_COMMON_HUB_HTTP_H

@@ -202,12 +202,21 @@ static void fetcher_run(void *context, unsigned number) {
     }
 }
 
+static bool is_asked(const struct range_source *source, uint64_t index) {
+    for (size_t i = 0; i < pool.job_count; i++) {
+        const struct job *job = &pool.jobs[(pool.job_first + i) % JOBS_MOST];
+        if (job->source == source && index >= job->first && index < job->first + job->count)
+            return true;
+    }
+    return block_find(source, index) != NULL;
+}
+
 /* Has the blocks [first, end) fetched in the background, as far as there is room. */
 static void ahead_ask(struct range_source *source, uint64_t first, uint64_t end) {
     if (end > block_count(source))
         end = block_count(source);
     while (first < end && pool.job_count < JOBS_MOST) {
-        if (block_find(source, first)) {
+        if (is_asked(source, first)) {
             first++;
             continue;
         }

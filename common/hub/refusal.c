@@ -37,14 +37,18 @@ static char *json_error(const struct text *body) {
     return line;
 }
 
-/* What the server itself says about it. */
-static char *server_words(const struct http_reply *reply) {
+/* What the server itself says about it; nothing that repeats the token. */
+static char *server_words(const struct http_reply *reply, const char *token) {
     char *field = http_reply_field(reply, "X-Error-Message"), *line = field ? line_of(field) : NULL;
     free(field);
     if (!line)
         line = json_error(&reply->body);
     if (!line && reply->body.bytes && *reply->body.bytes != '<' && *reply->body.bytes != '{')
         line = line_of(reply->body.bytes);
+    if (line && token && strstr(line, token)) {
+        free(line);
+        line = NULL;
+    }
     return line;
 }
 
@@ -154,7 +158,7 @@ static enum status kind_write(const struct hub *hub, const struct hub_subject *s
 
 enum status hub_refusal(const struct hub *hub, const struct hub_subject *subject, const char *url, bool away,
                         const struct http_reply *reply, struct error *error) {
-    char *shown = hub_url_shown(url), *words = server_words(reply);
+    char *shown = hub_url_shown(url), *words = server_words(reply, hub->environment.token);
     char *repository = repository_text(subject->reference), *page = page_text(hub, subject->reference);
     const char *file = subject->file ? subject->file : "", *slash = subject->file ? "/" : "";
     enum status status;
