@@ -7,11 +7,13 @@
 
 #include "qstream/command.h"
 #include "qstream/fetch.h"
+#include "qstream/fetch_dataset.h"
 #include "qstream/fetch_report.h"
 #include "qstream/option_values.h"
 
 static const char usage[] =
     "usage: qstream fetch MODEL [OPTIONS]\n"
+    "       qstream fetch --dataset wikitext-2 [--to FILE]\n"
     "\n"
     "Downloads MODEL, org/name or hf://org/name[@revision], from the Hugging Face Hub into the cache that Hugging "
     "Face's\n"
@@ -28,7 +30,9 @@ static const char usage[] =
     "  --include GLOB    only files whose whole path matches, '*' across folders; may be repeated\n"
     "  --exclude GLOB    none of these files; may be repeated\n"
     "  --to DIR          plain files in the folder DIR instead of the cache\n"
-    "  --dataset         MODEL is a dataset\n"
+    "  --dataset         MODEL is a dataset; wikitext-2 is the text that perplexity is measured on, the raw test "
+    "split:\n"
+    "                    it is written to wiki.test.raw, or to --to, if its hash is the known one\n"
     "  --connections N   transfers at a time, 1 to 32 (default: 8)\n"
     "  --dry-run         print what would be fetched, and fetch nothing\n"
     "  --json            print one JSON object (schema qstream.fetch/1) instead of the folder\n"
@@ -46,6 +50,7 @@ struct arguments {
     const char **include, **exclude; /* of rules */
     uint32_t connections;
     bool dataset, dry_run, json, quiet;
+    const struct named_dataset *named; /* MODEL's name is one of these; NULL: of a repository */
 };
 
 /* ---- the command line ---- */
@@ -94,6 +99,12 @@ static enum status arguments_check(const struct arguments *arguments, struct err
         return error_set(error, STATUS_USAGE, "--revision takes a branch, a tag or a commit");
     if (arguments->to && !*arguments->to)
         return error_set(error, STATUS_USAGE, "--to takes a folder");
+    if (arguments->named && (arguments->revision || arguments->rules.all || arguments->rules.include_count > 0 ||
+                             arguments->rules.exclude_count > 0))
+        return error_set(error, STATUS_USAGE,
+                         "'%s' is one file of one revision: --revision, --all, --include and "
+                         "--exclude do not go with it",
+                         arguments->model);
     return STATUS_OK;
 }
 
@@ -141,12 +152,14 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
     if (argc - optind != 1)
         return error_set(error, STATUS_USAGE, "fetch takes one repository; see 'qstream fetch --help'");
     arguments->model = argv[optind];
+    arguments->named = arguments->dataset ? named_dataset_find(arguments->model) : NULL;
     return arguments_check(arguments, error);
 }
 
 static enum status reference_make(const struct arguments *arguments, struct hub_reference *reference,
                                   struct error *error) {
-    enum status status = hub_reference_parse(arguments->model, reference, error);
+    enum status status =
+        hub_reference_parse(arguments->named ? arguments->named->reference : arguments->model, reference, error);
     if (status != STATUS_OK)
         return status;
     reference->dataset = reference->dataset || arguments->dataset;
@@ -173,11 +186,30 @@ static void where_put(const char *where) {
     puts(realpath(where, resolved) ? resolved : where);
 }
 
+/* Fetches what is missing, and makes of it what was asked for; *where is where that is then, and the caller's to free. */
+static enum status carry_out(const struct arguments *arguments, struct fetch *fetch, char **where,
+                             struct error *error) {
+    *where = arguments->named ? named_dataset_path(arguments->named, arguments->to) : strdup(fetch->where);
+    enum status status = *where ? fetch_room_check(fetch, error) : error_set_memory(error);
+    if (status != STATUS_OK || arguments->dry_run)
+        return status;
+    status = fetch_run(fetch, arguments->connections, arguments->quiet, error);
+    if (status == STATUS_OK && arguments->named)
+        status = named_dataset_write(arguments->named, fetch, *where, error);
+    return status;
+}
+
 static enum status fetch(const struct arguments *arguments, const struct hub_reference *reference,
                          struct error *error) {
+    struct selection_rules rules = arguments->rules;
     struct fetch fetch = {0};
     struct text summary = {0}, result = {0};
-    enum status status = fetch_open(reference, &arguments->rules, arguments->to, &fetch, error);
+    char *where = NULL;
+    if (arguments->named) {
+        rules.include = &arguments->named->file;
+        rules.include_count = 1;
+    }
+    enum status status = fetch_open(reference, &rules, arguments->named ? NULL : arguments->to, &fetch, error);
     if (status == STATUS_OK && !arguments->quiet)
         fetch_summary(&fetch, &summary);
     if (status == STATUS_OK && arguments->json)
@@ -190,14 +222,12 @@ static enum status fetch(const struct arguments *arguments, const struct hub_ref
     if (status == STATUS_OK && arguments->dry_run)
         put(&result, stdout);
     if (status == STATUS_OK)
-        status = fetch_room_check(&fetch, error);
-    if (status == STATUS_OK && !arguments->dry_run) {
-        status = fetch_run(&fetch, arguments->connections, arguments->quiet, error);
-        if (status == STATUS_OK && arguments->json)
-            put(&result, stdout);
-        else if (status == STATUS_OK)
-            where_put(fetch.where);
-    }
+        status = carry_out(arguments, &fetch, &where, error);
+    if (status == STATUS_OK && arguments->json)
+        put(&result, stdout);
+    else if (status == STATUS_OK && !arguments->dry_run)
+        where_put(where);
+    free(where);
     text_free(&result);
     fetch_close(&fetch);
     return status;

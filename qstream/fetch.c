@@ -22,21 +22,43 @@
 #include "common/progress.h"
 #include "common/source.h"
 
+/* ---- where things are ---- */
+
+/* Whether `path` is a file of so many bytes, or leads to one. */
+static bool is_file_of(const char *path, uint64_t size) {
+    struct stat file;
+    return path && stat(path, &file) == 0 && S_ISREG(file.st_mode) && (uint64_t)file.st_size == size;
+}
+
+static char *blob_path(const struct fetch *fetch, const struct hub_file *file) {
+    char etag[HUB_ETAG_HEX];
+    return hub_cache_blob(&fetch->hub.environment, &fetch->listing.reference, hub_file_etag(file, etag));
+}
+
+static char *snapshot_path(const struct fetch *fetch, const char *path) {
+    return hub_cache_snapshot(&fetch->hub.environment, &fetch->listing.reference, fetch->listing.commit, path);
+}
+
 /* ---- what is chosen ---- */
 
 /* The index, from where it lies already or from the Hub. */
 static enum status index_read(struct fetch *fetch, const struct hub_file *file, char **bytes, size_t *length,
                               struct error *error) {
     enum { INDEX_BYTES_MAX = 64 << 20 };
-    const struct hub_listing *listing = &fetch->listing;
-    char *path = hub_cache_snapshot(&fetch->hub.environment, &listing->reference, listing->commit, file->path);
-    enum status status = path ? STATUS_OK : error_set_memory(error);
-    struct stat cached;
-    if (path && stat(path, &cached) == 0 && (uint64_t)cached.st_size == file->size)
-        status = file_read(path, INDEX_BYTES_MAX, bytes, length, error);
-    else if (path)
-        status = hub_file_read(&fetch->hub, listing, file, INDEX_BYTES_MAX, bytes, length, error);
-    free(path);
+    char *cached = snapshot_path(fetch, file->path), *placed = NULL;
+    enum status status = cached ? STATUS_OK : error_set_memory(error);
+    bool has = false, noted = false;
+    if (status == STATUS_OK && fetch->folder) {
+        placed = local_folder_path(fetch->folder, file);
+        status = placed ? local_folder_has(fetch->folder, fetch->listing.commit, file, &has, &noted, error)
+                        : error_set_memory(error);
+    }
+    if (status == STATUS_OK && (has || is_file_of(cached, file->size)))
+        status = file_read(has ? placed : cached, INDEX_BYTES_MAX, bytes, length, error);
+    else if (status == STATUS_OK)
+        status = hub_file_read(&fetch->hub, &fetch->listing, file, INDEX_BYTES_MAX, bytes, length, error);
+    free(placed);
+    free(cached);
     return status;
 }
 
@@ -55,21 +77,6 @@ static enum status choose(struct fetch *fetch, const struct selection_rules *rul
 }
 
 /* ---- what is there ---- */
-
-/* Whether `path` is a file of so many bytes, or leads to one. */
-static bool is_file_of(const char *path, uint64_t size) {
-    struct stat file;
-    return path && stat(path, &file) == 0 && S_ISREG(file.st_mode) && (uint64_t)file.st_size == size;
-}
-
-static char *blob_path(const struct fetch *fetch, const struct hub_file *file) {
-    char etag[HUB_ETAG_HEX];
-    return hub_cache_blob(&fetch->hub.environment, &fetch->listing.reference, hub_file_etag(file, etag));
-}
-
-static char *snapshot_path(const struct fetch *fetch, const char *path) {
-    return hub_cache_snapshot(&fetch->hub.environment, &fetch->listing.reference, fetch->listing.commit, path);
-}
 
 /* Fills what tells where a file goes, and whether it is there. */
 static enum status file_look(struct fetch *fetch, struct fetch_file *chosen, struct error *error) {

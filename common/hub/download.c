@@ -285,7 +285,10 @@ static void part_fetch(struct task *task) {
     if (status == STATUS_IO && !task->whole && hub_place_is_unranged(&slot->place))
         return; /* this part comes with the rest of the file */
     task->status = status;
-    task->error = error;
+    if (strstr(error.message, slot->item->file->path))
+        task->error = error;
+    else
+        error_write(&task->error, 0, "'%s': %s", slot->item->file->path, error.message);
 }
 
 static void connection_run(void *context, unsigned number) {
