@@ -87,7 +87,7 @@ _qstream_audit() {
     --fail-on) mapfile -t COMPREPLY < <(compgen -W "error warning note" -- "$1"); return ;;
     --loaders) mapfile -t COMPREPLY < <(compgen -W "vllm transformers sglang tensorrt-llm" -- "$1"); return ;;
     esac
-    _qstream_folder "$1" "$2" "--fail-on --loaders --headers-only --fix --force --json --modules --sarif --junit --html
+    _qstream_folder "$1" "$2" "--fail-on --loaders --headers-only --scales --fix --force --json --modules --sarif --junit --html
         --jobs --quiet --help"
 }
 

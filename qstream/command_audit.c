@@ -18,14 +18,16 @@ static const char usage[] =
     "usage: qstream audit MODEL [OPTIONS]\n"
     "\n"
     "Tells what loaders will do with a checkpoint: which module gets which scheme in vLLM, transformers, SGLang and\n"
-    "TensorRT-LLM, whether its tensors fit, and what is wrong with its values, files and figures. MODEL is a folder.\n"
-    "Exit code 0: no finding at or above --fail-on; 1: there are some.\n"
+    "TensorRT-LLM, whether its tensors fit, and what is wrong with its values, files and figures. MODEL is a folder\n"
+    "or hf://org/name[@revision], of which headers are read. Exit code 0: no finding at or above --fail-on; 1: there\n"
+    "are some.\n"
     "\n"
     "  --fail-on SEVERITY  error (default), warning or note\n"
     "  --loaders LIST      whose troubles are findings (default vllm,transformers; also sglang, tensorrt-llm); the "
     "table\n"
     "                      shows all four\n"
-    "  --headers-only      do not read the scales\n"
+    "  --headers-only      do not read the scales; so it is on the Hub\n"
+    "  --scales            read the scales on the Hub, too: of block formats that is a part of the model's size\n"
     "  --fix DIR           write a config.json and an index that describe the tensors to DIR; tensors are never "
     "touched\n"
     "  --force             let --fix replace files in DIR\n"
@@ -41,7 +43,7 @@ static const char usage[] =
 struct arguments {
     const char *model, *fix, *sarif, *junit, *html;
     struct audit_options audit;
-    bool force, json, modules;
+    bool scales, force, json, modules;
 };
 
 static bool loaders_parse(const char *list, unsigned *loaders) {
@@ -86,6 +88,9 @@ static enum status option_parse(int option, const char *value, struct arguments 
     case 'H':
         arguments->audit.headers_only = true;
         return STATUS_OK;
+    case 'S':
+        arguments->scales = true;
+        return STATUS_OK;
     case 'x':
         arguments->fix = value;
         return STATUS_OK;
@@ -124,7 +129,8 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         {"modules", no_argument, NULL, 'm'},       {"sarif", required_argument, NULL, 's'},
         {"junit", required_argument, NULL, 'u'},   {"html", required_argument, NULL, 'w'},
         {"jobs", required_argument, NULL, 'j'},    {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+        {"scales", no_argument, NULL, 'S'},        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     *arguments = (struct arguments){
         .audit = {.fail_on = SEVERITY_ERROR, .loaders = FOR_VLLM | FOR_TRANSFORMERS, .jobs = processor_count()}};
@@ -148,6 +154,8 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
     if (argc - optind != 1)
         return error_set(error, STATUS_USAGE, "audit takes one folder, MODEL; see 'qstream audit --help'");
     arguments->model = argv[optind];
+    if (arguments->audit.headers_only && arguments->scales)
+        return error_set(error, STATUS_USAGE, "--headers-only and --scales exclude each other");
     if (arguments->modules && !arguments->json)
         return error_set(error, STATUS_USAGE, "--modules goes with --json");
     if (arguments->force && !arguments->fix)
@@ -237,6 +245,11 @@ int command_audit(int argc, char **argv) {
     status = fix_check(&arguments, &error);
     if (status == STATUS_OK)
         status = inspection_open(arguments.model, &inspection, &error);
+    if (status == STATUS_OK && !arguments.scales && folder_listing(inspection.checkpoint.folder)) {
+        if (!arguments.audit.headers_only && !arguments.audit.quiet)
+            fputs("qstream: headers only: on the Hub, scales are read with --scales\n", stderr);
+        arguments.audit.headers_only = true;
+    }
     if (status == STATUS_OK)
         status = audit_run(&inspection, &arguments.audit, &audit, &error);
     if (status == STATUS_OK)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/hub/reference.h"
 #include "verify/folder_check.h"
 #include "verify/unfinished.h"
 
@@ -42,7 +43,8 @@ static void problem_note(void *context, enum checkpoint_problem problem, const c
 static enum status output_open(struct verification *verification, struct error *error) {
     const char *folder = verification->options->folder;
     struct problem_context context = {verification, error, STATUS_OK};
-    enum status status = unfinished_detect(folder, &verification->unfinished, error);
+    enum status status = hub_reference_is(folder) ? STATUS_OK /* never unfinished */
+                                                  : unfinished_detect(folder, &verification->unfinished, error);
     if (status == STATUS_OK && !verification->unfinished) {
         status = checkpoint_open_reporting(folder, problem_note, &context, &verification->output, error);
         return status == STATUS_OK ? context.status : status;
