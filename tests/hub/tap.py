@@ -1,5 +1,6 @@
-"""Cases of a check, run one after the other; TAP. A case's docstring is its name."""
+"""Cases of a check, run one after the other or some beside each other; TAP. A case's docstring is its name."""
 
+import concurrent.futures
 import sys
 import time
 import traceback
@@ -33,27 +34,34 @@ def name(function: Callable[[], Any]) -> str:
     return " ".join((function.__doc__ or function.__name__).split())
 
 
-def run_cases(prefix: str = "", before: Callable[[], Any] = lambda: None) -> int:
+def outcome(function: Callable[[], Any], before: Callable[[], Any]) -> tuple[str | None, str | None, float]:
+    """What went wrong, why it was skipped, and the seconds it took."""
+    begun, problem, skipped = time.monotonic(), None, None
+    try:
+        before()
+        skipped = function()
+    except Exception as error:  # one case that fails must not hide the others
+        problem = f"{type(error).__name__}: {error}"
+        if not isinstance(error, Failure):
+            problem += "\n" + traceback.format_exc()
+    return problem, skipped, time.monotonic() - begun
+
+
+def run_cases(prefix: str = "", before: Callable[[], Any] = lambda: None, threads: int = 1) -> int:
     """All, or those whose names have one of the words of the command line; `before` is called before each. How many
     failed."""
     words = sys.argv[1:]
     chosen = [function for function in CASES if not words or any(word in name(function) for word in words)]
     print(f"1..{len(chosen)}")
     failed = 0
-    for number, function in enumerate(chosen, 1):
-        begun, problem, skipped = time.monotonic(), None, None
-        try:
-            before()
-            skipped = function()
-        except Exception as error:  # one case that fails must not hide the others
-            failed += 1
-            problem = f"{type(error).__name__}: {error}"
-            if not isinstance(error, Failure):
-                problem += "\n" + traceback.format_exc()
-        took = f" ({time.monotonic() - begun:.1f} s)" if sys.stdout.isatty() else ""
-        end = f" # SKIP {skipped}" if skipped else took
-        print(f"{'not ok' if problem else 'ok'} {number} - {prefix}{name(function)}{end}")
-        if problem:
-            print("".join(f"# {line}\n" for line in problem.splitlines()), end="")
-        sys.stdout.flush()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        results = [pool.submit(outcome, function, before) for function in chosen]
+        for number, (function, result) in enumerate(zip(chosen, results, strict=True), 1):
+            problem, skipped, seconds = result.result()
+            failed += problem is not None
+            end = f" # SKIP {skipped}" if skipped else f" ({seconds:.1f} s)" if sys.stdout.isatty() else ""
+            print(f"{'not ok' if problem else 'ok'} {number} - {prefix}{name(function)}{end}")
+            if problem:
+                print("".join(f"# {line}\n" for line in problem.splitlines()), end="")
+            sys.stdout.flush()
     return failed
