@@ -29,6 +29,8 @@ static enum status schedule_look(struct supply *supply, const struct run_state *
     return status;
 }
 
+static uint64_t companions_disk(const struct schedule *schedule) { return store_disk(companions_file_bytes(schedule)); }
+
 /* Bytes of the shards without a home that companions are taken from; they are there together. */
 static uint64_t loose_bytes(const struct supply *supply) {
     uint64_t bytes = 0;
@@ -43,7 +45,7 @@ static uint64_t loose_bytes(const struct supply *supply) {
  */
 static uint64_t disk_least(const struct supply *supply, uint64_t loose, uint64_t *usual) {
     const struct schedule *schedule = &supply->schedule;
-    uint64_t companions = schedule->companions_needed ? companions_file_bytes(schedule) : 0;
+    uint64_t companions = schedule->companions_needed ? companions_disk(schedule) : 0;
     uint64_t largest = 0, all = 0, least = loose > schedule->least ? loose : schedule->least;
     for (size_t i = 0; i < schedule->order_count; i++) {
         uint64_t bytes = schedule->shards[schedule->order[i]].bytes;
@@ -66,7 +68,7 @@ static void needs_sum(struct supply *supply) {
     const struct schedule *schedule = &supply->schedule;
     struct supply_needs *needs = &supply->needs;
     *needs = (struct supply_needs){.shards = schedule->order_count + schedule->loose_count,
-                                   .companions = companions_file_bytes(schedule)};
+                                   .companions = companions_disk(schedule)};
     for (size_t i = 0; i < schedule->order_count; i++)
         needs->download += supply->shards[schedule->order[i]].file->size;
     for (size_t i = 0; i < schedule->loose_count; i++)
@@ -214,7 +216,7 @@ static enum status limit_settle(struct supply *supply, bool make, struct error *
     if (status != STATUS_OK)
         return status;
     if (supply->companions)
-        there += companions_file_bytes(&supply->schedule);
+        there += companions_disk(&supply->schedule);
     room += there;
     if (supply->options.keep)
         least = all;
@@ -236,7 +238,7 @@ static enum status limit_settle(struct supply *supply, bool make, struct error *
 /* Of what earlier runs left, as many shards stay as fit along with all that are needed before them. */
 static void leftovers_count(struct supply *supply) {
     const struct schedule *schedule = &supply->schedule;
-    supply->used = schedule->companions_needed ? companions_file_bytes(schedule) : 0;
+    supply->used = schedule->companions_needed ? companions_disk(schedule) : 0;
     uint64_t before = supply->used;
     for (size_t i = 0; i < schedule->order_count && !supply->options.keep; i++) {
         struct supply_shard *shard = &supply->shards[schedule->order[i]];

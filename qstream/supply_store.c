@@ -26,10 +26,12 @@ static char *target_path(const struct supply_store *store, const struct hub_file
 
 /* ---- room ---- */
 
-uint64_t store_bytes(const struct hub_file *file) {
+uint64_t store_disk(uint64_t size) {
     enum { BLOCK = 4096 }; /* of most file systems */
-    return (partial_bytes(file) + BLOCK - 1) / BLOCK * BLOCK;
+    return (size + BLOCK - 1) / BLOCK * BLOCK;
 }
+
+uint64_t store_bytes(const struct hub_file *file) { return store_disk(partial_bytes(file)); }
 
 uint64_t store_taken(const struct supply_store *store, const struct hub_file *file) {
     char *target = target_path(store, file), *partial = target ? text_format("%s.partial", target) : NULL;
