@@ -561,7 +561,7 @@ static enum status tiles_make(struct run *run, struct journal *journal, uint64_t
         status = commit(run, journal, error);
         last_commit = seconds_now();
         if (status != STATUS_OK)
-            run_stop(run);
+            run_fail(run, status, error);
     }
     thread_team_join(&team);
     progress_end(&progress);

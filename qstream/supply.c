@@ -85,9 +85,12 @@ static void supply_main(void *context, unsigned number) {
         if (status == STATUS_OK)
             status = supply_shard_take(supply, next, &error);
     }
+    if (status == STATUS_IO && !supply->spoiled)
+        status = error_set(&supply->error, STATUS_IO, "%s; what is done is kept, the same command goes on", error.message);
+    else
+        supply->error = error;
     pthread_mutex_lock(&supply->lock);
     supply->status = status;
-    supply->error = error;
     supply->ended = true;
     pthread_cond_broadcast(&supply->changed);
     pthread_mutex_unlock(&supply->lock);

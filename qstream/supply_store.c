@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -66,7 +67,11 @@ enum status store_room(const struct supply_store *store, uint64_t beside, uint64
 /* ---- the folder ---- */
 
 enum status store_prepare(const struct supply_store *store, struct error *error) {
-    enum status status = folder_make(store->folder, error);
+    char *folder = strdup(store->folder);
+    enum status status = folder ? folder_make(folder, error) : error_set_memory(error);
+    if (status == STATUS_OK) /* what is recorded in it must not vanish with it */
+        status = folder_sync(dirname(folder), error);
+    free(folder);
     if (status == STATUS_OK && store->keep)
         status = hub_cache_prepare(&store->hub->environment, reference_of(store), error);
     if (status == STATUS_OK && store->keep)
