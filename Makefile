@@ -67,6 +67,12 @@ $(BUILD)/unit/%: tests/unit/%.c $(OBJECTS)
 	$(Q)echo "  LD $@"
 	$(Q)$(CC) $(QCFLAGS) $(LDFLAGS) -o $@ $< $(OBJECTS) -lcmocka $(LIBRARIES)
 
+# What tests/hub drives.
+$(BUILD)/unit/hub_client: tests/hub/client.c $(OBJECTS)
+	@mkdir -p $(@D)
+	$(Q)echo "  LD $@"
+	$(Q)$(CC) $(QCFLAGS) $(LDFLAGS) -o $@ $< $(OBJECTS) $(LIBRARIES)
+
 # The tests of the CUDA plug-in, through its table: of the emulated one (tests/cuda/run_cuda.sh) or of the real one on a GPU.
 PLUGIN_TESTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard tests/cuda/test_plugin*.c)))
 $(BUILD)/cuda-test/test_plugin_tsan: LDFLAGS += -fsanitize=thread # for a plug-in that was compiled with it
@@ -151,7 +157,7 @@ $(BUILD)/obj/cuda/flags: cuda-flags
 cuda-flags:
 
 .PHONY: unit
-unit: $(UNIT_TESTS) ## build the unit tests, build/unit/test_*
+unit: $(UNIT_TESTS) $(BUILD)/unit/hub_client ## build the unit tests, build/unit/test_*
 
 .PHONY: demo
 demo: ## install what is missing, make the sample model, quantize it

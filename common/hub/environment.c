@@ -104,6 +104,10 @@ static char *path_choose(const char *name, const char *older, const char *folder
         value = getenv(older);
     char *otherwise = path_join(folder, tail), *path = path_expand(value ? value : otherwise);
     free(otherwise);
+    if (path && !*path) { /* this folder, not the root of what is appended */
+        free(path);
+        path = strdup(".");
+    }
     return path;
 }
 

@@ -323,6 +323,20 @@ def changes() -> None:
 
 
 @case
+def given_id() -> None:
+    """a commit with an id that a test wants"""
+    HUB.add(model("org/known", HUB.work / "files", ids=["ab" * 20]))
+    require_equal(get(f"{HUB.url}/org/known/resolve/{'ab' * 20}/large.bin").fields["X-Repo-Commit"], "ab" * 20)
+
+
+@case
+def no_smuggling() -> None:
+    """a revision with a line break adds no field to the reply"""
+    got = get(HUB.url + "/api/models/org/files/revision/x%0D%0AX-Evil:%201")
+    require_equal((got.status, got.fields["X-Evil"]), (404, None))
+
+
+@case
 def http2() -> None:
     """TLS: HTTP/2, its CA and no other; a connection is dropped there too; the CDN by another name"""
     with StandIn(model("org/files", HUB.work / "files"), tls=True, cdn_host="127.0.0.1") as hub:

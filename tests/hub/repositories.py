@@ -86,7 +86,8 @@ class Hashes:
         with self.lock:
             self.known[key] = hashes
             if self.file:
-                self.known = self.read() | self.known  # of other servers at the same time
+                self.known |= self.read()  # of other servers at the same time
+                self.known = {key: value for key, value in self.known.items() if os.path.exists(key.rsplit(":", 2)[0])}
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 with tempfile.NamedTemporaryFile("w", dir=self.file.parent, delete=False) as stream:
                     json.dump(self.known, stream)
@@ -228,13 +229,14 @@ class Repository:
         """Of its pages' addresses."""
         return "" if self.type == "model" else self.type + "s/"
 
-    def add_commit(self, files: dict[str, File], title: str, parent: str | None) -> Commit:
+    def add_commit(self, files: dict[str, File], title: str, parent: str | None, id: str = "") -> Commit:
         number = self.commits[parent].number + 1 if parent else 0
         commit = Commit(files, parent, number, title)
+        commit.id = id or commit.id
         self.commits[commit.id] = commit
         return commit
 
-    def commit_folder(self, folder: Path, hashes: Hashes, parent: str | None, title: str) -> Commit:
+    def commit_folder(self, folder: Path, hashes: Hashes, parent: str | None, title: str, id: str) -> Commit:
         blobs: dict[str, Blob] = {}
         for place, folders, names in os.walk(folder, followlinks=True):
             folders[:] = [name for name in folders if name != ".git"]
@@ -246,7 +248,7 @@ class Repository:
         attributes = blobs.get(".gitattributes")
         patterns = attribute_patterns(attributes.path.read_text()) if attributes else LFS_PATTERNS
         files = {path: self.file(path, blobs[path], patterns) for path in sorted(blobs)}
-        return self.add_commit(files, title, parent)
+        return self.add_commit(files, title, parent, id)
 
     def file(self, path: str, blob: Blob, patterns: Iterable[str]) -> File:
         return self.known_file(path, blob, self.is_lfs(path, blob.size, patterns))
@@ -311,20 +313,22 @@ class Store:
 
         {"type": "model", "id": "org/name", "commits": [FOLDER, ...], "branches": {"main": 1, "old": 0},
          "tags": {"v1": 0}, "refs": {"refs/pr/1": 1}, "private": false, "gated": false | "auto" | "manual",
-         "disabled": false, "old_names": ["org/old"], "lfs": [PATTERN, ...], "xet": [PATTERN, ...]}
+         "disabled": false, "old_names": ["org/old"], "lfs": [PATTERN, ...], "xet": [PATTERN, ...], "ids": [ID, ...]}
 
         Branches, tags and refs count the commits from 0. Without branches main is the last commit. Only type, id and
-        commits must be there.
+        commits must be there. "ids" are the commits' in place of git's own, for who knows one by heart.
         """
         settings = dict(settings)
         folders = settings.pop("commits")
         branches = settings.pop("branches", {"main": len(folders) - 1})
         tags, others = settings.pop("tags", {}), settings.pop("refs", {})
+        given_ids = settings.pop("ids", [""] * len(folders))
         repository = Repository(**settings)
         ids: list[str] = []
         for number, folder in enumerate(folders):
             parent = ids[-1] if ids else None
-            ids.append(repository.commit_folder(Path(folder), self.hashes, parent, f"commit {number}").id)
+            title, id = f"commit {number}", given_ids[number]
+            ids.append(repository.commit_folder(Path(folder), self.hashes, parent, title, id).id)
         for table, given in ((repository.branches, branches), (repository.tags, tags), (repository.others, others)):
             table.update({name: ids[number] for name, number in given.items()})
         self.insert(repository)

@@ -2,7 +2,7 @@
 # Runs what concerns the Hub, all against the stand-in of this folder: first the stand-in itself, proven with the Hub's own
 # client, over HTTP and over TLS; then qstream. Prints TAP; a check that is named runs alone: run_hub.sh check_faults.
 #
-# QSTREAM names another binary than build/qstream.
+# QSTREAM names another binary than build/qstream, HUB_CLIENT another program than build/unit/hub_client.
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
@@ -17,8 +17,8 @@ bail() {
 tests/models/venv.sh || bail "the Python environment cannot be made"
 PATH=$PATH:/usr/sbin command -v nginx >/dev/null || bail "nginx is missing: run ./setup test"
 
-log=build/hub/log
-mkdir -p build/hub
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 total=0 failed=0
 
 # check NAME [OPTION]: its lines, numbered on; what it said on stderr follows when it failed.
@@ -53,5 +53,8 @@ only=${1:-}
 check check_standin
 check check_standin --tls
 check check_harness
+check check_network
+check check_network --tls
+check check_faults
 echo "1..$total"
 [ "$total" -gt 0 ] && [ "$failed" -eq 0 ]

@@ -23,6 +23,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import socket
 import struct
 import sys
@@ -149,7 +150,7 @@ class Handler(BaseHTTPRequestHandler):
         fields = {"Content-Length": str(length), "X-Request-Id": f"Root=1-{self.server.log.now()}"} | reply.fields
         for name, value in fields.items():
             # header fields are bytes: a path that is no Latin-1 goes out as UTF-8
-            self.send_header(name, value.encode().decode("latin-1"))
+            self.send_header(name, re.sub(r"[\r\n]", " ", value).encode().decode("latin-1"))
         self.end_headers()
         if request.method == "HEAD":
             return

@@ -38,9 +38,14 @@ struct hub_server {
     char url[64]; /* http://127.0.0.1:PORT */
     hub_handler *handler;
     void *context; /* of the handler */
-    pthread_t thread, threads[HUB_SERVER_CONNECTIONS];
-    int sockets[HUB_SERVER_CONNECTIONS];
-    size_t connections, requests;
+    pthread_t thread;
+    struct hub_server_connection {
+        struct hub_server *server;
+        pthread_t thread;
+        int socket;
+        bool used, ended;
+    } connection[HUB_SERVER_CONNECTIONS];
+    size_t connections, requests; /* so far */
     bool stopping;
     pthread_mutex_t lock;
     pthread_cond_t stopped;
@@ -139,25 +144,19 @@ static inline bool hub_server_send(int connection, const struct text *bytes) {
     return true;
 }
 
-struct hub_server_connection {
-    struct hub_server *server;
-    int socket;
-};
-
 static inline void *hub_server_serve(void *context) {
-    struct hub_server_connection connection = *(struct hub_server_connection *)context;
-    struct hub_server *server = connection.server;
+    struct hub_server_connection *connection = context;
+    struct hub_server *server = connection->server;
     bool open = true;
-    free(context);
     while (open) {
         struct text text = {0};
         struct hub_asked asked = {.server = server};
         struct hub_answer answer = {0};
-        open = hub_server_read(connection.socket, &text, &asked);
+        open = hub_server_read(connection->socket, &text, &asked);
         if (open) {
             hub_server_note(server, &asked);
             server->handler(&asked, &answer);
-            open = hub_server_send(connection.socket, &answer.bytes) && !answer.close;
+            open = hub_server_send(connection->socket, &answer.bytes) && !answer.close;
         }
         pthread_mutex_lock(&server->lock);
         while (open && answer.hold && !server->stopping)
@@ -166,20 +165,41 @@ static inline void *hub_server_serve(void *context) {
         text_free(&answer.bytes);
         text_free(&text);
     }
-    shutdown(connection.socket, SHUT_RDWR); /* closed when the server stops */
+    shutdown(connection->socket, SHUT_RDWR);
+    pthread_mutex_lock(&server->lock);
+    connection->ended = true; /* its place is free when the next one comes */
+    pthread_mutex_unlock(&server->lock);
     return NULL;
+}
+
+static inline void hub_server_end(struct hub_server_connection *connection) {
+    pthread_join(connection->thread, NULL);
+    close(connection->socket);
+    *connection = (struct hub_server_connection){0};
+}
+
+static inline struct hub_server_connection *hub_server_place(struct hub_server *server) {
+    for (size_t i = 0; i < HUB_SERVER_CONNECTIONS; i++) {
+        struct hub_server_connection *connection = &server->connection[i];
+        pthread_mutex_lock(&server->lock);
+        const bool ended = connection->ended;
+        pthread_mutex_unlock(&server->lock);
+        if (ended)
+            hub_server_end(connection);
+        if (!connection->used)
+            return connection;
+    }
+    abort();
 }
 
 static inline void *hub_server_run(void *context) {
     struct hub_server *server = context;
     int socket;
     while ((socket = accept(server->listening, NULL, NULL)) >= 0) {
-        struct hub_server_connection *connection = malloc(sizeof *connection);
-        if (!connection || server->connections == HUB_SERVER_CONNECTIONS)
-            abort();
-        *connection = (struct hub_server_connection){server, socket};
-        server->sockets[server->connections] = socket;
-        if (pthread_create(&server->threads[server->connections++], NULL, hub_server_serve, connection) != 0)
+        struct hub_server_connection *connection = hub_server_place(server);
+        *connection = (struct hub_server_connection){.server = server, .socket = socket, .used = true};
+        server->connections++;
+        if (pthread_create(&connection->thread, NULL, hub_server_serve, connection) != 0)
             abort();
     }
     return NULL;
@@ -208,11 +228,11 @@ static inline void hub_server_stop(struct hub_server *server) {
     shutdown(server->listening, SHUT_RDWR); /* ends accept */
     pthread_join(server->thread, NULL);
     close(server->listening);
-    for (size_t i = 0; i < server->connections; i++) {
-        shutdown(server->sockets[i], SHUT_RDWR);
-        pthread_join(server->threads[i], NULL);
-        close(server->sockets[i]);
-    }
+    for (size_t i = 0; i < HUB_SERVER_CONNECTIONS; i++)
+        if (server->connection[i].used) {
+            shutdown(server->connection[i].socket, SHUT_RDWR);
+            hub_server_end(&server->connection[i]);
+        }
     text_free(&server->log);
 }
 

@@ -16,14 +16,13 @@ struct client {
     struct error error;
 };
 
-static void client_start_patient(struct client *client, hub_handler *handler, long stall_seconds) {
-    const struct http_options options = {.connect_seconds = 5, .stall_seconds = stall_seconds, .connections_most = 8};
+/* Patient: what is slow on a machine that has much to do does not fail. */
+static void client_start(struct client *client, hub_handler *handler) {
+    const struct http_options options = {.connect_seconds = 60, .stall_seconds = 600, .connections_most = 8};
     *client = (struct client){0};
     hub_server_start(&client->server, handler, client);
     assert_ok(http_open(&options, &client->http, &client->error), client->error);
 }
-
-static void client_start(struct client *client, hub_handler *handler) { client_start_patient(client, handler, 1); }
 
 static void client_stop(struct client *client) {
     http_reply_free(&client->reply);
@@ -281,7 +280,7 @@ static void given_a_connection_that_breaks_then_it_may_pass(void **state) {
     (void)state;
     struct client client;
     client_start(&client, broken);
-    static const char *const kinds[] = {"/close", "/cut", "/stall", "/silent", "/fields"};
+    static const char *const kinds[] = {"/close", "/cut", "/fields"};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         assert_refused(ask(&client, kinds[i], GET), STATUS_IO, client.error, kinds[i]);
         if (!client.reply.transient)
@@ -296,6 +295,24 @@ static void given_a_connection_that_breaks_then_it_may_pass(void **state) {
     assert_refused(ask(&client, "/cut", pieces(&taken)), STATUS_IO, client.error, "/cut");
     assert_string_equal(taken.bytes.bytes, "half");
     text_free(&taken.bytes);
+    client_stop(&client);
+}
+
+static void given_a_server_that_stalls_then_it_may_pass(void **state) {
+    (void)state;
+    struct client client;
+    const struct http_options options = {.connect_seconds = 60, .stall_seconds = 1};
+    struct http *patient;
+    client_start(&client, broken);
+    patient = client.http;
+    assert_ok(http_open(&options, &client.http, &client.error), client.error);
+    static const char *const kinds[] = {"/stall", "/silent"};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        assert_refused(ask(&client, kinds[i], GET), STATUS_IO, client.error, kinds[i]);
+        assert_true(client.reply.transient);
+    }
+    http_close(client.http);
+    client.http = patient;
     client_stop(&client);
 }
 
@@ -390,7 +407,7 @@ static bool closing_begin(void *context, const struct http_reply *reply, enum st
 static void given_a_client_that_is_closed_then_who_waits_is_told(void **state) {
     (void)state;
     struct client client;
-    client_start_patient(&client, broken, 1000);
+    client_start(&client, broken);
     struct closing closing = {.http = client.http};
     assert_refused(ask(&client, "/stall", (struct http_request){.begin = closing_begin, .context = &closing}),
                    STATUS_IO, client.error, "closed");
@@ -413,7 +430,7 @@ static void given_an_interrupt_then_a_transfer_ends(void **state) {
     (void)state;
     struct client client;
     pthread_t self = pthread_self();
-    client_start_patient(&client, broken, 1000);
+    client_start(&client, broken);
     interrupt_install();
     assert_refused(ask(&client, "/stall", (struct http_request){.begin = raise_begin, .context = &self}),
                    STATUS_INTERRUPTED, client.error, "interrupted");
@@ -429,6 +446,7 @@ int main(void) {
         TEST(given_a_body_then_it_is_sent_whole),
         TEST(given_a_line_break_in_a_field_then_nothing_is_sent),
         TEST(given_a_connection_that_breaks_then_it_may_pass),
+        TEST(given_a_server_that_stalls_then_it_may_pass),
         TEST(given_nobody_there_then_it_may_pass),
         TEST(given_what_is_no_http_then_it_is_refused),
         TEST(given_many_threads_then_each_gets_its_own_reply),
