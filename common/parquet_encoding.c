@@ -30,17 +30,16 @@ bool parquet_strings_next(struct parquet_strings *strings, const char **bytes, s
 /* A run's header: how many, and in its lowest bit of which kind. In groups of seven bits, the lowest first. */
 static bool read_header(struct parquet_runs *runs, uint32_t *header) {
     *header = 0;
-    for (unsigned shift = 0; shift < 32; shift += 7) {
+    for (unsigned shift = 0;; shift += 7) {
         if (runs->at == runs->end)
             return false;
         const uint8_t group = *runs->at++;
-        if (shift == 28 && group > 0x0f)
+        if (shift == 28 && group > 0x0f) /* beyond 32 bits */
             return false;
         *header |= (uint32_t)(group & 0x7f) << shift;
         if (!(group & 0x80))
             return true;
     }
-    return false;
 }
 
 static bool begin_run(struct parquet_runs *runs) {

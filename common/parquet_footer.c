@@ -9,6 +9,9 @@
 static const char magic[] = "PAR1", magic_encrypted[] = "PARE";
 enum { MAGIC = 4, TAIL = 8 };
 
+/* Metadata that are readable in an encrypted file have a nonce and a tag behind them (Encryption.md). */
+enum { SIGNATURE = 12 + 16 };
+
 /* Of parquet.thrift: Type, ConvertedType, FieldRepetitionType and the first member of LogicalType. */
 enum { TYPE_BYTE_ARRAY = 6, CONVERTED_UTF8 = 0, REQUIRED = 0, OPTIONAL = 1, LOGICAL_STRING = 1 };
 
@@ -23,7 +26,7 @@ static enum status column_error(const struct parquet_footer *footer, const char 
 }
 
 static bool binary_is(struct thrift_binary binary, const char *text) {
-    return binary.length == strlen(text) && memcmp(binary.bytes, text, binary.length) == 0;
+    return binary.bytes && binary.length == strlen(text) && memcmp(binary.bytes, text, binary.length) == 0;
 }
 
 /* ---- the schema: a tree as the list of its nodes, parents before their children ---- */
@@ -77,16 +80,15 @@ static struct schema_node node_read(struct thrift_reader *reader) {
     return node;
 }
 
-/* Takes the column's place in the schema, which `reader` is at the first node of. */
-static enum status schema_read(struct parquet_footer *footer, struct thrift_reader *reader, size_t count,
-                               struct error *error) {
+/* Goes through the schema, whose nodes `reader` is at, and looks for the column among the children of the root. */
+static enum status schema_walk(struct parquet_footer *footer, struct thrift_reader *reader, size_t count,
+                               struct schema_node *found, struct error *error) {
     static const char no_tree[] = "its schema is not a tree";
-    struct schema_node found = {0};
     bool is_found = false;
-    const struct schema_node root = node_read(reader);
+    const struct schema_node root = count > 0 ? node_read(reader) : (struct schema_node){.leaf = true};
     uint64_t below = (uint64_t)root.children; /* nodes that were announced and have not come yet, */
     uint64_t inside = 0;                      /* and how many of them are inside a child of the root */
-    if (!reader->problem && (count == 0 || root.leaf || root.children < 0))
+    if (!reader->problem && (root.leaf || root.children < 0))
         return metadata_error(footer, reader, no_tree, error);
     for (size_t i = 1; i < count && !reader->problem; i++) {
         const struct schema_node node = node_read(reader);
@@ -98,7 +100,7 @@ static enum status schema_read(struct parquet_footer *footer, struct thrift_read
             if (is_found)
                 return column_error(footer, "is there twice", error);
             is_found = true;
-            found = node;
+            *found = node;
             footer->ordinal = footer->leaves;
         }
         const uint64_t children = (uint64_t)node.children;
@@ -110,15 +112,23 @@ static enum status schema_read(struct parquet_footer *footer, struct thrift_read
         return metadata_error(footer, reader, reader->problem, error);
     if (below != 0)
         return metadata_error(footer, reader, no_tree, error);
-    if (!is_found)
-        return error_set(error, STATUS_BAD_INPUT, "'%s' has no column '%s'", footer->name, footer->column);
-    if (!found.leaf)
+    return is_found ? STATUS_OK
+                    : error_set(error, STATUS_BAD_INPUT, "'%s' has no column '%s'", footer->name, footer->column);
+}
+
+static enum status schema_read(struct parquet_footer *footer, struct thrift_reader *reader, size_t count,
+                               struct error *error) {
+    struct schema_node column = {0};
+    const enum status status = schema_walk(footer, reader, count, &column, error);
+    if (status != STATUS_OK)
+        return status;
+    if (!column.leaf)
         return column_error(footer, "is nested; only plain columns can be read", error);
-    if (found.repetition != REQUIRED && found.repetition != OPTIONAL)
+    if (column.repetition != REQUIRED && column.repetition != OPTIONAL)
         return column_error(footer, "is repeated; only columns with one value in a row can be read", error);
-    if (found.type != TYPE_BYTE_ARRAY || !found.string)
+    if (column.type != TYPE_BYTE_ARRAY || !column.string)
         return column_error(footer, "is not one of strings (BYTE_ARRAY, STRING)", error);
-    footer->optional = found.repetition == OPTIONAL;
+    footer->optional = column.repetition == OPTIONAL;
     return STATUS_OK;
 }
 
@@ -128,6 +138,7 @@ static enum status metadata_read(struct parquet_footer *footer, struct thrift_re
     struct thrift_reader schema = {0}, groups = {0};
     size_t nodes = 0;
     int64_t rows = -1;
+    bool is_signed = false;
     struct thrift_field field = {0};
     while (thrift_field_next(&reader, &field))
         switch (field.id) {
@@ -144,12 +155,16 @@ static enum status metadata_read(struct parquet_footer *footer, struct thrift_re
             footer->groups = thrift_list(&groups, field.type, THRIFT_STRUCT);
             thrift_skip(&reader, field.type);
             break;
+        case 8:
+            is_signed = true;
+            thrift_skip(&reader, field.type);
+            break;
         default:
             thrift_skip(&reader, field.type);
         }
     if (reader.problem)
         return metadata_error(footer, &reader, reader.problem, error);
-    if (reader.at != reader.length)
+    if (reader.length - reader.at != (is_signed ? SIGNATURE : 0))
         return metadata_error(footer, &reader, "something follows its metadata", error);
     if (!schema.bytes || !groups.bytes || rows < 0)
         return metadata_error(footer, &reader, "its metadata lack the schema, the row groups or their number of rows",
@@ -276,6 +291,10 @@ static enum status chunk_check(struct parquet_footer *footer, const struct colum
         return metadata_error(footer, reader, "its columns have another order than its schema", error);
     if (rows < 0 || found->values != rows || (uint64_t)rows > footer->rows - footer->passed)
         return metadata_error(footer, reader, "the number of rows is not that of their values", error);
+    if (rows == 0) { /* pyarrow writes no page then, and 0 for its offset */
+        *chunk = (struct parquet_chunk){.codec = found->codec};
+        return STATUS_OK;
+    }
     /* Writers without a dictionary may say 0. */
     const bool dictionary = found->dictionary_page > 0 && found->dictionary_page < found->data_page;
     const int64_t begin = dictionary ? found->dictionary_page : found->data_page;

@@ -68,12 +68,14 @@ int64_t thrift_i64(struct thrift_reader *reader, enum thrift_type type) {
 }
 
 struct thrift_binary thrift_binary(struct thrift_reader *reader, enum thrift_type type) {
+    struct thrift_binary binary = {0};
     if (!expect(reader, type, THRIFT_BINARY))
-        return (struct thrift_binary){0};
-    const size_t length = (size_t)read_varint(reader, 32);
-    const uint8_t *bytes = reader->bytes + reader->at;
+        return binary;
+    const size_t length = (size_t)read_varint(reader, 32), begin = reader->at;
     pass(reader, length);
-    return reader->problem ? (struct thrift_binary){0} : (struct thrift_binary){bytes, length};
+    if (!reader->problem)
+        binary = (struct thrift_binary){reader->bytes + begin, length};
+    return binary;
 }
 
 bool thrift_bool(struct thrift_reader *reader, enum thrift_type type) {

@@ -136,6 +136,8 @@ suite audit tests/audit/run_audit.sh
 suite audit-asan env QSTREAM=build/asan/qstream tests/audit/run_audit.sh
 suite verify-asan env QSTREAM=build/asan/qstream build/venv/bin/python tests/verify/corruption.py --places 1
 suite tokenizer-asan env BUILD=build/asan CFLAGS="$sanitize" tests/tokenizer/run_tokenizer.sh --only "sample model" --count 200
+suite parquet tests/parquet/run_parquet.sh
+suite parquet-asan env BUILD=build/asan CFLAGS="$sanitize" tests/parquet/run_parquet.sh --only damage
 suite browser tests/browser/run_browser.sh
 if [ "$(uname -m)" = x86_64 ]; then
     suite unit-arm64 units_arm64

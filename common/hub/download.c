@@ -312,18 +312,24 @@ static void connection_run(void *context, unsigned number) {
 
 /* ---- hashing ---- */
 
-/* A file of which there is something to hash, or all of it was. */
+/* Whether there is enough of a file to hash: HASH_BYTES, or what is left of it; or, all being hashed, nobody at work. */
+static bool is_hashable(const struct slot *slot) {
+    const uint64_t size = slot->item->file->size;
+    if (slot->hashed == size)
+        return slot->at_work == 0;
+    const uint64_t frontier = partial_frontier(slot->partial, slot->hashed);
+    return frontier == size || frontier - slot->hashed >= HASH_BYTES;
+}
+
+/* A file to hash a part of, or to end. */
 static struct slot *hash_take(struct download *download) {
     for (size_t i = 0; i < download->slot_count; i++) {
         struct slot *slot = &download->slots[i];
-        if (!slot->open || slot->hashing)
+        if (!slot->open || slot->hashing || !is_hashable(slot))
             continue;
-        if (slot->hashed == slot->item->file->size ? slot->at_work == 0
-                                                   : partial_frontier(slot->partial, slot->hashed) > slot->hashed) {
-            slot->hashing = true;
-            slot->ending = slot->hashed == slot->item->file->size;
-            return slot;
-        }
+        slot->hashing = true;
+        slot->ending = slot->hashed == slot->item->file->size;
+        return slot;
     }
     return NULL;
 }

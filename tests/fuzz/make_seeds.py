@@ -136,6 +136,14 @@ def checkpoints(scratch):
             write("json_text", name, config)
 
 
+def parquet(scratch):
+    """Written by pyarrow, which has an environment of its own."""
+    subprocess.run([ROOT / "tests/parquet/venv.sh"], check=True)
+    subprocess.run([ROOT / "build/pyarrow/bin/python", ROOT / "tests/parquet/small_files.py", scratch], check=True)
+    for file in sorted(Path(scratch).glob("*.parquet")):
+        write("parquet", file.stem, file.read_bytes())
+
+
 def small():
     entry = '"%s":{"dtype":"%s","shape":%s,"data_offsets":[%d,%d]}'
     write("safetensors", "empty", b"{}")
@@ -202,4 +210,6 @@ def small():
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         checkpoints(scratch)
+    with tempfile.TemporaryDirectory() as scratch:
+        parquet(scratch)
     small()
