@@ -144,7 +144,7 @@ static enum status cached_identify(const struct folder *folder, const char *file
     const ssize_t length = readlink(path, target, sizeof target - 1);
     target[length > 0 ? length : 0] = '\0';
     const char *slash = strrchr(target, '/');
-    source->identity.hashed = slash && sha256_parse(slash + 1, source->identity.sha256);
+    source->identity.hashed = slash && sha256_from_hex(slash + 1, source->identity.sha256);
     return STATUS_OK;
 }
 

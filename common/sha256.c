@@ -42,7 +42,7 @@ const char *sha256_hex(const uint8_t digest[SHA256_SIZE], char hex[SHA256_HEX]) 
     return hex;
 }
 
-bool sha256_parse(const char *hex, uint8_t digest[SHA256_SIZE]) {
+bool sha256_from_hex(const char *hex, uint8_t digest[SHA256_SIZE]) {
     static const char digits[] = "0123456789abcdef";
     if (strlen(hex) != SHA256_HEX - 1)
         return false;

@@ -25,6 +25,6 @@ enum status sha256_of(const void *bytes, size_t length, uint8_t digest[SHA256_SI
 const char *sha256_hex(const uint8_t digest[SHA256_SIZE], char hex[SHA256_HEX]);
 
 /* The other way round; false when `hex` is not 64 lower-case hexadecimal digits and nothing else. */
-bool sha256_parse(const char *hex, uint8_t digest[SHA256_SIZE]);
+bool sha256_from_hex(const char *hex, uint8_t digest[SHA256_SIZE]);
 
 #endif

@@ -19,7 +19,7 @@ static const char usage[] =
     "\n"
     "Tells what loaders will do with a checkpoint: which module gets which scheme in vLLM, transformers, SGLang and\n"
     "TensorRT-LLM, whether its tensors fit, and what is wrong with its values, files and figures. MODEL is a folder\n"
-    "or hf://org/name[@revision], of which headers are read. Exit code 0: no finding at or above --fail-on; 1: there\n"
+    "or, on the Hugging Face Hub, hf://org/name[@revision]. Exit code 0: no finding at or above --fail-on; 1: there\n"
     "are some.\n"
     "\n"
     "  --fail-on SEVERITY  error (default), warning or note\n"

@@ -17,7 +17,7 @@ static const char usage[] =
     "Turns text into the token ids of the model in the folder MODEL, by its tokenizer.json or tekken.json, and prints\n"
     "them as a JSON array on one line. Nothing is added to the text: no token at its beginning, no chat template.\n"
     "Special tokens in the text are found where Hugging Face's tokenizers find them. Bytes that are not UTF-8 are\n"
-    "read as U+FFFD.\n"
+    "read as U+FFFD. MODEL may be hf://org/name[@revision], on the Hugging Face Hub.\n"
     "\n"
     "  --text FILE         read this file; - is standard input, the default\n"
     "  --decode            read a JSON array of ids, print their text, and nothing else\n"

@@ -19,7 +19,7 @@ const char ppl_usage[] =
     "\n"
     "Measures the perplexity of the checkpoint in the folder MODEL on a text, in windows that overlap, reading each\n"
     "weight once and keeping no more in memory than allowed; with --baseline, also that of a second checkpoint and\n"
-    "how far the two are apart.\n"
+    "how far the two are apart. Each may be hf://org/name[@revision], on the Hugging Face Hub.\n"
     "\n"
     "  --text FILE         the text; - is standard input, which is also read when it is no terminal and no file is "
     "given\n"

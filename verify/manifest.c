@@ -221,7 +221,7 @@ static bool name_is_plain(const char *name) {
 
 static bool digest_read(const json_t *json, uint8_t digest[SHA256_SIZE]) {
     const char *hex = json_string_value(json);
-    return hex && sha256_parse(hex, digest);
+    return hex && sha256_from_hex(hex, digest);
 }
 
 /* Name and size of an entry; the name is new to `names`, which keeps no copy of it. */

@@ -56,5 +56,9 @@ check check_harness
 check check_network
 check check_network --tls
 check check_faults
+check check_remote
+check check_remote --tls inspect
+check check_quantize
+check check_quantize_faults
 echo "1..$total"
 [ "$total" -gt 0 ] && [ "$failed" -eq 0 ]

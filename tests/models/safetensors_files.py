@@ -5,6 +5,7 @@ output should be read by two readers that share no code.
 """
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable, Iterable
@@ -125,12 +126,13 @@ def checkpoint_tensors(folder: Path) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor to be written; `chunks` yields its bytes in order, in arrays of any size."""
+    """A tensor to be written; `chunks` yields its bytes in order, in arrays of any size. None leaves a hole, which reads as
+    zeros and takes no space."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    chunks: Callable[[], Iterable[np.ndarray]]
+    chunks: Callable[[], Iterable[np.ndarray]] | None
 
     @property
     def nbytes(self) -> int:
@@ -160,7 +162,10 @@ def write_shard(file: Path, entries: list[Entry]) -> None:
         stream.write(struct.pack("<Q", len(text)) + text)
         for entry in entries:
             start = stream.tell()
-            for chunk in entry.chunks():
+            if not entry.chunks:
+                stream.truncate(start + entry.nbytes)
+                stream.seek(0, os.SEEK_END)
+            for chunk in entry.chunks() if entry.chunks else ():
                 stream.write(memoryview(np.atleast_1d(chunk)).cast("B"))
             if stream.tell() - start != entry.nbytes:
                 raise ValueError(f"{entry.name}: made {stream.tell() - start} bytes, {entry.nbytes} were promised")
