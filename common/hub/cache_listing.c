@@ -22,7 +22,7 @@ static bool is_hex(const char *text, size_t length) {
 
 /* Notes the hash that a file of the cache is named after; it stays without one when the name is none. */
 static void etag_take(struct hub_file *file, const char *etag) {
-    file->lfs = etag && sha256_parse(etag, file->sha256);
+    file->lfs = etag && sha256_from_hex(etag, file->sha256);
     if (!file->lfs && is_hex(etag, HUB_OID_HEX - 1))
         memcpy(file->oid, etag, HUB_OID_HEX);
 }
