@@ -177,10 +177,6 @@ enum status folder_file_read(const struct folder *folder, const char *file, size
     return status;
 }
 
-bool folder_file_here(const struct folder *folder, const char *file) {
-    return folder->there ? repository_file_here(folder->there, file) : folder_has(folder, file);
-}
-
 bool folder_has(const struct folder *folder, const char *file) {
     struct folder_entry entry;
     if (folder->there)

@@ -46,9 +46,6 @@ uint64_t folders_memory(const struct folder *const *folders, size_t count);
 enum status folder_file_open(const struct folder *folder, const char *file, struct byte_source **source,
                              struct error *error);
 
-/* Whether the bytes of a file are on this machine: it is in a local folder, or in the shared cache. */
-bool folder_file_here(const struct folder *folder, const char *file);
-
 /* A small file whole, NUL-terminated; the caller frees *bytes. More than `limit` bytes: STATUS_BAD_INPUT. */
 enum status folder_file_read(const struct folder *folder, const char *file, size_t limit, char **bytes, size_t *length,
                              struct error *error);

@@ -9,9 +9,9 @@ static const char companions_file[] = "companions";
 
 /* ---- before a run ---- */
 
-static const struct hub_file *file_of(const struct supply *supply, const char *name) {
-    const struct folder *folder = supply->checkpoint->folder;
-    return folder_file_here(folder, name) ? NULL : hub_listing_find(folder_listing(folder), name);
+/* NULL of one that was opened as a file: the cache has it, and only files have a time. */
+static const struct hub_file *file_of(const struct supply *supply, const struct shard *shard) {
+    return shard->source->identity.mtime_ns != 0 ? NULL : hub_listing_find(supply->store.listing, shard->file);
 }
 
 /* The schedule of what `state` leaves to be done. */
@@ -104,7 +104,7 @@ enum status supply_open(const struct plan *plan, struct checkpoint *checkpoint, 
                              ? hub_shared(&supply->store.hub, error)
                              : error_set_memory(error);
     for (size_t s = 0; s < checkpoint->shard_count && status == STATUS_OK; s++)
-        supply->shards[s].file = file_of(supply, checkpoint->shards[s].file);
+        supply->shards[s].file = file_of(supply, &checkpoint->shards[s]);
     if (status == STATUS_OK)
         status = schedule_look(supply, NULL, error);
     if (status == STATUS_OK) {

@@ -152,13 +152,6 @@ enum status repository_file_read(const struct repository *repository, const char
     return status;
 }
 
-bool repository_file_here(const struct repository *repository, const char *path) {
-    const struct hub_file *file = hub_listing_find(&repository->listing, path);
-    char *cached = file ? cached_path(repository, file) : NULL;
-    free(cached);
-    return cached != NULL;
-}
-
 uint64_t repository_file_most(const struct repository *repository) {
     uint64_t most = 0;
     for (size_t i = 0; i < repository->listing.count; i++) {

@@ -21,12 +21,11 @@ struct repository {
 enum status repository_open(struct hub *hub, const struct hub_reference *reference,
                             const struct repository **repository, struct error *error);
 
-/* As folder_file_open, folder_file_read, folder_file_here, folder_look, folder_list and folder_memory; `name` is the folder's, for messages. */
+/* As folder_file_open, folder_file_read, folder_look, folder_list and folder_memory; `name` is the folder's, for messages. */
 enum status repository_file_open(const struct repository *repository, const char *name, const char *file,
                                  struct byte_source **source, struct error *error);
 enum status repository_file_read(const struct repository *repository, const char *name, const char *file, size_t limit,
                                  char **bytes, size_t *length, struct error *error);
-bool repository_file_here(const struct repository *repository, const char *file);
 bool repository_look(const struct repository *repository, const char *file, struct folder_entry *entry);
 enum status repository_list(const struct repository *repository, const char *inside, struct folder_entry **entries,
                             size_t *count, struct error *error);
