@@ -123,13 +123,20 @@ static enum status option_parse(int option, const char *value, struct arguments 
 static enum status arguments_parse(int argc, char **argv, struct arguments *arguments, bool *help,
                                    struct error *error) {
     static const struct option options[] = {
-        {"fail-on", required_argument, NULL, 'f'}, {"loaders", required_argument, NULL, 'l'},
-        {"headers-only", no_argument, NULL, 'H'},  {"fix", required_argument, NULL, 'x'},
-        {"force", no_argument, NULL, 'F'},         {"json", no_argument, NULL, 'J'},
-        {"modules", no_argument, NULL, 'm'},       {"sarif", required_argument, NULL, 's'},
-        {"junit", required_argument, NULL, 'u'},   {"html", required_argument, NULL, 'w'},
-        {"jobs", required_argument, NULL, 'j'},    {"quiet", no_argument, NULL, 'q'},
-        {"scales", no_argument, NULL, 'S'},        {"help", no_argument, NULL, 'h'},
+        {"fail-on", required_argument, NULL, 'f'},
+        {"loaders", required_argument, NULL, 'l'},
+        {"headers-only", no_argument, NULL, 'H'},
+        {"fix", required_argument, NULL, 'x'},
+        {"force", no_argument, NULL, 'F'},
+        {"json", no_argument, NULL, 'J'},
+        {"modules", no_argument, NULL, 'm'},
+        {"sarif", required_argument, NULL, 's'},
+        {"junit", required_argument, NULL, 'u'},
+        {"html", required_argument, NULL, 'w'},
+        {"jobs", required_argument, NULL, 'j'},
+        {"quiet", no_argument, NULL, 'q'},
+        {"scales", no_argument, NULL, 'S'},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     *arguments = (struct arguments){

@@ -189,7 +189,8 @@ static void tell(const struct session *session, const char *state) {
     }
     struct text table = {0};
     plan_table(&session->plan, session->publication.folder_bytes, &table);
-    supply_table(session, &table);
+    if (arguments->dry_run)
+        supply_table(session, &table);
     if (!table.failed)
         fputs(table.bytes, stdout);
     text_free(&table);

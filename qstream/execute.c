@@ -550,7 +550,7 @@ static enum status tiles_make(struct run *run, struct journal *journal, uint64_t
     while (wait_for_workers(run, 0.1)) {
         if (interrupt_pending())
             run_stop(run);
-        supply_describe(run->options->supply, progress.note, sizeof progress.note);
+        supply_progress(run->options->supply, &progress);
         progress_update(&progress, atomic_load(&run->bytes_done));
         pthread_mutex_lock(&run->lock);
         bool due = run->pending_bytes >= commit_bytes || seconds_now() - last_commit >= commit_seconds;

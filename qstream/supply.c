@@ -86,7 +86,8 @@ static void supply_main(void *context, unsigned number) {
             status = supply_shard_take(supply, next, &error);
     }
     if (status == STATUS_IO && !supply->spoiled)
-        status = error_set(&supply->error, STATUS_IO, "%s; what is done is kept, the same command goes on", error.message);
+        status =
+            error_set(&supply->error, STATUS_IO, "%s; what is done is kept, the same command goes on", error.message);
     else
         supply->error = error;
     pthread_mutex_lock(&supply->lock);
@@ -199,18 +200,18 @@ bool supply_spoiled(struct supply *supply) {
 
 uint64_t supply_fetched(const struct supply *supply) { return atomic_load(&supply->store.fetched); }
 
-void supply_describe(struct supply *supply, char *out, size_t size) {
-    *out = '\0';
+void supply_progress(struct supply *supply, struct progress *progress) {
     if (!supply || supply->total == 0)
         return;
     pthread_mutex_lock(&supply->lock);
-    bool waiting = supply->waiting > 0;
+    bool waited = supply->waiting > 0;
     pthread_mutex_unlock(&supply->lock);
-    uint64_t fetched = supply_fetched(supply);
-    double seconds = seconds_now() - supply->begun;
-    char done[TEXT_SIZE_MAX], total[TEXT_SIZE_MAX], rate[TEXT_SIZE_MAX];
-    snprintf(out, size, "; downloaded %s of %s, %s/s%s", text_size(fetched, done), text_size(supply->total, total),
-             text_size((uint64_t)(seconds > 0 ? (double)fetched / seconds : 0), rate), waiting ? ", waited for" : "");
+    uint64_t fetched = supply_fetched(supply), left = supply->total > fetched ? supply->total - fetched : 0;
+    double seconds = seconds_now() - supply->begun, rate = seconds > 0 ? (double)fetched / seconds : 0;
+    char done[TEXT_SIZE_MAX], total[TEXT_SIZE_MAX], rate_text[TEXT_SIZE_MAX];
+    snprintf(progress->note, sizeof progress->note, "; downloaded %s of %s, %s/s%s", text_size(fetched, done),
+             text_size(supply->total, total), text_size((uint64_t)rate, rate_text), waited ? ", waited for" : "");
+    progress->seconds_left = rate > 0 ? (double)left / rate : 0;
 }
 
 /* ---- the end ---- */

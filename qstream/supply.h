@@ -13,6 +13,7 @@
 #ifndef QSTREAM_QSTREAM_SUPPLY_H
 #define QSTREAM_QSTREAM_SUPPLY_H
 
+#include "common/progress.h"
 #include "qstream/plan.h"
 #include "qstream/run_state.h"
 
@@ -82,8 +83,10 @@ bool supply_spoiled(struct supply *supply); /* may be NULL */
 /* Ends: stops what is under way. When `complete`, nothing is left in the folder. */
 void supply_end(struct supply *supply, bool complete); /* may be NULL */
 
-/* Bytes that came over the network so far; for people, how it stands ("" when it may be NULL). */
+/* Bytes that came over the network so far, of shards and companions. */
 uint64_t supply_fetched(const struct supply *supply);
-void supply_describe(struct supply *supply, char *out, size_t size); /* may be NULL */
+
+/* Tells progress how the download stands. */
+void supply_progress(struct supply *supply, struct progress *progress); /* may be NULL */
 
 #endif
