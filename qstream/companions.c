@@ -77,7 +77,7 @@ static enum status file_digest(struct byte_source *file, uint64_t size, uint8_t 
 /* Whether an open file is whole and the one that is wanted. */
 static enum status file_check(struct byte_source *file, const struct schedule *schedule,
                               const uint8_t source[SHA256_SIZE], bool *good, struct error *error) {
-    uint8_t wanted[HEADER], header[HEADER], digest[SHA256_SIZE], noted[SHA256_SIZE];
+    uint8_t wanted[HEADER], header[HEADER], digest[SHA256_SIZE] = {0}, noted[SHA256_SIZE];
     uint64_t size = companions_file_bytes(schedule);
     *good = false;
     if (file->identity.size != size)
