@@ -129,6 +129,7 @@ suite tokenizer tests/tokenizer/run_tokenizer.sh
 suite server tests/server/run_server.sh
 suite clients tests/clients/run_clients.sh
 suite hub tests/hub/run_hub.sh
+suite hub-asan env QSTREAM=build/asan/qstream tests/hub/run_hub.sh check_faults
 suite cuda-engine tests/cuda/run_engine.sh
 suite cuda-model tests/cuda/model/self_test.sh
 suite cuda-gates tests/cuda/gates.sh --access sm_90

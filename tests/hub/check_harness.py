@@ -387,7 +387,8 @@ def nothing_stays() -> None:
     script += (
         "  print(json.dumps([hub.process.pid, hub.url, hub.addresses['plain']['hub']]), flush=True); time.sleep(60)"
     )
-    test = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    here = os.environ | {"TMPDIR": str(HUB.work)}  # what such a test leaves is not removed by itself
+    test = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=here)
     pid, *urls = json.loads(test.stdout.readline())
     handle = os.pidfd_open(pid)
     test.send_signal(signal.SIGKILL)

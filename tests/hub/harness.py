@@ -24,7 +24,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parent.parent
-QSTREAM = os.environ.get("QSTREAM", str(REPO / "build" / "qstream"))
+QSTREAM = str(Path(os.environ.get("QSTREAM", REPO / "build" / "qstream")).resolve())
 SECONDS = 120  # after which something hangs
 # What steers clients of the Hub, or leads elsewhere.
 STEERING = re.compile(r"^(HF_|HUGGING|TRANSFORMERS_OFFLINE|XDG_|SSL_CERT|CURL_CA|REQUESTS_CA)|_proxy$", re.IGNORECASE)

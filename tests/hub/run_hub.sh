@@ -14,6 +14,7 @@ bail() {
     exit 1
 }
 
+[ -x "${QSTREAM:-build/qstream}" ] || bail "${QSTREAM:-build/qstream} is missing: run make"
 tests/models/venv.sh || bail "the Python environment cannot be made"
 PATH=$PATH:/usr/sbin command -v nginx >/dev/null || bail "nginx is missing: run ./setup test"
 
