@@ -32,11 +32,11 @@ void libcurl_authority_choose(CURL *easy) {
         if (stat(file, &stat_of) == 0 && S_ISDIR(stat_of.st_mode)) /* which requests takes, too */
             folder = file;
         else
-            libcurl.easy_setopt(easy, CURLOPT_CAINFO, file);
+            libcurl.easy_setopt(easy, CURLOPT_CAINFO, file), libcurl.easy_setopt(easy, CURLOPT_PROXY_CAINFO, file);
         break;
     }
     if (folder && *folder)
-        libcurl.easy_setopt(easy, CURLOPT_CAPATH, folder);
+        libcurl.easy_setopt(easy, CURLOPT_CAPATH, folder), libcurl.easy_setopt(easy, CURLOPT_PROXY_CAPATH, folder);
 }
 
 bool libcurl_is_transient(CURLcode code) {

@@ -13,9 +13,10 @@
 
 enum { SECONDS_DEFAULT = 10, SECONDS_MOST = 24 * 60 * 60, TOKEN_FILE_MAX = 64 << 10, ENDPOINT_MAX = 2000 };
 
-static bool is_set(const char *name) {
+/* A variable that is set, and not empty; else NULL. */
+static const char *variable(const char *name) {
     const char *value = getenv(name);
-    return value && *value;
+    return value && *value ? value : NULL;
 }
 
 static bool is_true(const char *value) {
@@ -174,10 +175,11 @@ static enum status token_read(struct hub_environment *environment, const char *h
     if (is_true(getenv("HF_HUB_DISABLE_IMPLICIT_TOKEN")))
         return STATUS_OK;
     enum status status = STATUS_OK;
-    if (is_set("HF_TOKEN"))
-        status = token_set(environment, getenv("HF_TOKEN"), "HF_TOKEN", error);
-    else if (is_set("HUGGING_FACE_HUB_TOKEN"))
-        status = token_set(environment, getenv("HUGGING_FACE_HUB_TOKEN"), "HUGGING_FACE_HUB_TOKEN", error);
+    const char *token = variable("HF_TOKEN"), *older = variable("HUGGING_FACE_HUB_TOKEN");
+    if (token)
+        status = token_set(environment, token, "HF_TOKEN", error);
+    else if (older)
+        status = token_set(environment, older, "HUGGING_FACE_HUB_TOKEN", error);
     if (status != STATUS_OK || environment->token)
         return status;
     char *path = path_choose("HF_TOKEN_PATH", NULL, home, "token");
@@ -189,7 +191,9 @@ static enum status token_read(struct hub_environment *environment, const char *h
 /* ---- the rest ---- */
 
 static enum status endpoint_read(struct hub_environment *environment, struct error *error) {
-    const char *value = is_set("HF_ENDPOINT") ? getenv("HF_ENDPOINT") : "https://huggingface.co";
+    const char *value = variable("HF_ENDPOINT");
+    if (!value)
+        value = "https://huggingface.co";
     size_t length = strlen(value);
     while (length > 0 && value[length - 1] == '/')
         length--;
@@ -225,13 +229,13 @@ static enum status seconds_read(const char *name, long *seconds, struct error *e
 
 enum status hub_environment_read(struct hub_environment *environment, struct error *error) {
     *environment = (struct hub_environment){0};
-    environment->offline = is_true(getenv(is_set("HF_HUB_OFFLINE") ? "HF_HUB_OFFLINE" : "TRANSFORMERS_OFFLINE"));
+    const char *offline = variable("HF_HUB_OFFLINE");
+    environment->offline = is_true(offline ? offline : getenv("TRANSFORMERS_OFFLINE"));
     char *home = home_choose();
-    enum status status = STATUS_OK;
-    if (home)
-        environment->cache = path_choose("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", home, "hub");
-    if (!environment->cache)
-        status = error_set_memory(error);
+    if (!home)
+        return error_set_memory(error);
+    environment->cache = path_choose("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", home, "hub");
+    enum status status = environment->cache ? STATUS_OK : error_set_memory(error);
     if (status == STATUS_OK)
         status = endpoint_read(environment, error);
     if (status == STATUS_OK)

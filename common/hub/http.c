@@ -339,9 +339,10 @@ static void transfer_begin(struct http *http, struct transfer *transfer) {
 
 static void active_remove(struct http *http, const struct transfer *transfer) {
     struct transfer **at = &http->active;
-    while (*at != transfer)
+    while (*at && *at != transfer)
         at = &(*at)->next;
-    *at = transfer->next;
+    if (*at)
+        *at = transfer->next;
 }
 
 /* Ends all that are under way. */
@@ -440,18 +441,25 @@ enum status http_open(const struct http_options *options, struct http **out, str
     return STATUS_OK;
 }
 
+void http_stop(struct http *http) {
+    pthread_mutex_lock(&http->lock);
+    const bool running = http->running && !http->closing;
+    http->closing = true;
+    if (running)
+        libcurl.multi_wakeup(http->multi);
+    pthread_mutex_unlock(&http->lock);
+    if (running)
+        pthread_join(http->thread, NULL);
+}
+
 void http_close(struct http *http) {
     if (!http)
         return;
+    http_stop(http);
     pthread_mutex_lock(&http->lock);
-    http->closing = true;
-    if (http->running)
-        libcurl.multi_wakeup(http->multi);
     while (http->callers > 0)
         pthread_cond_wait(&http->left, &http->lock);
     pthread_mutex_unlock(&http->lock);
-    if (http->running)
-        pthread_join(http->thread, NULL);
     if (http->multi)
         libcurl.multi_cleanup(http->multi);
     if (http->share)
@@ -461,6 +469,16 @@ void http_close(struct http *http) {
     pthread_cond_destroy(&http->left);
     pthread_mutex_destroy(&http->lock);
     free(http);
+}
+
+/* Leaves it to the network thread. */
+static void transfer_ask(struct http *http, struct transfer *transfer) {
+    if (http->last)
+        http->last->next = transfer;
+    else
+        http->first = transfer;
+    http->last = transfer;
+    libcurl.multi_wakeup(http->multi);
 }
 
 enum status http_perform(struct http *http, const struct http_request *request, struct http_reply *reply,
@@ -476,12 +494,7 @@ enum status http_perform(struct http *http, const struct http_request *request, 
                                          : network_start(http, error);
     if (status == STATUS_OK) {
         http->callers++;
-        if (http->last)
-            http->last->next = &transfer;
-        else
-            http->first = &transfer;
-        http->last = &transfer;
-        libcurl.multi_wakeup(http->multi);
+        transfer_ask(http, &transfer);
         while (!transfer.finished)
             pthread_cond_wait(&transfer.end, &http->lock);
         status = transfer.status;

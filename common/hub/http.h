@@ -58,6 +58,9 @@ struct http_options {
 enum status http_open(const struct http_options *options, struct http **http, struct error *error);
 void http_close(struct http *http); /* NULL is fine */
 
+/* Ends what is under way, and all that is asked later: STATUS_IO. */
+void http_stop(struct http *http);
+
 /*
  * Carries out a request. STATUS_OK: a whole reply came, whatever its code. STATUS_IO: none, or not all of it; the message
  * names the URL without its query. STATUS_INTERRUPTED after SIGINT or SIGTERM. Fills *reply in each case; free it with

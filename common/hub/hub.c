@@ -35,20 +35,29 @@ void hub_close(struct hub *hub) {
     *hub = (struct hub){0};
 }
 
+static struct hub shared;
+
+/* When the process ends, OpenSSL forgets what a thread that receives would still use. */
+static void shared_stop(void) {
+    if (shared.http)
+        http_stop(shared.http);
+}
+
 enum status hub_shared(struct hub **out, struct error *error) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    static struct hub hub;
     static bool open;
     enum status status = STATUS_OK;
     pthread_mutex_lock(&lock);
     if (!open) {
-        status = hub_open(&hub, error);
+        status = hub_open(&shared, error);
         open = status == STATUS_OK;
-        if (!open)
-            hub_close(&hub);
+        if (open)
+            atexit(shared_stop);
+        else
+            hub_close(&shared);
     }
     pthread_mutex_unlock(&lock);
-    *out = status == STATUS_OK ? &hub : NULL;
+    *out = status == STATUS_OK ? &shared : NULL;
     return status;
 }
 

@@ -313,10 +313,11 @@ static enum status range_read_at(struct byte_source *base, uint64_t offset, void
                          base->name, base->identity.size, size, offset);
     enum status status = STATUS_OK;
     pthread_mutex_lock(&pool.lock);
-    ahead_follow(source, offset, size);
     if (size > (size_t)DIRECT_BLOCKS * BLOCK) {
         status = read_direct(source, offset, to, size, error);
         size = 0;
+    } else {
+        ahead_follow(source, offset, size);
     }
     while (status == STATUS_OK && size > 0) {
         size_t copied;

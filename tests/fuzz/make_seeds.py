@@ -29,6 +29,21 @@ CHECKPOINTS = {
 }
 
 
+OID, SHA256 = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+HUB_PAGE = [
+    {"type": "directory", "oid": OID, "size": 0, "path": "sub"},
+    {"type": "file", "oid": OID, "size": 0, "path": "sub/empty \u00e9.txt"},
+    {"type": "file", "oid": OID, "size": 9, "path": "model.safetensors", "lfs": {"oid": SHA256, "size": 9, "pointerSize": 130}},
+]
+HUB = {
+    "page": f'Link: <https://hub.example/api/x?cursor=a%3D>; rel="next", </y>; rel="prev"\n\n{json.dumps(HUB_PAGE)}',
+    "commit": f'ETag: W/"{OID}"\nX-Repo-Commit: {OID}\nX-Linked-Size: 9\n\n{{"id": "org/name", "sha": "{OID}"}}',
+    "redirect": f'Location: //cdn.example:444/a/../b c?Signature=x%2F#y\nX-Linked-Etag: "{SHA256}"\n\n[]',
+    "limits": 'RateLimit: "api";r=0;t=55\nRetry-After: Fri, 13 Feb 2009 23:31:30 GMT\n\n',
+    "reference": "hf://datasets/org/name@refs/pr/1",
+}
+
+
 def header(path):
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -204,6 +219,8 @@ def small():
     write("journal", "no-journal", b"\0not a journal at all")
     write("journal", "records", b"\1" + record(1, 0, 5) + record(2, 1, 0) + record(3, 2, 0x3f80) + record(4, 7, 0))
     write("journal", "out-of-range", b"\3" + record(1, 30, 0xffffffff) + record(2, 99, 0) + record(4, 0xffffffff, 0) + b"torn")
+    for name, data in HUB.items():
+        write("hub", name, data.encode())
     write("journal", "backwards", b"\1" + record(1, 9, 3) + record(77, 0, 0))
 
 

@@ -10,7 +10,7 @@ root=$(cd "$here/../.." && pwd)
 build=${BUILD:-$root/build}/fuzz
 cd "$root"
 
-targets=(safetensors json_text recipe journal checkpoint audit verify pair server tokenizer parquet)
+targets=(safetensors json_text recipe journal checkpoint audit verify pair server tokenizer parquet hub)
 seconds=${1:-45}
 case $seconds in
 '' | 0 | *[!0-9]*)

@@ -14,9 +14,11 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +318,71 @@ def interrupts() -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     require_equal(process.returncode, INTERRUPTED)
+
+
+@case
+def leaving() -> None:
+    """a process that ends while bytes come ends as it wants to"""
+    for _ in range(10):
+        run("leave", "org/large", "large.bin", "-", "-")
+
+
+class Proxy:
+    """A proxy: CONNECT, or requests for http://..., by which it is known."""
+
+    def __enter__(self) -> "Proxy":
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
+        self.asked: list[str] = []
+        threading.Thread(target=self.accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listening.shutdown(socket.SHUT_RDWR)
+        self.listening.close()
+
+    def accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listening.accept()
+                threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(65536)
+        method, target = head.decode().split()[:2]
+        self.asked.append(f"{method} {target}")
+        host, port = (target if method == "CONNECT" else target.split("/")[2]).split(":")
+        onward = socket.create_connection((host, int(port)))
+        if method == "CONNECT":
+            connection.sendall(b"HTTP/1.1 200 Connected\r\nX-Repo-Commit: the proxy's\r\n\r\n")
+        else:  # one request for each connection
+            onward.sendall(head.replace(b"http://" + target.split("/")[2].encode(), b"", 1)
+                           .replace(b"\r\n", b"\r\nConnection: close\r\n", 1))  # fmt: skip
+        threading.Thread(target=self.pump, args=(onward, connection), daemon=True).start()
+        self.pump(connection, onward)
+
+    @staticmethod
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(1 << 16):
+                sink.sendall(piece)
+            sink.shutdown(socket.SHUT_WR)
+
+
+@case
+def proxies() -> None:
+    """proxies are asked that the environment names, but for hosts in no_proxy"""
+    host = HUB.url.split("/")[2].split(":")[0]
+    with Proxy() as proxy:
+        variable = "https_proxy" if TLS else "http_proxy"
+        same(run("read", "org/large", "config.json", **{variable: proxy.url}), FOLDERS["large"] / "config.json")
+        require(proxy.asked, "the proxy was not asked")
+        require(all(line.startswith("CONNECT") == TLS for line in proxy.asked), proxy.asked)
+        proxy.asked.clear()
+        run("list", "org/large", **{variable: proxy.url, "no_proxy": host})
+        require_equal(proxy.asked, [])
 
 
 @case

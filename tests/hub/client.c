@@ -7,6 +7,7 @@
  *     hub_client copy REFERENCE FILE PIECE                        by ranges, in order, to stdout
  *     hub_client ranges REFERENCE FILE LOCAL SEED READS THREADS   READS ranges at random places in each of THREADS threads,
  *                                                                 compared with a local file
+ *     hub_client leave REFERENCE FILE - -                         ends while the file is being read ahead
  *     hub_client put URL LOCAL OFFSET SIZE                        sends a range of a local file
  *
  * Exit codes are qstream's.
@@ -133,7 +134,14 @@ static enum status ranges_check(struct byte_source *source, char **arguments, st
     return status;
 }
 
-/* list, read, copy and ranges. */
+/* As a program does that has met an error elsewhere. */
+static _Noreturn void leave(struct byte_source *source) {
+    byte_source_prefetch(source, 0, source->identity.size);
+    usleep(20000);
+    exit(0);
+}
+
+/* All but put. */
 static enum status repository_run(struct hub *hub, int count, char **arguments, struct error *error) {
     struct hub_reference reference = {0};
     struct hub_listing listing = {0};
@@ -152,6 +160,8 @@ static enum status repository_run(struct hub *hub, int count, char **arguments, 
         status = file_print(hub, &listing, file, error);
     else if (status == STATUS_OK && count == 5)
         status = file_copy(source, strtoul(arguments[4], NULL, 10), error);
+    else if (status == STATUS_OK && strcmp(arguments[1], "leave") == 0)
+        leave(source);
     else if (status == STATUS_OK)
         status = ranges_check(source, arguments + 4, error);
     byte_source_close(source);
