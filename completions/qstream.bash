@@ -156,17 +156,28 @@ _qstream_generate() {
         --device-memory --dry-run --json --quiet --help"
 }
 
+_qstream_fetch() {
+    case $2 in
+    --revision | --include | --exclude | --connections) return ;;
+    --dataset) mapfile -t COMPREPLY < <(compgen -W "wikitext-2" -- "$1"); return ;;
+    esac
+    _qstream_folder "$1" "$2" "--revision --all --include --exclude --to --dataset --connections --dry-run --json --quiet
+        --help"
+    [[ $1 == -* || $2 == --to || $2 == = ]] || COMPREPLY=() # a repository is no folder
+}
+
 _qstream_tokenize() { _qstream_folder "$1" "$2" "--text --decode --help"; }
 
 _qstream() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "quantize inspect audit verify ppl generate tokenize version help --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "fetch quantize inspect audit verify ppl generate tokenize version help --help --version" -- "$current")
         return
     fi
     previous=${COMP_WORDS[COMP_CWORD - 1]}
     case ${COMP_WORDS[1]} in
+    fetch) _qstream_fetch "$current" "$previous" ;;
     quantize) _qstream_quantize "$current" "$previous" ;;
     inspect) _qstream_inspect "$current" "$previous" ;;
     audit) _qstream_audit "$current" "$previous" ;;
@@ -174,7 +185,7 @@ _qstream() {
     ppl) _qstream_ppl "$current" "$previous" ;;
     generate) _qstream_generate "$current" "$previous" ;;
     tokenize) _qstream_tokenize "$current" "$previous" ;;
-    help) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "quantize inspect audit verify ppl generate tokenize version help" -- "$current") ;;
+    help) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "fetch quantize inspect audit verify ppl generate tokenize version help" -- "$current") ;;
     esac
     return 0
 }

@@ -186,34 +186,38 @@ static void where_put(const char *where) {
     puts(realpath(where, resolved) ? resolved : where);
 }
 
-/* Fetches what is missing, and makes of it what was asked for; *where is where that is then, and the caller's to free. */
-static enum status carry_out(const struct arguments *arguments, struct fetch *fetch, char **where,
+/* Fetches what is missing, and makes of it what was asked for, which is `where` then. */
+static enum status carry_out(const struct arguments *arguments, struct fetch *fetch, const char *where,
                              struct error *error) {
-    *where = arguments->named ? named_dataset_path(arguments->named, arguments->to) : strdup(fetch->where);
-    enum status status = *where ? fetch_room_check(fetch, error) : error_set_memory(error);
+    enum status status = fetch_room_check(fetch, error);
     if (status != STATUS_OK || arguments->dry_run)
         return status;
     status = fetch_run(fetch, arguments->connections, arguments->quiet, error);
     if (status == STATUS_OK && arguments->named)
-        status = named_dataset_write(arguments->named, fetch, *where, error);
+        status = named_dataset_write(arguments->named, fetch, where, error);
+    if (status == STATUS_OK && !arguments->json)
+        where_put(where);
     return status;
 }
 
 static enum status fetch(const struct arguments *arguments, const struct hub_reference *reference,
                          struct error *error) {
+    const struct named_dataset *named = arguments->named;
     struct selection_rules rules = arguments->rules;
     struct fetch fetch = {0};
     struct text summary = {0}, result = {0};
     char *where = NULL;
-    if (arguments->named) {
-        rules.include = &arguments->named->file;
+    if (named) {
+        rules.include = &named->file;
         rules.include_count = 1;
     }
-    enum status status = fetch_open(reference, &rules, arguments->named ? NULL : arguments->to, &fetch, error);
+    enum status status = fetch_open(reference, &rules, named ? NULL : arguments->to, &fetch, error);
+    if (status == STATUS_OK && !(where = named ? named_dataset_path(named, arguments->to) : strdup(fetch.where)))
+        status = error_set_memory(error);
     if (status == STATUS_OK && !arguments->quiet)
         fetch_summary(&fetch, &summary);
     if (status == STATUS_OK && arguments->json)
-        fetch_json(&fetch, arguments->dry_run, &result);
+        fetch_json(&fetch, arguments->dry_run, named ? where : NULL, &result);
     else if (status == STATUS_OK && arguments->dry_run)
         fetch_table(&fetch, &result);
     if (summary.failed || result.failed)
@@ -222,13 +226,11 @@ static enum status fetch(const struct arguments *arguments, const struct hub_ref
     if (status == STATUS_OK && arguments->dry_run)
         put(&result, stdout);
     if (status == STATUS_OK)
-        status = carry_out(arguments, &fetch, &where, error);
-    if (status == STATUS_OK && arguments->json)
+        status = carry_out(arguments, &fetch, where, error);
+    if (status == STATUS_OK)
         put(&result, stdout);
-    else if (status == STATUS_OK && !arguments->dry_run)
-        where_put(where);
-    free(where);
     text_free(&result);
+    free(where);
     fetch_close(&fetch);
     return status;
 }

@@ -73,15 +73,16 @@ static const char *state_text(const struct fetch_file *file, char out[TEXT_SIZE_
 }
 
 void fetch_table(const struct fetch *fetch, struct text *out) {
-    char size[TEXT_SIZE_MAX], state[TEXT_SIZE_MAX + 16];
+    enum { STATE_WIDTH = 46 };
+    char size[TEXT_SIZE_MAX], state[TEXT_SIZE_MAX + 16], left_out[STATE_WIDTH + 1];
     const struct fetch_file *chosen = fetch->files;
-    text_append_string(out, "     size  state                            file\n");
+    text_printf(out, "%9s  %-*s  file\n", "size", STATE_WIDTH, "state");
     for (size_t i = 0; i < fetch->listing.count; i++) {
         const struct hub_file *file = &fetch->listing.files[i];
-        const char *text = fetch->reasons[i] == SELECTION_TAKEN ? state_text(chosen++, state)
-                                                                : selection_reason_text(fetch->reasons[i]);
-        text_printf(out, "%9s  %s%-*s  ", text_size(file->size, size), fetch->reasons[i] ? "left out: " : "",
-                    fetch->reasons[i] ? 21 : 31, text);
+        const bool taken = fetch->reasons[i] == SELECTION_TAKEN;
+        snprintf(left_out, sizeof left_out, "left out: %s", selection_reason_text(fetch->reasons[i]));
+        text_printf(out, "%9s  %-*s  ", text_size(file->size, size), STATE_WIDTH,
+                    taken ? state_text(chosen++, state) : left_out);
         text_append_escaped(out, file->path);
         text_append_string(out, "\n");
     }
@@ -96,7 +97,7 @@ static void member_text(struct text *out, const char *name, const char *value) {
     text_append_string(out, ", ");
 }
 
-void fetch_json(const struct fetch *fetch, bool dry_run, struct text *out) {
+void fetch_json(const struct fetch *fetch, bool dry_run, const char *text, struct text *out) {
     const struct hub_listing *listing = &fetch->listing;
     char etag[HUB_ETAG_HEX];
     text_append_string(out, "{\"schema\": \"qstream.fetch/1\", ");
@@ -105,6 +106,8 @@ void fetch_json(const struct fetch *fetch, bool dry_run, struct text *out) {
     member_text(out, "revision", listing->reference.revision);
     member_text(out, "commit", listing->commit);
     member_text(out, "folder", fetch->where);
+    if (text)
+        member_text(out, "text", text);
     text_printf(out, "\"dry_run\": %s, ", dry_run ? "true" : "false");
     text_printf(out, "\"bytes\": %" PRIu64 ", \"bytes_present\": %" PRIu64 ", ", fetch->bytes, fetch->present);
     text_printf(out, "\"bytes_needed\": %" PRIu64 ", \"bytes_free\": %" PRIu64 ", \"files\": [", fetch->needed,

@@ -13,7 +13,7 @@ void fetch_summary(const struct fetch *fetch, struct text *out);
 /* Every file of the repository. */
 void fetch_table(const struct fetch *fetch, struct text *out);
 
-/* The object of the schema qstream.fetch/1. */
-void fetch_json(const struct fetch *fetch, bool dry_run, struct text *out);
+/* The object of the schema qstream.fetch/1. `text`: the file that a named dataset's text goes to; NULL: none. */
+void fetch_json(const struct fetch *fetch, bool dry_run, const char *text, struct text *out);
 
 #endif

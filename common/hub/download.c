@@ -49,7 +49,8 @@ struct download {
     struct download_item *items;
     enum turn *turns; /* of the items */
     size_t count, finished;
-    size_t busy_next; /* the item whose lock is tried next */
+    size_t busy_next;  /* the item whose lock is tried next */
+    double busy_tried; /* when one was tried last */
     struct slot *slots;
     size_t slot_count;
     struct progress progress;
@@ -65,10 +66,18 @@ struct download {
 
 /* ---- common to all threads; the mutex is held ---- */
 
-static void fail(struct download *download, enum status status, const struct error *error) {
+/* Tells all threads that something is other than before, and ends the download if that is a failure. `item`: what the error
+ * is about; NULL: not one of them. */
+static void change_tell(struct download *download, enum status status, const struct download_item *item,
+                        const struct error *error) {
     if (download->status == STATUS_OK && status != STATUS_OK) {
         download->status = status;
-        download->error = *error;
+        if (status == STATUS_INTERRUPTED)
+            error_write(&download->error, 0, "interrupted; what came is kept, run the same command to go on");
+        else if (!item || strstr(error->message, item->file->path))
+            download->error = *error;
+        else
+            error_write(&download->error, 0, "'%s': %s", item->file->path, error->message);
     }
     pthread_cond_broadcast(&download->changed);
     pthread_cond_broadcast(&download->grown);
@@ -157,11 +166,15 @@ static enum status slot_open(struct download *download, struct slot *slot, bool 
     return slot->check && slot->taken ? STATUS_OK : error_set_memory(error);
 }
 
-/* The next item to begin, those whose lock was held before in turn; `count` when there is none. */
-static size_t item_next(const struct download *download) {
+/* The next item to begin, those whose lock was held before in turn and one at a time; `count` when there is none. */
+static size_t item_next(struct download *download) {
     for (size_t i = 0; i < download->count; i++)
         if (download->turns[i] == TURN_NEW)
             return i;
+    const double now = seconds_now();
+    if (now - download->busy_tried < POLL_NANOSECONDS * 1e-9)
+        return download->count;
+    download->busy_tried = now;
     for (size_t i = 0; i < download->count; i++) {
         const size_t item = (download->busy_next + i) % download->count;
         if (download->turns[item] == TURN_BUSY)
@@ -193,9 +206,10 @@ static bool item_begin(struct download *download) {
     }
     if (status == STATUS_OK && slot->item->done)
         item_count(download, slot->item);
+    if (!busy)
+        change_tell(download, status, slot->item, &error);
     if (!slot->open)
         slot_free(slot);
-    fail(download, status, &error);
     return !busy || new;
 }
 
@@ -285,10 +299,7 @@ static void part_fetch(struct task *task) {
     if (status == STATUS_IO && !task->whole && hub_place_is_unranged(&slot->place))
         return; /* this part comes with the rest of the file */
     task->status = status;
-    if (strstr(error.message, slot->item->file->path))
-        task->error = error;
-    else
-        error_write(&task->error, 0, "'%s': %s", slot->item->file->path, error.message);
+    task->error = error;
 }
 
 static void connection_run(void *context, unsigned number) {
@@ -305,7 +316,7 @@ static void connection_run(void *context, unsigned number) {
         slot->taken[task.chunk] = false;
         slot->at_work--;
         slot->whole = slot->whole || unranged;
-        fail(download, task.status, &task.error);
+        change_tell(download, task.status, slot->item, &task.error);
     }
     pthread_mutex_unlock(&download->mutex);
 }
@@ -381,7 +392,7 @@ static void hash_run(void *context, unsigned number) {
     (void)number;
     pthread_mutex_lock(&download->mutex);
     if (!buffer)
-        fail(download, error_set_memory(&error), &error);
+        change_tell(download, error_set_memory(&error), NULL, &error);
     while (download->status == STATUS_OK && download->finished < download->count) {
         struct slot *slot = hash_take(download);
         if (!slot) {
@@ -398,11 +409,11 @@ static void hash_run(void *context, unsigned number) {
         slot->hashed = again ? 0 : hashed + size;
         slot->again = slot->again || again;
         slot->hashing = slot->ending = false;
+        change_tell(download, status, slot->item, &error);
         if (status == STATUS_OK && hashed == all && !again) {
             item_count(download, slot->item);
             slot_free(slot);
         }
-        fail(download, status, &error);
     }
     pthread_mutex_unlock(&download->mutex);
     free(buffer);
@@ -416,9 +427,9 @@ static void progress_show(struct download *download) {
     uint64_t done = download->bytes_done;
     for (size_t i = 0; i < download->slot_count; i++) {
         const struct slot *slot = &download->slots[i];
-        under_way += slot->item != NULL;
         if (!slot->open)
             continue;
+        under_way++;
         const uint64_t present = partial_present(slot->partial);
         done += present;
         if (count < sizeof parts / sizeof *parts)
@@ -447,11 +458,11 @@ static void all_run(struct download *download) {
     if (status == STATUS_OK)
         status = thread_team_start(&connections, download->options->connections, connection_run, download, &error);
     pthread_mutex_lock(&download->mutex);
-    fail(download, status, &error);
+    change_tell(download, status, NULL, &error);
     while (download->status == STATUS_OK && download->finished < download->count) {
         wait_a_while(download, &download->changed);
         if (is_stopped(download->options))
-            fail(download, error_set(&error, STATUS_INTERRUPTED, "interrupted"), &error);
+            change_tell(download, error_set(&error, STATUS_INTERRUPTED, "interrupted"), NULL, &error);
         progress_show(download);
     }
     pthread_mutex_unlock(&download->mutex);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -178,12 +179,22 @@ static enum status file_take(const char *path, int *fd, struct error *error) {
     }
 }
 
+/* Whether the disk has room for `length` bytes in all: one that has not would be filled to the brim before that shows. */
+static bool has_room(int fd, uint64_t length) {
+    struct statvfs space;
+    struct stat file;
+    if (fstat(fd, &file) != 0 || fstatvfs(fd, &space) != 0)
+        return true;
+    const uint64_t taken = (uint64_t)file.st_blocks * 512;
+    return length <= taken || length - taken <= (uint64_t)space.f_bavail * space.f_frsize;
+}
+
 /* Takes room for the file. */
 static enum status room_take(struct partial *partial, struct error *error) {
     const uint64_t length = length_with_note(&partial->header);
-    int problem;
-    while ((problem = fallocate(partial->fd, 0, 0, (off_t)length) != 0 ? errno : 0) == EINTR)
-        ;
+    int problem = has_room(partial->fd, length) ? EINTR : ENOSPC;
+    while (problem == EINTR)
+        problem = fallocate(partial->fd, 0, 0, (off_t)length) != 0 ? errno : 0;
     if (problem == EOPNOTSUPP || problem == ENOSYS || problem == EINVAL)
         problem = ftruncate(partial->fd, (off_t)length) != 0 ? errno : 0;
     if (!problem)
