@@ -142,14 +142,14 @@ enum status byte_source_of_bytes(const char *name, char *bytes, size_t length, s
                                  struct error *error) {
     *out = NULL;
     struct bytes_source *source = calloc(1, sizeof *source);
-    char *copy = strdup(name);
-    if (!source || !copy) {
+    if (source)
+        source->base = (struct byte_source){&bytes_operations, strdup(name), {.size = length}};
+    if (!source || !source->base.name) {
         free(source);
-        free(copy);
         free(bytes);
         return error_set_memory(error);
     }
-    *source = (struct bytes_source){{&bytes_operations, copy, {.size = length}}, bytes};
+    source->bytes = bytes;
     *out = &source->base;
     return STATUS_OK;
 }

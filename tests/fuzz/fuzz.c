@@ -36,7 +36,7 @@ static void folder_remove(void) {
     rmdir(folder);
 }
 
-const char *folder_path(void) {
+const char *fuzz_folder(void) {
     if (!*folder) {
         const char *memory = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
         snprintf(folder, sizeof folder, "%s/qstream-fuzz-XXXXXX", memory);
@@ -47,7 +47,7 @@ const char *folder_path(void) {
 }
 
 void folder_clear(void) {
-    DIR *list = opendir(folder_path());
+    DIR *list = opendir(fuzz_folder());
     REQUIRE(list);
     struct dirent *entry;
     while ((entry = readdir(list)))
@@ -58,7 +58,7 @@ void folder_clear(void) {
 
 void folder_write(const char *name, const void *bytes, size_t length, uint64_t size) {
     char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder_path(), name);
+    snprintf(path, sizeof path, "%s/%s", fuzz_folder(), name);
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return; /* a name that no file can have */

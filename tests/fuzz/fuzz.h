@@ -29,7 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 uint64_t header_data_size(const uint8_t *header, size_t size);
 
 /* A folder in memory for this process, removed at its end. Files in it go with folder_clear. */
-const char *folder_path(void);
+const char *fuzz_folder(void);
 void folder_clear(void);
 
 /* Writes a file of that folder: the bytes, then a hole up to `size` (ignored when smaller). */

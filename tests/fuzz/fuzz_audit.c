@@ -71,7 +71,7 @@ static void audit_everything(struct inspection *inspection, const struct audit_o
 static void fix_check(const struct inspection *inspection) {
     struct error error = {0};
     char folder[512];
-    snprintf(folder, sizeof folder, "%s/fixed", folder_path());
+    snprintf(folder, sizeof folder, "%s/fixed", fuzz_folder());
     enum status status = audit_fix(inspection, folder, true, &error);
     REQUIRE(status == STATUS_OK || (status == STATUS_BAD_INPUT && error.message[0]));
 }
@@ -117,7 +117,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 1)
         return 0;
     folder_from_sections(data + 1, size - 1, &input);
-    enum status status = inspection_open(folder_path(), &inspection, &error);
+    enum status status = inspection_open(fuzz_folder(), &inspection, &error);
     REQUIRE(status == STATUS_OK || (status == STATUS_BAD_INPUT && error.message[0]));
     if (status == STATUS_OK) {
         uint64_t bytes = 0;

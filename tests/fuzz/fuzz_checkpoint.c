@@ -137,7 +137,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct error error = {0};
     enum status status = recipe_parse("fuzz", input.recipe, input.recipe_length, &recipe, &error);
     if (status == STATUS_OK)
-        status = checkpoint_open(folder_path(), &checkpoint, &error);
+        status = checkpoint_open(fuzz_folder(), &checkpoint, &error);
     if (status == STATUS_OK)
         status = layout_detect(&checkpoint, &layout, &error);
     if (status == STATUS_OK)

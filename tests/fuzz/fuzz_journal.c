@@ -71,7 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     first.state = second.state = &state;
 
     char path[128];
-    snprintf(path, sizeof path, "%s/journal", folder_path());
+    snprintf(path, sizeof path, "%s/journal", fuzz_folder());
     struct journal *journal, *other;
     enum status status = journal_open(path, &fingerprint, visit, &first, &journal, &error);
     REQUIRE(status == STATUS_OK || status == STATUS_USAGE || status == STATUS_BAD_INPUT);

@@ -16,7 +16,7 @@ static int by_name(const void *a, const void *b) { return strcmp(*(char *const *
 
 /* The shards whose names begin with `letter`. */
 static size_t files_list(char letter, char *files[FILES_MAX]) {
-    DIR *list = opendir(folder_path());
+    DIR *list = opendir(fuzz_folder());
     REQUIRE(list);
     size_t count = 0;
     struct dirent *entry;
@@ -38,7 +38,7 @@ static void shard_fill(const char *file, uint32_t state) {
     char path[512];
     static uint8_t bytes[FILLED];
     uint8_t length[8] = {0};
-    snprintf(path, sizeof path, "%s/%s", folder_path(), file);
+    snprintf(path, sizeof path, "%s/%s", fuzz_folder(), file);
     FILE *stream = fopen(path, "r+b");
     REQUIRE(stream);
     uint64_t size = fread(length, 1, 8, stream) == 8 ? (uint64_t)length[0] | (uint64_t)length[1] << 8 : 0;
@@ -66,7 +66,7 @@ static bool side_open(char letter, uint8_t options, struct checkpoint *checkpoin
     size_t count = files_list(letter, files);
     for (size_t i = 0; i < count && options & 1; i++)
         shard_fill(files[i], (uint32_t)letter);
-    enum status status = checkpoint_open_files(folder_path(), files, count, ignore_problem, NULL, checkpoint, &error);
+    enum status status = checkpoint_open_files(fuzz_folder(), files, count, ignore_problem, NULL, checkpoint, &error);
     REQUIRE(status == STATUS_OK);
     for (size_t i = 0; i < count; i++)
         free(files[i]);
@@ -77,7 +77,7 @@ static bool side_open(char letter, uint8_t options, struct checkpoint *checkpoin
 static void config_read(const char *name, struct checkpoint *checkpoint) {
     char path[512];
     struct error error = {0};
-    snprintf(path, sizeof path, "%s/%s", folder_path(), name);
+    snprintf(path, sizeof path, "%s/%s", fuzz_folder(), name);
     if (file_read(path, 1 << 20, &checkpoint->config, &checkpoint->config_length, &error) != STATUS_OK ||
         json_text_check(name, checkpoint->config, checkpoint->config_length, &error) != STATUS_OK) {
         free(checkpoint->config);

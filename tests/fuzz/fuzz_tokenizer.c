@@ -63,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct folder *folder;
     struct tokenizer *tokenizer;
     struct error error = {{0}};
-    REQUIRE(folder_open(folder_path(), &folder, &error) == STATUS_OK);
+    REQUIRE(folder_open(fuzz_folder(), &folder, &error) == STATUS_OK);
     enum status status = tokenizer_open(folder, &tokenizer, &error);
     folder_close(folder);
     REQUIRE(status == STATUS_OK || (status == STATUS_BAD_INPUT && error.message[0] && !tokenizer));

@@ -18,7 +18,7 @@ enum { HEADER = 112, RECORD = 48, MODULES_MAX = 64 };
 
 static char *path_of(const char *name) {
     static char path[256];
-    snprintf(path, sizeof path, "%s/%s", folder_path(), name);
+    snprintf(path, sizeof path, "%s/%s", fuzz_folder(), name);
     return path;
 }
 
@@ -112,9 +112,9 @@ static void unfinished_check(bool make, const struct checkpoint *source) {
     folder_write(".qstream/journal", file, length, 0);
     free(file);
     free(bytes);
-    REQUIRE(unfinished_detect(folder_path(), &is_unfinished, &error) == STATUS_OK);
+    REQUIRE(unfinished_detect(fuzz_folder(), &is_unfinished, &error) == STATUS_OK);
     REQUIRE(is_unfinished == (access(path_of("config.json"), F_OK) != 0));
-    enum status status = unfinished_read(folder_path(), source, &unfinished, &error);
+    enum status status = unfinished_read(fuzz_folder(), source, &unfinished, &error);
     REQUIRE(is_good(status, &error) || !make);
     REQUIRE(length > HEADER || unfinished.count == 0);
     for (size_t i = 1; i < unfinished.count; i++)
@@ -168,12 +168,12 @@ static void folder_check_all(uint8_t options) {
     bool found = false;
     char *config;
     size_t length;
-    REQUIRE(folder_open(folder_path(), &folder, &error) == STATUS_OK);
+    REQUIRE(folder_open(fuzz_folder(), &folder, &error) == STATUS_OK);
     if (is_good(manifest_read(folder, &manifest, &found, &error), &error) && found)
         manifest_check(&manifest);
     else
         found = false;
-    if (checkpoint_open(folder_path(), &output, &error) == STATUS_OK) {
+    if (checkpoint_open(fuzz_folder(), &output, &error) == STATUS_OK) {
         struct checkpoint source = output;
         if (file_read(path_of("source.json"), 1 << 20, &config, &length, &error) == STATUS_OK &&
             json_text_check("source.json", config, length, &error) == STATUS_OK) {

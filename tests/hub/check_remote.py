@@ -25,7 +25,7 @@ from make_checkpoint import Spec, Weights, config, cut_shards, model_entries  # 
 from safetensors_files import write_shards  # noqa: E402
 
 TLS = "--tls" in sys.argv
-RECIPE = "mistral-medium-3.5-mxfp4"
+RECIPE = REPO / "configs" / "mistral-medium-3.5-mxfp4.json"
 SAMPLE = REPO / "build" / "models" / "smollm2-fp8"
 LARGE_FILE = 33 << 20  # too large to be read whole
 LARGE_SPEC = Spec(layout="fp8-tensor", hidden=5120, mlp=16384, layers=8, heads=32, kv_heads=8, head_dim=128, vocab=65536, shards=6,

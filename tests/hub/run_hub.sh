@@ -56,11 +56,11 @@ check check_standin --tls
 check check_harness
 check check_network
 check check_network --tls
+check check_remote
+check check_remote --tls inspect
 check check_fetch
 check check_resume
 check check_faults
-check check_remote
-check check_remote --tls inspect
 check check_quantize
 check check_quantize_faults
 echo "1..$total"

@@ -18,6 +18,7 @@ tests/models/venv.sh || bail "the Python environment cannot be made"
 mkdir -p "$build/tokenizer"
 # shellcheck disable=SC2086 # several flags
 "${CC:-gcc}" -std=c17 -D_GNU_SOURCE -I. ${CFLAGS:--O2 -g} -o "$build/tokenizer/batch" tests/tokenizer/batch.c \
-    "$build"/obj/infer/tokenizer/*.o "$build"/obj/common/*.o -ljansson -lcrypto -lpcre2-8 -lz -lm -pthread ||
+    "$build"/obj/infer/tokenizer/*.o "$build"/obj/common/*.o "$build"/obj/common/hub/*.o -ljansson -lcrypto -lpcre2-8 -lz -lm -ldl \
+    -pthread ||
     bail "batch.c cannot be compiled"
 exec build/venv/bin/python tests/tokenizer/check_tokenizer.py "$build/tokenizer/batch" "$@"
