@@ -295,7 +295,7 @@ def told() -> None:
     with stand_in("mistral") as hub:
         planned = needs(hub, "mistral")
         hub.clear_log()
-        done = hub.run([QSTREAM, "quantize", "hf://org/m", hub.work / "out", "--recipe", "mistral-medium-3.5-mxfp4", "--json"])
+        done = hub.run([QSTREAM, "quantize", "hf://org/m", hub.work / "out", "--recipe", quantizing.recipe_of("mistral"), "--json"])
         require_equal(done.returncode, 0, done.stderr)
         said = json.loads(done.stdout)
         require_equal(said["state"], "finished")
@@ -309,9 +309,9 @@ def told() -> None:
         manifest = json.loads((hub.work / "out" / "qstream.json").read_text())
         commit = hub.repository("org/m")["main"]["commit"]
         require_equal(manifest["source"]["name"], f"hf://org/m@{commit}")
-        text = hub.run([QSTREAM, "quantize", "hf://org/m", hub.work / "other", "--recipe", "mistral-medium-3.5-mxfp4"])
+        text = hub.run([QSTREAM, "quantize", "hf://org/m", hub.work / "other", "--recipe", quantizing.recipe_of("mistral")])
         require("downloaded" in text.stdout and "finished" in text.stdout, text.stdout)
-        dry = hub.run([QSTREAM, "quantize", "hf://org/m", hub.work / "x", "--recipe", "mistral-medium-3.5-mxfp4", "--dry-run"])
+        dry = hub.run([QSTREAM, "quantize", "hf://org/m", hub.work / "x", "--recipe", quantizing.recipe_of("mistral"), "--dry-run"])
         require(f"at least {planned['disk_least']} bytes" in dry.stdout, dry.stdout)
         again = quantize(hub, "mistral")
         require_equal((again.returncode, again.stderr), (0, ""))

@@ -109,10 +109,9 @@ def shards_of(name: str) -> dict[str, Path]:
     return {path.name: path for path in sorted(source(name).glob("model*.safetensors"))}
 
 
-def recipe_of(name: str) -> str:
-    if "expert" in name:
-        return "qwen3-moe-mxfp4"
-    return "mistral-medium-3.5-mxfp4" if name == "mistral" else "llama-mxfp4"
+def recipe_of(name: str) -> Path:
+    recipe = "qwen3-moe" if "expert" in name else "mistral-medium-3.5" if name == "mistral" else "llama"
+    return REPO / "configs" / f"{recipe}-mxfp4.json"
 
 
 def per_tensor_recipe() -> Path:
