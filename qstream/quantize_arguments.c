@@ -171,7 +171,8 @@ enum status quantize_arguments_parse(int argc, char **argv, struct quantize_argu
             return status;
     }
     if (argc - optind != 2)
-        return error_set(error, STATUS_USAGE, "quantize takes SRC and the folder DST; see 'qstream quantize --help'");
+        return error_set(error, STATUS_USAGE,
+                         "quantize takes two folders, SRC (or hf://org/name) and DST; see 'qstream quantize --help'");
     arguments->source = argv[optind];
     arguments->destination = argv[optind + 1];
     if (!arguments->recipe)
