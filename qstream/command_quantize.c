@@ -40,6 +40,13 @@ static enum status fingerprint_make(const struct plan *plan, const struct recipe
             text_printf(&source, " %" PRId64, identity->mtime_ns);
         text_append_string(&source, "\n");
     }
+    /* Headers on the Hub are read by ranges, without a hash: parts, and attempts, have to agree on them. */
+    for (size_t i = 0; i < checkpoint->tensor_count && repository; i++) {
+        const struct tensor_info *info = &checkpoint->tensors[i].info;
+        char shape[SHAPE_TEXT_MAX];
+        text_printf(&source, "%s %s %s %" PRIu64 " %u\n", info->name, dtype_name(info->dtype),
+                    shape_text(info->shape, info->rank, shape), info->offset, checkpoint->tensors[i].shard);
+    }
     text_append(&source, checkpoint->config, checkpoint->config_length);
     text_printf(&options, "output %d rule %s gamma %s shard-size %" PRIu64 " hash-source %d tiles %u",
                 QSTREAM_OUTPUT_VERSION, scale_rule_name(plan->options.rule), gamma_name(plan->options.gamma),

@@ -31,21 +31,13 @@ struct companions {
 static void companion_note(void *context, uint32_t tensor) {
     struct companions *companions = context;
     const struct tensor *read = &companions->schedule->plan->checkpoint->tensors[tensor];
-    if (read->shard == companions->home || companions->schedule->shards[read->shard].bytes == 0 || read->info.size == 0)
+    if (read->shard == companions->home || read->info.size == 0)
         return;
     companions->wanted[tensor] = true;
     companions->any = true;
 }
 
-/* What is made of a job that reads companions. */
-static void use_note(struct schedule *schedule, const struct plan_job *job, const struct run_state *state) {
-    for (uint32_t i = 0; i < job->tile_count; i++) {
-        bool made = state && state->tiles[job->first_tile + i];
-        schedule->companions_used = schedule->companions_used || made;
-        schedule->companions_needed = schedule->companions_needed || !made;
-    }
-}
-
+/* The companions of the share, whatever is done and wherever shards are: a run that goes on has the same. */
 static enum status companions_collect(struct schedule *schedule, uint32_t first_job, uint32_t end_job,
                                       const struct run_state *state, struct error *error) {
     const struct plan *plan = schedule->plan;
@@ -57,24 +49,29 @@ static enum status companions_collect(struct schedule *schedule, uint32_t first_
         return error_set_memory(error);
     }
     for (uint32_t j = first_job; j < end_job; j++) {
+        const struct plan_job *job = &plan->jobs[j];
         companions.home = schedule->homes[j];
         companions.any = false;
-        job_tensors(plan, &plan->jobs[j], companion_note, &companions);
-        if (companions.any)
-            use_note(schedule, &plan->jobs[j], state);
+        job_tensors(plan, job, companion_note, &companions);
+        for (uint32_t i = 0; i < job->tile_count; i++) {
+            bool made = state && state->tiles[job->first_tile + i];
+            schedule->companions_used = schedule->companions_used || (made && companions.any);
+            schedule->companions_needed = schedule->companions_needed || !made;
+        }
     }
     for (uint32_t i = 0; i < count; i++)
         if (companions.wanted[i])
             schedule->companions[schedule->companion_count++] = i;
+    schedule->companions_needed = schedule->companions_needed && schedule->companion_count > 0;
     free(companions.wanted);
     return STATUS_OK;
 }
 
-/* Nobody would ever check the companions of these by the hash of their shard. */
-static enum status loose_collect(struct schedule *schedule, struct error *error) {
+/* Nobody would check the companions of these by the hash of their shard. */
+static enum status loose_collect(struct schedule *schedule, uint32_t first_job, uint32_t end_job, struct error *error) {
     const struct plan *plan = schedule->plan;
     size_t count = plan->checkpoint->shard_count;
-    enum use { HOME = 1, COMPANIONS = 2 };
+    enum use { HOME = 1, HOME_ELSEWHERE = 2, COMPANIONS = 4 };
     uint8_t *used = calloc(count + 1, 1);
     schedule->loose = calloc(count + 1, sizeof *schedule->loose);
     if (!used || !schedule->loose) {
@@ -82,12 +79,15 @@ static enum status loose_collect(struct schedule *schedule, struct error *error)
         return error_set_memory(error);
     }
     for (size_t j = 0; j < plan->job_count; j++)
-        used[schedule->homes[j]] |= HOME;
+        used[schedule->homes[j]] |= j >= first_job && j < end_job ? HOME : HOME_ELSEWHERE;
     for (size_t i = 0; i < schedule->companion_count; i++)
         used[plan->checkpoint->tensors[schedule->companions[i]].shard] |= COMPANIONS;
-    for (uint32_t s = 0; s < count; s++)
-        if (used[s] == COMPANIONS)
+    for (uint32_t s = 0; s < count; s++) {
+        bool elsewhere = (used[s] & (HOME | HOME_ELSEWHERE)) == HOME_ELSEWHERE;
+        const struct schedule_shard *shard = &schedule->shards[s];
+        if (used[s] & COMPANIONS && shard->bytes > 0 && shard->tiles == 0 && !elsewhere)
             schedule->loose[schedule->loose_count++] = s;
+    }
     free(used);
     return STATUS_OK;
 }
@@ -171,10 +171,10 @@ enum status schedule_make(const struct plan *plan, uint32_t first_shard, uint32_
         first_job = plan->shards[first_shard].first_job;
         end_job = plan->shards[end_shard - 1].first_job + plan->shards[end_shard - 1].job_count;
     }
+    needs_collect(schedule, first_shard, end_shard, state);
     enum status status = companions_collect(schedule, first_job, end_job, state, error);
     if (status == STATUS_OK)
-        status = loose_collect(schedule, error);
-    needs_collect(schedule, first_shard, end_shard, state);
+        status = loose_collect(schedule, first_job, end_job, error);
     if (status == STATUS_OK)
         status = order_make(schedule, error);
     return status;

@@ -24,11 +24,13 @@ struct schedule {
     struct schedule_shard *shards; /* [checkpoint.shard_count] */
     uint32_t *order;               /* shards with tiles that have to be provided, as they are needed */
     size_t order_count;
-    uint32_t *companions; /* tensors, sorted, of shards that have to be provided */
+    uint32_t *companions; /* tensors, sorted, wherever their shards are */
     size_t companion_count;
-    bool companions_needed; /* by a tile that is still to be made */
-    bool companions_used;   /* for one that is made */
-    uint32_t *loose;        /* shards with companions that no job of the whole plan has as home */
+    bool companions_needed; /* there are some, and tiles that are still to be made */
+    bool companions_used;   /* for a tile that is made */
+    /* Shards with companions that would not come: they have to be provided, and no tile is left that has one as home. Those
+     * that only tiles outside the share have are not among them. */
+    uint32_t *loose;
     size_t loose_count;
     uint64_t least; /* the disk that providing `order` takes at least: the largest sum of shards needed at one tile */
 };

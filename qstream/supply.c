@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -10,28 +11,68 @@
 #include "qstream/late_source.h"
 #include "qstream/supply_inside.h"
 
+static bool same_tensor(const struct tensor_info *a, const struct tensor_info *b) {
+    return strcmp(a->name, b->name) == 0 && a->dtype == b->dtype && a->rank == b->rank && a->offset == b->offset &&
+           a->size == b->size && memcmp(a->shape, b->shape, a->rank * sizeof *a->shape) == 0;
+}
+
+/* Whether the tensors of a shard are what the plan takes them to be, where it takes them to be. */
+static bool header_is(const struct checkpoint *checkpoint, uint32_t number, const struct safetensors *file) {
+    size_t at = 0;
+    for (size_t i = 0; i < checkpoint->tensor_count; i++) {
+        if (checkpoint->tensors[i].shard != number)
+            continue;
+        if (at == file->count || !same_tensor(&checkpoint->tensors[i].info, &file->tensors[at]))
+            return false;
+        at++;
+    }
+    return at == file->count;
+}
+
+static enum status header_compare(const struct supply *supply, uint32_t number, struct byte_source *file,
+                                  struct error *error) {
+    struct safetensors header;
+    enum status status = safetensors_read(file, &header, error);
+    if (status == STATUS_OK && !header_is(supply->checkpoint, number, &header))
+        status =
+            error_set(error, STATUS_CHECK_FAILED, "the header of '%s', as it was read by itself, is not the shard's",
+                      supply->checkpoint->shards[number].file);
+    safetensors_free(&header);
+    return status;
+}
+
+enum status supply_shard_compare(struct supply *supply, uint32_t number, struct byte_source *file,
+                                 struct error *error) {
+    struct error why = {0};
+    enum status status = header_compare(supply, number, file, &why);
+    if (status == STATUS_OK && supply->companions)
+        status = companions_compare(supply->companions, number, file, &why);
+    if (status == STATUS_OK)
+        return status;
+    *error = why;
+    if (status == STATUS_IO)
+        return status;
+    pthread_mutex_lock(&supply->lock);
+    supply->spoiled = true;
+    pthread_mutex_unlock(&supply->lock);
+    return error_set(error, STATUS_IO,
+                     "%s: what was made of it cannot be trusted. Its journal was removed, and the same command starts "
+                     "anew",
+                     why.message);
+}
+
 enum status supply_shard_take(struct supply *supply, uint32_t number, struct error *error) {
     struct supply_shard *shard = &supply->shards[number];
     struct byte_source *file = NULL;
-    struct error why = {0};
     enum status status = store_shard_open(&supply->store, shard->file, &file, error);
-    if (status == STATUS_OK && supply->companions)
-        status = companions_compare(supply->companions, number, file, &why);
-    bool spoiled = status == STATUS_CHECK_FAILED;
-    if (spoiled)
-        status = error_set(error, STATUS_IO,
-                           "%s: what was made of it cannot be trusted. Its journal was removed, and the same command "
-                           "starts anew",
-                           why.message);
-    else if (status != STATUS_OK && *why.message)
-        *error = why;
-    if (status != STATUS_OK)
-        byte_source_close(file);
-    else
+    if (status == STATUS_OK)
+        status = supply_shard_compare(supply, number, file, error);
+    if (status == STATUS_OK)
         late_source_set(supply->checkpoint->shards[number].source, file);
+    else
+        byte_source_close(file);
     pthread_mutex_lock(&supply->lock);
     shard->there = status == STATUS_OK;
-    supply->spoiled = supply->spoiled || spoiled;
     pthread_cond_broadcast(&supply->changed);
     pthread_mutex_unlock(&supply->lock);
     return status;

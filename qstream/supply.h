@@ -75,8 +75,8 @@ enum status supply_tiles_durable(struct supply *supply, const uint32_t *tiles, s
 void supply_cancel(struct supply *supply); /* may be NULL */
 
 /*
- * A companion was not what its shard holds: nothing that was made can be trusted, the journal has to be removed, then
- * supply_end called.
+ * What was read of a shard by ranges is not what it holds: nothing that was made can be trusted, the journal has to be
+ * removed, then supply_end called.
  */
 bool supply_spoiled(struct supply *supply); /* may be NULL */
 

@@ -75,7 +75,7 @@ static void needs_sum(struct supply *supply) {
         needs->download += supply->shards[schedule->loose[i]].file->size;
     for (size_t i = 0; i < schedule->companion_count; i++) {
         const struct tensor *tensor = &supply->checkpoint->tensors[schedule->companions[i]];
-        if (!is_loose(schedule, tensor->shard))
+        if (supply->shards[tensor->shard].file && !is_loose(schedule, tensor->shard))
             needs->download += tensor->info.size;
     }
     if (!supply->options.keep)
@@ -130,50 +130,62 @@ void supply_settle(struct supply *supply, uint64_t wanted, uint64_t beside) {
 struct companion_source {
     struct supply *supply;
     struct hub_place *places;   /* [shard_count] */
-    struct byte_source **loose; /* [shard_count] those without a home, while they are there */
+    struct byte_source **files; /* [shard_count] of those that are there */
 };
 
 static enum status companion_fetch(void *context, uint32_t shard, uint64_t offset, void *buffer, size_t size,
                                    struct error *error) {
     struct companion_source *source = context;
     struct supply_store *store = &source->supply->store;
-    if (source->loose[shard])
-        return byte_source_read_at(source->loose[shard], offset, buffer, size, error);
+    if (source->files[shard])
+        return byte_source_read_at(source->files[shard], offset, buffer, size, error);
     enum status status = hub_range_read_buffer(store->hub, &source->places[shard], offset, buffer, size, error);
     if (status == STATUS_OK)
         atomic_fetch_add(&store->fetched, size);
     return status;
 }
 
-/* Fetches the companions: from whole shards, dropped again, where nobody would check them later, else by ranges. */
+/* Has the shards that nobody would come for, so that companions are taken from them. */
+static enum status loose_fetch(struct supply *supply, struct byte_source **files, struct error *error) {
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < supply->schedule.loose_count && status == STATUS_OK; i++) {
+        uint32_t shard = supply->schedule.loose[i];
+        status = store_fetch(&supply->store, supply->shards[shard].file, error);
+        if (status == STATUS_OK)
+            status = store_shard_open(&supply->store, supply->shards[shard].file, &files[shard], error);
+        if (status == STATUS_OK)
+            status = supply_shard_compare(supply, shard, files[shard], error);
+    }
+    return status;
+}
+
+/* Fetches the companions: from shards that are there, which are dropped again unless they were at hand, else by ranges. */
 static enum status companions_fetch(struct supply *supply, const uint8_t source[SHA256_SIZE], struct error *error) {
-    const struct schedule *schedule = &supply->schedule;
     size_t count = supply->checkpoint->shard_count;
     struct companion_source context = {supply, calloc(count + 1, sizeof *context.places),
                                        calloc(count + 1, sizeof(struct byte_source *))};
-    enum status status = context.places && context.loose ? STATUS_OK : error_set_memory(error);
-    for (size_t s = 0; s < count && context.places; s++)
+    enum status status = context.places && context.files ? STATUS_OK : error_set_memory(error);
+    for (size_t s = 0; s < count && status == STATUS_OK; s++)
         if (supply->shards[s].file)
             hub_place_init(&context.places[s], supply->store.listing, supply->shards[s].file);
-    for (size_t i = 0; i < schedule->loose_count && status == STATUS_OK; i++) {
-        uint32_t shard = schedule->loose[i];
-        status = store_fetch(&supply->store, supply->shards[shard].file, error);
-        if (status == STATUS_OK)
-            status = store_shard_open(&supply->store, supply->shards[shard].file, &context.loose[shard], error);
-    }
+        else
+            context.files[s] = supply->checkpoint->shards[s].source;
+    bool begun = status == STATUS_OK;
     if (status == STATUS_OK)
-        status = companions_make(supply->companions_path, schedule, source, companion_fetch, &context, error);
-    for (size_t s = 0; s < count && context.places; s++)
-        if (supply->shards[s].file)
-            hub_place_free(&context.places[s]);
-    for (size_t s = 0; s < count && context.loose; s++) {
-        bool drop = context.loose[s] && status == STATUS_OK;
-        byte_source_close(context.loose[s]);
+        status = loose_fetch(supply, context.files, error);
+    if (status == STATUS_OK)
+        status = companions_make(supply->companions_path, &supply->schedule, source, companion_fetch, &context, error);
+    for (size_t s = 0; s < count && begun; s++) {
+        if (!supply->shards[s].file)
+            continue;
+        hub_place_free(&context.places[s]);
+        bool drop = context.files[s] && status == STATUS_OK;
+        byte_source_close(context.files[s]);
         if (drop)
             status = store_shard_drop(&supply->store, supply->shards[s].file, error);
     }
     free(context.places);
-    free((void *)context.loose);
+    free((void *)context.files);
     return status;
 }
 
@@ -188,7 +200,7 @@ static enum status companions_find(struct supply *supply, const uint8_t source[S
     *missing = status == STATUS_OK && !supply->companions;
     if (*missing && supply->schedule.companions_used)
         status = error_set(error, STATUS_BAD_INPUT,
-                           "'%s' is missing or damaged, of which a part of the output was made; remove the output "
+                           "'%s', of which a part of the output was made, is missing or damaged; remove the output "
                            "folder to start anew",
                            supply->companions_path);
     return status;
@@ -300,6 +312,15 @@ static enum status folder_ready(struct supply *supply, const uint8_t source[SHA2
                    : status;
 }
 
+/* Shards at hand are compared, too: companions may have come before they were. */
+static enum status at_hand_compare(struct supply *supply, struct error *error) {
+    enum status status = STATUS_OK;
+    for (uint32_t s = 0; s < supply->checkpoint->shard_count && supply->companions && status == STATUS_OK; s++)
+        if (!supply->shards[s].file)
+            status = supply_shard_compare(supply, s, supply->checkpoint->shards[s].source, error);
+    return status;
+}
+
 enum status supply_begin(struct supply *supply, const struct run_state *state, const uint8_t source[SHA256_SIZE],
                          struct error *error) {
     enum status status = schedule_look(supply, state, error);
@@ -307,6 +328,8 @@ enum status supply_begin(struct supply *supply, const struct run_state *state, c
     if (status != STATUS_OK || (schedule->order_count == 0 && !schedule->companions_needed))
         return status;
     status = folder_ready(supply, source, error);
+    if (status == STATUS_OK)
+        status = at_hand_compare(supply, error);
     if (status == STATUS_OK)
         status = sources_replace(supply, error);
     uint64_t missing = 0;

@@ -48,7 +48,13 @@ struct supply {
 /* Starts the thread that downloads. */
 enum status supply_start(struct supply *supply, struct error *error);
 
-/* A shard is on the disk, its hash was right: if the companions agree with it, it can be read. */
+/*
+ * Compares a shard, whose hash was right, with what was read of it by ranges: its header, and the companions where there are
+ * any. STATUS_IO where they differ: nothing can be trusted then, and supply.spoiled is set.
+ */
+enum status supply_shard_compare(struct supply *supply, uint32_t number, struct byte_source *file, struct error *error);
+
+/* A shard is on the disk, its hash was right: if all agrees with it, it can be read. */
 enum status supply_shard_take(struct supply *supply, uint32_t number, struct error *error);
 
 #endif

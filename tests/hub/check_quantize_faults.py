@@ -149,6 +149,31 @@ def tampered_scale() -> None:
 
 
 @case
+def tampered_header() -> None:
+    """a header that was read by itself, and has two tensors change places, is not what its shard holds"""
+    for name, options, number in (("plain", (), 2), ("scales apart", (), -1), ("norms apart", GAMMA, 0)):
+        shard = sorted(shards_of(name))[number]
+        original = shards_of(name)[shard].read_bytes()
+        length = int.from_bytes(original[:8], "little")
+        header = json.loads(original[8 : 8 + length])
+        same = [(a, b) for a in header for b in header if a < b and a != "__metadata__" != b and header[a]["shape"] == header[b]["shape"]
+                and header[a]["dtype"] == header[b]["dtype"]]  # fmt: skip
+        one, other = same[0]
+        header[one], header[other] = header[other], header[one]
+        text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+        require_equal(len(text), length)
+        with stand_in(name) as hub:
+            altered = hub.work / "altered"
+            altered.write_bytes(original[:8] + text + original[8 + length :])
+            oid = hub.repository("org/m")["main"]["files"][shard]["sha256"]
+            hub.fault(do="body", file=str(altered), where="cdn", path=oid, times=1)
+            done = quantize(hub, name, *options)
+            require_refused(hub, done, IO, "header", re.escape(shard), "starts anew")
+            require(not (work_folder(hub) / "journal").exists(), "the journal is still there")
+            require_same(hub, quantize(hub, name, *options), reference(name, *options))
+
+
+@case
 def tampered_and_killed() -> None:
     """the same when the process is killed at any moment of finding it out: nothing made of it is ever published"""
     name, tensor = "norms apart", "model.layers.0.mlp.up_proj.weight_scale_inv"
@@ -276,6 +301,43 @@ def killed_between() -> None:
 def power_lost() -> None:
     """the power fails at any change of DST: no shard was removed that is still needed, the next run completes it"""
     accidents("POWER", 12)
+
+
+@case
+def cache_changes() -> None:
+    """the cache changes from one run to the next: kept shards, fetched shards, a cache that is gone"""
+    name = "norms apart"
+    for kinds in (["--keep-source", ""], ["", "--keep-source"], ["--keep-source", "gone", ""], ["", "fetched", "--keep-source"]):
+        with stand_in(name) as hub:
+            hub.fault(do="slow", where="cdn", rate=SLOW)
+            for number, kind in enumerate(kinds):
+                if kind == "gone":
+                    shutil.rmtree(hub.cache)
+                elif kind == "fetched":
+                    done = hub.run([quantizing.QSTREAM, "fetch", "org/m", "--include", sorted(shards_of(name))[-2], "--quiet"])
+                    require_equal(done.returncode, 0, done.stderr)
+                elif number + 1 < len(kinds):
+                    run = hub.start(command(name, hub.work / "out", *GAMMA, *([kind] if kind else [])))
+                    require(hub.kill_after(run, size_of(name) * 2 // 3), "it was not killed")
+            hub.no_faults()
+            kind = [kinds[-1]] if kinds[-1] else []
+            require_same(hub, quantize(hub, name, *GAMMA, *kind), reference(name, *GAMMA))
+
+
+@case
+def tampered_and_cached() -> None:
+    """a companion that came wrong is found out where its shard comes to be in the cache"""
+    name, tensor = "norms apart", "model.layers.2.post_attention_layernorm.weight"
+    shard, offset = companion_place(name, tensor)
+    with stand_in(name) as hub:
+        hub.fault(**tampering(name, hub.repository("org/m")["main"]["files"][shard]["sha256"], offset, *GAMMA))
+        hub.fault(do="slow", where="cdn", rate=SLOW)
+        require(hub.kill_after(hub.start(command(name, hub.work / "out", *GAMMA)), size_of(name) * 2 // 3), "it was not killed")
+        hub.no_faults()
+        done = hub.run([quantizing.QSTREAM, "fetch", "org/m", "--include", shard, "--quiet"])
+        require_equal(done.returncode, 0, done.stderr)
+        require_refused(hub, quantize(hub, name, *GAMMA), IO, re.escape(tensor), re.escape(shard), "starts anew")
+        require_same(hub, quantize(hub, name, *GAMMA), reference(name, *GAMMA))
 
 
 @case

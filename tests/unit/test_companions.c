@@ -11,15 +11,16 @@
 #define RULE(match, format) "{\"match\": \"" match "\", \"format\": \"" format "\"}"
 
 static const uint8_t source[SHA256_SIZE] = {1, 2, 3}, other_source[SHA256_SIZE] = {1, 2, 4};
-static const uint64_t sizes[] = {100, 100, 100};
+static const uint64_t sizes[] = {100, 100, 100, 100};
 
 /* A model whose scales lie in shards of their own, one of them larger than what is fetched at a time. */
 static void model_make(struct fixture *fixture, struct schedule *schedule) {
     fixture_file(fixture, "config.json", "{\"quantization_config\": {\"quant_method\": \"mxfp8\"}}");
     fixture_shard(fixture, "1.safetensors",
-                  "a.weight F8_E4M3 3x64\nb.weight F8_E4M3 70000x512\nc.weight F8_E4M3 5x64\nd.weight F8_E4M3 7x64\n");
+                  "a.weight F8_E4M3 3x64\nb.weight F8_E4M3 70000x512\nc.weight F8_E4M3 5x64\n");
     fixture_shard(fixture, "2.safetensors", "a.weight_scale U8 3x2\nb.weight_scale U8 70000x16\n");
     fixture_shard(fixture, "3.safetensors", "c.weight_scale U8 5x2\nunused U8 100\nd.weight_scale U8 7x2\n");
+    fixture_shard(fixture, "4.safetensors", "d.weight F8_E4M3 7x64\n");
     fixture_plan(fixture, RULE("*", "mxfp4"), (struct plan_options){.rule = SCALE_RULE_AMAX});
     assert_ok(
         schedule_make(&fixture->plan, 0, (uint32_t)fixture->plan.shard_count, sizes, NULL, schedule, &fixture->error),
@@ -120,9 +121,8 @@ static void given_a_file_that_is_not_whole_or_not_for_this_run_then_it_counts_as
     companions_close(companions);
     free(bytes);
     /* other companions of the same source */
-    const uint64_t third_at_hand[] = {100, 100, 0};
-    assert_ok(schedule_make(&fixture->plan, 0, 1, third_at_hand, NULL, &part, &fixture->error), fixture->error);
-    assert_int_equal(part.companion_count, 2);
+    assert_ok(schedule_make(&fixture->plan, 0, 1, sizes, NULL, &part, &fixture->error), fixture->error);
+    assert_int_equal(part.companion_count, 3);
     assert_null(file_open(fixture, &part, path, source));
     schedule_free(&part);
     schedule_free(&schedule);

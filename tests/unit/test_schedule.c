@@ -166,13 +166,17 @@ static void given_a_norm_in_another_shard_then_it_is_a_companion_of_those_that_w
     done.tiles[first_tile_of(fixture, "model.layers.0.self_attn.q_proj.weight_packed")] = 0;
     schedule = schedule_of(fixture, sizes, &done);
     assert_true(schedule.companions_needed);
+    assert_false(schedule.companions_used);
     assert_string_equal(order_text(fixture, &schedule), "1: 70");
+    assert_int_equal(schedule.loose_count, 1); /* the norm's own shard will not come again */
+    assert_int_equal(schedule.loose[0], 0);
     schedule_free(&schedule);
     memset(done.tiles, 1, fixture->plan.tile_count);
-    done.tiles[first_tile_of(fixture, "model.layers.0.self_attn.o_proj.weight_packed")] = 0;
+    done.tiles[first_tile_of(fixture, "model.layers.0.self_attn.o_proj.weight_packed")] = 0; /* does not read it */
     schedule = schedule_of(fixture, sizes, &done);
-    assert_false(schedule.companions_needed);
-    assert_string_equal(companions_text(fixture, &schedule), "model.layers.0.input_layernorm.weight"); /* as ever */
+    assert_true(schedule.companions_used);
+    assert_true(schedule.companions_needed); /* it has still to be compared */
+    assert_string_equal(companions_text(fixture, &schedule), "model.layers.0.input_layernorm.weight");
     schedule_free(&schedule);
     run_state_free(&done);
 }
@@ -189,17 +193,18 @@ static void given_a_shard_of_scales_only_then_nobody_s_home_is_there_and_it_is_l
     assert_int_equal(schedule.loose_count, 1);
     assert_int_equal(schedule.loose[0], 1);
     schedule_free(&schedule);
-    /* a shard at hand is neither provided, nor fetched from */
+    /* a shard at hand is not provided; the companions are the same */
     const uint64_t at_hand[] = {100, 0};
     schedule = schedule_of(fixture, at_hand, NULL);
     assert_string_equal(order_text(fixture, &schedule), "0: 100");
-    assert_int_equal(schedule.companion_count, 0);
+    assert_int_equal(schedule.companion_count, 2);
     assert_int_equal(schedule.loose_count, 0);
     schedule_free(&schedule);
     const uint64_t weights_at_hand[] = {0, 70};
     schedule = schedule_of(fixture, weights_at_hand, NULL);
     assert_string_equal(order_text(fixture, &schedule), ": 0");
     assert_int_equal(schedule.companion_count, 2);
+    assert_int_equal(schedule.loose_count, 1);
     schedule_free(&schedule);
 }
 
