@@ -55,7 +55,7 @@ struct download {
     size_t slot_count;
     struct progress progress;
     uint64_t bytes_done; /* of items that are finished */
-    double quiet_since;  /* nothing but locks was waited for; 0: not now */
+    double locked_since; /* nothing but locks is waited for; 0: not now */
     bool told;           /* that it waits */
     pthread_mutex_t mutex;
     pthread_cond_t changed; /* anything that threads wait for */
@@ -409,7 +409,8 @@ static void hash_run(void *context, unsigned number) {
         slot->hashed = again ? 0 : hashed + size;
         slot->again = slot->again || again;
         slot->hashing = slot->ending = false;
-        change_tell(download, status, slot->item, &error);
+        if (status != STATUS_OK || hashed == all)
+            change_tell(download, status, slot->item, &error);
         if (status == STATUS_OK && hashed == all && !again) {
             item_count(download, slot->item);
             slot_free(slot);
@@ -439,8 +440,8 @@ static void progress_show(struct download *download) {
         busy += download->turns[i] == TURN_BUSY;
     const bool only_busy = busy > 0 && under_way == 0;
     const double now = seconds_now();
-    download->quiet_since = !only_busy ? 0 : download->quiet_since > 0 ? download->quiet_since : now;
-    if (only_busy && !download->told && now - download->quiet_since > LOCK_PATIENCE && !download->options->quiet) {
+    download->locked_since = !only_busy ? 0 : download->locked_since > 0 ? download->locked_since : now;
+    if (only_busy && !download->told && now - download->locked_since > LOCK_PATIENCE && !download->options->quiet) {
         progress_end(&download->progress);
         fprintf(stderr, "qstream: waiting for another process that fetches %zu of the files\n", busy);
         download->told = true;

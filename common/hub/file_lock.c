@@ -4,10 +4,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-
-#include "common/interrupt.h"
 
 /* Opens the file, which everybody of the group may lock, whatever the umask. */
 static int lock_open(const char *path) {
@@ -33,20 +30,13 @@ enum status file_lock_try(const char *path, int *fd, struct error *error) {
         *fd = -1;
         if (problem == EWOULDBLOCK)
             return STATUS_OK;
+        if (problem == ENOSYS || problem == EOPNOTSUPP || problem == ENOLCK)
+            return error_set(error, STATUS_IO,
+                             "cannot lock '%s': its file system has no locks; choose a folder of another one with "
+                             "HF_HUB_CACHE, or --to",
+                             path);
         if (problem && problem != EINTR)
             return error_set_errno(error, STATUS_IO, problem, "cannot lock '%s'", path);
         /* removed between the two calls: what others lock now is another file */
-    }
-}
-
-enum status file_lock_wait(const char *path, int *fd, struct error *error) {
-    static const struct timespec pause = {.tv_nsec = 50000000};
-    for (;;) {
-        const enum status status = file_lock_try(path, fd, error);
-        if (status != STATUS_OK || *fd >= 0)
-            return status;
-        if (interrupt_pending())
-            return error_set(error, STATUS_INTERRUPTED, "interrupted");
-        nanosleep(&pause, NULL);
     }
 }

@@ -10,7 +10,4 @@
 /* Takes a lock if nobody holds it. *fd is it, held until it is closed; -1: somebody holds it. */
 enum status file_lock_try(const char *path, int *fd, struct error *error);
 
-/* The same, waiting for it. STATUS_INTERRUPTED while waiting. */
-enum status file_lock_wait(const char *path, int *fd, struct error *error);
-
 #endif

@@ -81,13 +81,26 @@ struct note {
     double time; /* seconds since the epoch */
 };
 
+/* Three words: false when they are none. */
+static bool note_parse(char *bytes, struct note *note) {
+    static const char space[] = " \t\r\n";
+    char *rest = NULL, *commit = strtok_r(bytes, space, &rest), *etag = strtok_r(NULL, space, &rest);
+    char *time = strtok_r(NULL, space, &rest), *end;
+    if (!commit || !etag || !time || strlen(commit) >= sizeof note->commit || strlen(etag) >= sizeof note->etag)
+        return false;
+    memcpy(note->commit, commit, strlen(commit) + 1);
+    memcpy(note->etag, etag, strlen(etag) + 1);
+    note->time = strtod(time, &end);
+    return *end == '\0';
+}
+
 /* False when there is no note, or one that cannot be read. */
 static bool note_read(const char *folder, const struct hub_file *file, struct note *note) {
     enum { NOTE_BYTES_MAX = 4096 };
     char *path = note_path(folder, file, ".metadata"), *bytes = NULL;
     size_t length;
-    const bool read = path && file_read(path, NOTE_BYTES_MAX, &bytes, &length, NULL) == STATUS_OK &&
-                      sscanf(bytes, "%40s %64s %lf", note->commit, note->etag, &note->time) == 3;
+    const bool read =
+        path && file_read(path, NOTE_BYTES_MAX, &bytes, &length, NULL) == STATUS_OK && note_parse(bytes, note);
     free(bytes);
     free(path);
     return read;

@@ -28,7 +28,7 @@ import wikitext_file
 ROOT = Path(__file__).resolve().parents[2]
 RAW = Path(os.environ.get("SHARED", ROOT.parent / "shared")) / "data/wikitext-2-raw/wiki.test.raw"
 PYARROW_2023 = ROOT / "build/pyarrow-2023/bin/python"
-BAD_INPUT = 3
+BAD_INPUT, FAILURE = 3, 4
 LIMIT = 1 << 26  # PARQUET_LIMIT
 
 rng = random.Random(3)
@@ -65,8 +65,9 @@ class Reader:
     def __init__(self, program):
         self.program = program
 
-    def run(self, *arguments):
-        return subprocess.run([self.program, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True)
+    def run(self, *arguments, **environment):
+        return subprocess.run([self.program, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True,
+                              env=os.environ | environment)
 
     def problem(self, file, rows, column="text"):
         """None when it reads these rows, else what is wrong."""
@@ -166,6 +167,14 @@ def check_refused(tests, reader, folder):
                          ([["a"]], "is nested"), ([{"a": "b"}], "is nested"), ([True], "not one of strings")):
         pq.write_table(pa.table({"text": values}), file)
         tests.report(f"a column of {pa.array(values).type} is refused", reader.acceptance(file, BAD_INPUT, part))
+    for codec, library, package in (("SNAPPY", "libsnappy.so.1", "libsnappy1v5"), ("ZSTD", "libzstd.so.1", "libzstd1")):
+        (folder / library).write_bytes(b"")
+        pq.write_table(string_table(rows), file, compression=codec)
+        done = reader.run(file, "text", LD_LIBRARY_PATH=str(folder))
+        said = done.stderr.decode()
+        good = done.returncode == FAILURE and f"library {library} cannot be loaded" in said and f"package {package}" in said
+        tests.report(f"a missing {library} is named", None if good else f"exit code {done.returncode}: {said}")
+        (folder / library).unlink()
     pq.write_table(pa.table({"other": rows}), file)
     tests.report("a missing column is refused", reader.acceptance(file, BAD_INPUT, "has no column 'text'"))
     pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), file)

@@ -89,7 +89,7 @@ int main(int argc, char **argv) {
         status = wikitext_2_test_check(name, out.bytes, out.length, &error);
     if (damage)
         status = damage_all(&(struct damage){.name = name, .column = column, .right = out}, bytes, length, &error);
-    else
+    else if (status == STATUS_OK && out.length > 0)
         fwrite(out.bytes, 1, out.length, stdout);
     if (status != STATUS_OK)
         fprintf(stderr, "%s\n", error.message);
