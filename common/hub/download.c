@@ -194,6 +194,9 @@ static bool item_begin(struct download *download) {
     struct error error = {0};
     bool busy;
     const bool new = download->turns[next] == TURN_NEW;
+    const struct download_options *options = download->options;
+    if (new && options->admit && !options->admit(options->context, &download->items[next]))
+        return false;
     slot->item = &download->items[next];
     download->turns[next] = TURN_BEGUN;
     pthread_mutex_unlock(&download->mutex);

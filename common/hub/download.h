@@ -33,6 +33,8 @@ struct download_options {
      */
     bool (*present)(void *context, const struct download_item *item);
     enum status (*finish)(void *context, const struct download_item *item, struct error *error);
+    /* Whether an item may begin; asked of each in turn, with no lock held, until it may. NULL: it may. */
+    bool (*admit)(void *context, const struct download_item *item);
     void *context;
     const atomic_bool *stop;       /* once true, it ends with STATUS_INTERRUPTED. NULL: only a signal does that */
     atomic_uint_fast64_t *fetched; /* counts the bytes that come over the network. NULL: not asked for */
