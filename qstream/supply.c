@@ -92,53 +92,61 @@ static void wait_a_while(struct supply *supply) {
 
 static bool is_stopped(const struct supply *supply) { return atomic_load(&supply->store.stop) || interrupt_pending(); }
 
-/* Waits until a shard fits on the disk beside the others; false when the run ends before. */
-static bool room_await(struct supply *supply, struct supply_shard *shard) {
+/* Takes room for a shard beside the others, if there is some. */
+static bool shard_admit(void *context, size_t number) {
+    struct supply *supply = context;
+    struct supply_shard *shard = &supply->shards[supply->coming[number]];
     uint64_t bytes = store_bytes(shard->file);
     pthread_mutex_lock(&supply->lock);
-    while (!shard->counted && bytes > supply->limit - supply->used && !is_stopped(supply)) {
-        supply->room_wanted = true;
-        wait_a_while(supply);
-    }
-    supply->room_wanted = false;
-    if (!shard->counted && !is_stopped(supply)) {
+    if (!shard->counted && bytes <= supply->limit - supply->used) {
         shard->counted = true;
         supply->used += bytes;
     }
+    supply->room_wanted = !shard->counted;
     bool counted = shard->counted;
     pthread_mutex_unlock(&supply->lock);
     return counted;
 }
 
+static enum status shard_arrived(void *context, size_t number, struct error *error) {
+    struct supply *supply = context;
+    return supply_shard_take(supply, supply->coming[number], error);
+}
+
 static void supply_main(void *context, unsigned number) {
     struct supply *supply = context;
+    const struct store_watch watch = {shard_admit, shard_arrived, supply};
     struct error error = {0};
     enum status status = STATUS_OK;
     (void)number;
-    for (size_t i = 0; i < supply->schedule.order_count && status == STATUS_OK; i++) {
-        uint32_t next = supply->schedule.order[i];
-        struct supply_shard *shard = &supply->shards[next];
-        if (shard->there)
-            continue;
-        if (!room_await(supply, shard))
-            break;
-        status = store_fetch(&supply->store, shard->file, &error);
-        if (status == STATUS_OK)
-            status = supply_shard_take(supply, next, &error);
-    }
+    if (supply->coming_count > 0)
+        status = store_fetch(&supply->store, supply->coming_files, supply->coming_count, &watch, &error);
+    pthread_mutex_lock(&supply->lock);
     if (status == STATUS_IO && !supply->spoiled)
         status =
             error_set(&supply->error, STATUS_IO, "%s; what is done is kept, the same command goes on", error.message);
     else
         supply->error = error;
-    pthread_mutex_lock(&supply->lock);
     supply->status = status;
     supply->ended = true;
+    supply->room_wanted = false;
     pthread_cond_broadcast(&supply->changed);
     pthread_mutex_unlock(&supply->lock);
 }
 
 enum status supply_start(struct supply *supply, struct error *error) {
+    size_t most = supply->schedule.order_count;
+    supply->coming = calloc(most + 1, sizeof *supply->coming);
+    supply->coming_files = calloc(most + 1, sizeof(const struct hub_file *));
+    if (!supply->coming || !supply->coming_files)
+        return error_set_memory(error);
+    for (size_t i = 0; i < most; i++) {
+        uint32_t number = supply->schedule.order[i];
+        if (supply->shards[number].there)
+            continue;
+        supply->coming[supply->coming_count] = number;
+        supply->coming_files[supply->coming_count++] = supply->shards[number].file;
+    }
     supply->begun = seconds_now();
     return thread_team_start(&supply->thread, 1, supply_main, supply, error);
 }
@@ -283,6 +291,8 @@ void supply_close(struct supply *supply) {
     pthread_cond_destroy(&supply->changed);
     free(supply->store.folder);
     free(supply->companions_path);
+    free(supply->coming);
+    free((void *)supply->coming_files);
     free(supply->shards);
     free(supply);
 }

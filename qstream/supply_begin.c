@@ -150,7 +150,7 @@ static enum status loose_fetch(struct supply *supply, struct byte_source **files
     enum status status = STATUS_OK;
     for (size_t i = 0; i < supply->schedule.loose_count && status == STATUS_OK; i++) {
         uint32_t shard = supply->schedule.loose[i];
-        status = store_fetch(&supply->store, supply->shards[shard].file, error);
+        status = store_fetch(&supply->store, &supply->shards[shard].file, 1, NULL, error);
         if (status == STATUS_OK)
             status = store_shard_open(&supply->store, supply->shards[shard].file, &files[shard], error);
         if (status == STATUS_OK)

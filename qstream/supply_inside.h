@@ -33,6 +33,9 @@ struct supply {
     uint64_t wanted, beside;       /* what supply_settle was given */
     uint64_t total;                /* bytes to be downloaded by this run */
     double begun;
+    uint32_t *coming; /* shards that the thread downloads, and their files */
+    const struct hub_file **coming_files;
+    size_t coming_count;
     struct thread_team thread;
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t changed;

@@ -140,27 +140,58 @@ uint64_t store_present(const struct supply_store *store, const struct hub_file *
     return present;
 }
 
-static enum status cache_link(void *context, const struct download_item *item, struct error *error) {
-    const struct supply_store *store = context;
-    return hub_cache_link(&store->hub->environment, reference_of(store), store->listing->commit, item->file, error);
+struct fetching {
+    struct supply_store *store;
+    const struct store_watch *watch;
+    struct download_item *items;
+};
+
+static bool item_admit(void *context, const struct download_item *item) {
+    const struct fetching *fetching = context;
+    const struct store_watch *watch = fetching->watch;
+    return !watch || watch->admit(watch->context, (size_t)(item - fetching->items));
 }
 
-enum status store_fetch(struct supply_store *store, const struct hub_file *file, struct error *error) {
-    char etag[HUB_ETAG_HEX];
-    struct download_item item = {.file = file, .target = target_path(store, file)};
+static enum status item_finish(void *context, const struct download_item *item, struct error *error) {
+    const struct fetching *fetching = context;
+    const struct store_watch *watch = fetching->watch;
+    const struct supply_store *store = fetching->store;
+    enum status status = STATUS_OK;
     if (store->keep)
-        item.lock = hub_cache_lock(&store->hub->environment, reference_of(store), hub_file_etag(file, etag));
+        status =
+            hub_cache_link(&store->hub->environment, reference_of(store), store->listing->commit, item->file, error);
+    if (status == STATUS_OK && watch)
+        status = watch->arrived(watch->context, (size_t)(item - fetching->items), error);
+    return status;
+}
+
+enum status store_fetch(struct supply_store *store, const struct hub_file *const *files, size_t count,
+                        const struct store_watch *watch, struct error *error) {
+    struct fetching fetching = {store, watch, calloc(count + 1, sizeof *fetching.items)};
+    enum status status = fetching.items ? STATUS_OK : error_set_memory(error);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
+        struct download_item *item = &fetching.items[i];
+        char etag[HUB_ETAG_HEX];
+        *item = (struct download_item){.file = files[i], .target = target_path(store, files[i])};
+        if (store->keep)
+            item->lock = hub_cache_lock(&store->hub->environment, reference_of(store), hub_file_etag(files[i], etag));
+        if (!item->target || (store->keep && !item->lock))
+            status = error_set_memory(error);
+    }
     const struct download_options options = {.connections = CONNECTIONS,
                                              .quiet = true,
-                                             .finish = store->keep ? cache_link : NULL,
-                                             .context = store,
+                                             .finish = item_finish,
+                                             .admit = item_admit,
+                                             .context = &fetching,
                                              .stop = &store->stop,
                                              .fetched = &store->fetched};
-    enum status status = item.target && (item.lock || !store->keep)
-                             ? download(store->hub, store->listing, &item, 1, &options, error)
-                             : error_set_memory(error);
-    free(item.target);
-    free(item.lock);
+    if (status == STATUS_OK)
+        status = download(store->hub, store->listing, fetching.items, count, &options, error);
+    for (size_t i = 0; fetching.items && i < count; i++) {
+        free(fetching.items[i].target);
+        free(fetching.items[i].lock);
+    }
+    free(fetching.items);
     return status;
 }
 

@@ -47,8 +47,19 @@ bool store_has(const struct supply_store *store, const struct hub_file *file);
 /* Bytes of it that need not be fetched any more. */
 uint64_t store_present(const struct supply_store *store, const struct hub_file *file);
 
-/* Downloads a shard, going on with what is there of it; checks its hash. STATUS_INTERRUPTED after store.stop, too. */
-enum status store_fetch(struct supply_store *store, const struct hub_file *file, struct error *error);
+/* What a download of shards asks and tells, by their numbers among those that were asked for; on one of several threads. */
+struct store_watch {
+    bool (*admit)(void *context, size_t number); /* there is room for it; asked until there is */
+    enum status (*arrived)(void *context, size_t number, struct error *error); /* it is there, its hash was right */
+    void *context;
+};
+
+/*
+ * Downloads shards, in their order as far as one line allows, going on with what is there of them. `watch` may be NULL.
+ * STATUS_INTERRUPTED after store.stop, too.
+ */
+enum status store_fetch(struct supply_store *store, const struct hub_file *const *files, size_t count,
+                        const struct store_watch *watch, struct error *error);
 
 enum status store_shard_open(const struct supply_store *store, const struct hub_file *file, struct byte_source **source,
                              struct error *error);
