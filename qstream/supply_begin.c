@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -222,8 +223,8 @@ static uint64_t order_bytes(const struct supply *supply, uint64_t *there) {
 
 /* Settles the limit. `make`: the companions are still to be fetched. */
 static enum status limit_settle(struct supply *supply, bool make, struct error *error) {
-    uint64_t there, room, usual, all = order_bytes(supply, &there);
-    uint64_t least = disk_least(supply, make ? loose_bytes(supply) : 0, &usual);
+    uint64_t there, room, usual, loose = make ? loose_bytes(supply) : 0, all = order_bytes(supply, &there) + loose;
+    uint64_t least = disk_least(supply, loose, &usual);
     enum status status = store_room(&supply->store, supply->beside, &room, error);
     if (status != STATUS_OK)
         return status;
@@ -232,14 +233,17 @@ static enum status limit_settle(struct supply *supply, bool make, struct error *
     room += there;
     if (supply->options.keep)
         least = all;
-    if (least > room) {
-        char need[TEXT_SIZE_MAX], have[TEXT_SIZE_MAX];
+    char need[TEXT_SIZE_MAX], have[TEXT_SIZE_MAX];
+    if (supply->wanted &&
+        least > supply->wanted) /* once cached shards are gone, more may be needed than for the whole */
+        return error_set(error, STATUS_USAGE, "--disk is too small: to go on takes at least %" PRIu64 " bytes (%s)",
+                         least, text_size(least, need));
+    if (least > room)
         return error_set(error, STATUS_IO,
                          "the source needs %s of disk at once, but only %s are free for it%s; make room, the same "
                          "command goes on",
                          text_size(least, need), text_size(room, have),
                          supply->options.keep ? "" : " beside what is missing of the output");
-    }
     supply->limit = supply->wanted ? supply->wanted : usual;
     supply->limit = supply->limit < room ? supply->limit : room;
     if (supply->options.keep)
