@@ -1,6 +1,5 @@
 #include "common/hub/download.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,7 +54,7 @@ struct download {
     size_t slot_count;
     struct progress progress;
     uint64_t bytes_done; /* of items that are finished */
-    double locked_since; /* nothing but locks is waited for; 0: not now */
+    double locked_since; /* nothing but locks is waited for */
     bool told;           /* that it waits */
     pthread_mutex_t mutex;
     pthread_cond_t changed; /* anything that threads wait for */
@@ -66,8 +65,7 @@ struct download {
 
 /* ---- common to all threads; the mutex is held ---- */
 
-/* Tells all threads that something is other than before, and ends the download if that is a failure. `item`: what the error
- * is about; NULL: not one of them. */
+/* Tells all threads that something is other than before; a failure, of `item` unless it is NULL, ends the download. */
 static void change_tell(struct download *download, enum status status, const struct download_item *item,
                         const struct error *error) {
     if (download->status == STATUS_OK && status != STATUS_OK) {
@@ -131,8 +129,8 @@ static void item_count(struct download *download, const struct download_item *it
 
 /* The item has its name, or is elsewhere. */
 static enum status item_finish(const struct download *download, struct download_item *item, struct error *error) {
-    const struct download_options *options = download->options;
-    const enum status status = options->finish ? options->finish(options->context, item, error) : STATUS_OK;
+    const struct download_options *how = download->options;
+    const enum status status = how->finish ? how->finish(how->context, item, error) : STATUS_OK;
     item->done = status == STATUS_OK;
     return status;
 }
@@ -371,17 +369,14 @@ static enum status hash_end(const struct download *download, struct slot *slot, 
     hub_place_free(&slot->place); /* another server may be better */
     hub_place_init(&slot->place, download->listing, slot->item->file);
     hub_check_free(slot->check);
-    slot->check = hub_check_new(slot->item->file);
-    if (!slot->check)
-        return error_set_memory(error);
-    *again = true;
-    return partial_restart(slot->partial, error);
+    *again = (slot->check = hub_check_new(slot->item->file)) != NULL;
+    return *again ? partial_restart(slot->partial, error) : error_set_memory(error);
 }
 
-/* Hashes what is there of a file, at most HASH_BYTES, or ends it. Without the mutex, which guards only *hashed. */
+/* Hashes what is there of a file, at most HASH_BYTES. Without the mutex. */
 static enum status hash_some(struct slot *slot, uint64_t hashed, void *buffer, size_t *size, struct error *error) {
-    const uint64_t frontier = partial_frontier(slot->partial, hashed);
-    *size = frontier - hashed < HASH_BYTES ? (size_t)(frontier - hashed) : HASH_BYTES;
+    const uint64_t there = partial_frontier(slot->partial, hashed) - hashed;
+    *size = there < HASH_BYTES ? (size_t)there : HASH_BYTES;
     const enum status status = partial_read(slot->partial, hashed, buffer, *size, error);
     if (status == STATUS_OK)
         hub_check_add(slot->check, buffer, *size);
@@ -441,10 +436,10 @@ static void progress_show(struct download *download) {
     }
     for (size_t i = 0; i < download->count; i++)
         busy += download->turns[i] == TURN_BUSY;
-    const bool only_busy = busy > 0 && under_way == 0;
     const double now = seconds_now();
-    download->locked_since = !only_busy ? 0 : download->locked_since > 0 ? download->locked_since : now;
-    if (only_busy && !download->told && now - download->locked_since > LOCK_PATIENCE && !download->options->quiet) {
+    if (busy == 0 || under_way > 0)
+        download->locked_since = now;
+    if (!download->told && !download->options->quiet && now - download->locked_since > LOCK_PATIENCE) {
         progress_end(&download->progress);
         fprintf(stderr, "qstream: waiting for another process that fetches %zu of the files\n", busy);
         download->told = true;
@@ -496,6 +491,7 @@ enum status download(struct hub *hub, const struct hub_listing *listing, struct 
     }
     conditions_init(&all);
     progress_start(&all.progress, "fetching", total, present, options->quiet);
+    all.locked_since = seconds_now();
     all.slot_count = 2 * (size_t)options->connections; /* files whose bytes are all there are hashed and synced */
     all.slots = calloc(all.slot_count, sizeof *all.slots);
     all.turns = calloc(count + 1, sizeof *all.turns);

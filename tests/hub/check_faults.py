@@ -304,7 +304,7 @@ def other_ranges() -> None:
                 hub.fault(do="wrong_range", by=by, where="cdn", range=True, times=times)
                 done = fetch(hub)
                 if done.returncode:
-                    refused(hub, done, IO, r"large\.bin")
+                    refused(hub, done, IO, r"\.bin|\.safetensors")
                 else:
                     arrived(hub, done)
                 hub.no_faults()

@@ -59,6 +59,7 @@ check check_network --tls
 check check_remote
 check check_remote --tls inspect
 check check_fetch
+check check_fetch_output
 check check_resume
 check check_faults
 check check_quantize
