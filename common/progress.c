@@ -42,9 +42,12 @@ static void whole_append(struct text *out, const struct progress *progress, uint
     share_append(out, done, progress->total);
     text_printf(out, ", %s/s", text_size((uint64_t)rate, rate_text));
     if (rate > 0) {
-        const unsigned long seconds = (unsigned long)((double)(progress->total - done) / rate + 0.5);
+        const double left = (double)(progress->total - done) / rate;
+        const unsigned long seconds =
+            (unsigned long)((left > progress->seconds_left ? left : progress->seconds_left) + 0.5);
         text_printf(out, ", %lu:%02lu:%02lu left", seconds / 3600, seconds / 60 % 60, seconds % 60);
     }
+    text_append_string(out, progress->note);
 }
 
 /* Goes to the beginning of what is on the terminal, and clears it. */

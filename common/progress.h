@@ -16,6 +16,9 @@ struct progress {
     double start, last_shown;
     bool quiet, terminal, open_line;
     unsigned part_lines; /* of parts, on the terminal now */
+    /* The caller may change these at any time: */
+    char note[128];      /* shown behind the rest */
+    double seconds_left; /* at least, for a reason that the rate does not know */
 };
 
 /* A part of the work that is under way. */

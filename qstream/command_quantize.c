@@ -1,5 +1,3 @@
-#include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,189 +7,18 @@
 
 #include "common/config_file.h"
 #include "common/progress.h"
-#include "common/thread_team.h"
 #include "common/version.h"
 #include "qstream/command.h"
 #include "qstream/destination.h"
 #include "qstream/execute.h"
+#include "qstream/fetch.h"
 #include "qstream/publish.h"
+#include "qstream/quantize_arguments.h"
 #include "qstream/report.h"
 #include "qstream/tile.h"
 
-static const char usage[] =
-    "usage: qstream quantize SRC DST --recipe FILE [OPTIONS]\n"
-    "       qstream quantize SRC DST --recipe FILE --part I/N [OPTIONS]   (I from 0), then once\n"
-    "       qstream quantize SRC DST --recipe FILE --finish [OPTIONS]\n"
-    "\n"
-    "Quantizes the checkpoint in the folder SRC into the folder DST. Memory does not grow with the model. A run that\n"
-    "was killed goes on when the same command is given again; the result is the same to the byte. SRC may be\n"
-    "hf://org/name[@revision], on the Hugging Face Hub.\n"
-    "\n"
-    "  --recipe FILE      which weight gets which format: a file, or the name of one that comes with qstream\n"
-    "                     (mistral-medium-3.5-mxfp4, llama-mxfp4, qwen3-moe-mxfp4)\n"
-    "  --rule RULE        how MXFP4 scales are chosen: mse (default), amax, qstream\n"
-    "  --gamma SOURCE     weights for the errors of --rule qstream: none (default), layernorm, original\n"
-    "  --shard-size SIZE  largest sum of tensor bytes in a shard, e.g. 5GB (default: shards as in the source)\n"
-    "  --dry-run          print the plan and the exact size of DST; write nothing\n"
-    "  --part I/N         make only this share of the shards, for a cluster with a shared file system\n"
-    "  --finish           check that all parts are complete and publish DST\n"
-    "  --jobs N           worker threads (default: one per processor)\n"
-    "  --memory SIZE      most memory to use (default 256MiB); fewer workers run where it does not suffice\n"
-    "  --hash-source      also record digests of the source's bytes in qstream.json\n"
-    "  --cpu LEVEL        portable, neon, avx2 or avx512 (default: the best this machine has)\n"
-    "  --json             print the result as one JSON object (schema qstream.quantize/1)\n"
-    "  --quiet            no progress and no summary\n"
-    "  --help             print this text\n";
-
-struct arguments {
-    const char *source, *destination, *recipe;
-    struct plan_options plan;
-    unsigned jobs;
-    uint64_t memory;
-    unsigned part, parts; /* parts 0: the whole */
-    bool finish, dry_run, json, quiet;
-    enum cpu_level cpu;
-};
-
-static const uint64_t default_memory = (uint64_t)256 << 20;
 /* Program, libraries, thread stacks and the open tables of files: measured at under 20 MiB. */
 static const uint64_t fixed_memory = (uint64_t)24 << 20;
-
-/* ---- the command line ---- */
-
-static bool number_parse(const char *text, unsigned least, unsigned most, unsigned *number) {
-    char *end;
-    errno = 0;
-    unsigned long value = strtoul(text, &end, 10);
-    if (end == text || *end || errno || *text == '-' || value < least || value > most)
-        return false;
-    *number = (unsigned)value;
-    return true;
-}
-
-static bool part_parse(const char *text, struct arguments *arguments) {
-    char *copy = strdup(text), *slash = copy ? strchr(copy, '/') : NULL;
-    bool good = false;
-    if (slash) {
-        *slash = '\0';
-        good = number_parse(slash + 1, 1, 99999, &arguments->parts) &&
-               number_parse(copy, 0, arguments->parts - 1, &arguments->part);
-    }
-    free(copy);
-    return good;
-}
-
-static enum status option_parse(int option, const char *value, struct arguments *arguments, struct error *error) {
-    switch (option) {
-    case 'r':
-        arguments->recipe = value;
-        return STATUS_OK;
-    case 'R':
-        arguments->plan.rule = scale_rule_parse(value);
-        if (arguments->plan.rule == SCALE_RULES)
-            return error_set(error, STATUS_USAGE, "--rule takes mse, amax or qstream, not '%s'", value);
-        return STATUS_OK;
-    case 'g':
-        for (int i = 0; i < GAMMA_SOURCES; i++)
-            if (strcmp(value, gamma_name((enum gamma_source)i)) == 0) {
-                arguments->plan.gamma = (enum gamma_source)i;
-                return STATUS_OK;
-            }
-        return error_set(error, STATUS_USAGE, "--gamma takes none, layernorm or original, not '%s'", value);
-    case 's':
-        if (!text_parse_size(value, &arguments->plan.shard_size))
-            return error_set(error, STATUS_USAGE, "--shard-size takes a size such as 5GB, not '%s'", value);
-        return STATUS_OK;
-    case 'm':
-        if (!text_parse_size(value, &arguments->memory))
-            return error_set(error, STATUS_USAGE, "--memory takes a size such as 256MiB, not '%s'", value);
-        return STATUS_OK;
-    case 'j':
-        if (!number_parse(value, 1, 1024, &arguments->jobs))
-            return error_set(error, STATUS_USAGE, "--jobs takes a number from 1 to 1024, not '%s'", value);
-        return STATUS_OK;
-    case 'p':
-        if (!part_parse(value, arguments))
-            return error_set(error, STATUS_USAGE, "--part takes I/N with I from 0 to N-1, not '%s'", value);
-        return STATUS_OK;
-    case 'c':
-        arguments->cpu = cpu_level_parse(value);
-        if (arguments->cpu == CPU_LEVELS || !cpu_has(arguments->cpu) || !mxfp4_quantize_for(arguments->cpu))
-            return error_set(error, STATUS_USAGE, "--cpu: this machine has no '%s' (see 'qstream version')", value);
-        return STATUS_OK;
-    case 'n':
-        arguments->dry_run = true;
-        return STATUS_OK;
-    case 'f':
-        arguments->finish = true;
-        return STATUS_OK;
-    case 'H':
-        arguments->plan.hash_source = true;
-        return STATUS_OK;
-    case 'J':
-        arguments->json = true;
-        return STATUS_OK;
-    case 'q':
-        arguments->quiet = true;
-        return STATUS_OK;
-    default:
-        return error_set(error, STATUS_USAGE, "see 'qstream quantize --help'");
-    }
-}
-
-/* *help is set when the text was asked for. */
-static enum status arguments_parse(int argc, char **argv, struct arguments *arguments, bool *help,
-                                   struct error *error) {
-    static const struct option options[] = {
-        {"recipe", required_argument, NULL, 'r'},
-        {"rule", required_argument, NULL, 'R'},
-        {"gamma", required_argument, NULL, 'g'},
-        {"shard-size", required_argument, NULL, 's'},
-        {"memory", required_argument, NULL, 'm'},
-        {"jobs", required_argument, NULL, 'j'},
-        {"part", required_argument, NULL, 'p'},
-        {"cpu", required_argument, NULL, 'c'},
-        {"dry-run", no_argument, NULL, 'n'},
-        {"finish", no_argument, NULL, 'f'},
-        {"hash-source", no_argument, NULL, 'H'},
-        {"json", no_argument, NULL, 'J'},
-        {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
-    };
-    *arguments = (struct arguments){.plan = {.rule = SCALE_RULE_MSE, .gamma = GAMMA_NONE},
-                                    .jobs = processor_count(),
-                                    .memory = default_memory,
-                                    .cpu = cpu_best()};
-    *help = false;
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
-        if (option == 'h') {
-            *help = true;
-            return STATUS_OK;
-        }
-        const char short_option[3] = {'-', (char)optopt, '\0'};
-        const char *word = option == '?' && optopt ? short_option : argv[optind - 1];
-        if (option == '?' || option == ':')
-            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream quantize --help'",
-                             option == ':' ? "a value is missing behind" : "there is no option", word);
-        enum status status = option_parse(option, optarg, arguments, error);
-        if (status != STATUS_OK)
-            return status;
-    }
-    if (argc - optind != 2)
-        return error_set(error, STATUS_USAGE, "quantize takes two folders, SRC and DST; see 'qstream quantize --help'");
-    arguments->source = argv[optind];
-    arguments->destination = argv[optind + 1];
-    if (!arguments->recipe)
-        return error_set(error, STATUS_USAGE, "--recipe is missing; see 'qstream quantize --help'");
-    if (arguments->finish && arguments->parts)
-        return error_set(error, STATUS_USAGE, "--part and --finish exclude each other");
-    if (arguments->plan.gamma != GAMMA_NONE && arguments->plan.rule != SCALE_RULE_QSTREAM)
-        return error_set(error, STATUS_USAGE, "--gamma goes with --rule qstream");
-    return STATUS_OK;
-}
 
 /* ---- the plan ---- */
 
@@ -199,15 +26,26 @@ static enum status fingerprint_make(const struct plan *plan, const struct recipe
                                     struct fingerprint *fingerprint, struct error *error) {
     struct text source = {0}, options = {0};
     const struct checkpoint *checkpoint = plan->checkpoint;
+    const char *repository = folder_repository(checkpoint->folder);
+    if (repository)
+        text_printf(&source, "%s\n", repository);
     for (size_t i = 0; i < checkpoint->shard_count; i++) {
         const struct shard *shard = &checkpoint->shards[i];
         const struct source_identity *identity = &shard->source->identity;
         char hex[SHA256_HEX];
         text_printf(&source, "%s %" PRIu64, shard->file, identity->size);
-        if (identity->hashed) /* the same whether it is read there, or from the cache */
-            text_printf(&source, " sha256 %s\n", sha256_hex(identity->sha256, hex));
-        else
-            text_printf(&source, " %" PRId64 "\n", identity->mtime_ns);
+        if (identity->hashed)
+            text_printf(&source, " sha256 %s", sha256_hex(identity->sha256, hex));
+        else if (!repository) /* the same whether a repository's file is read there, or from the cache */
+            text_printf(&source, " %" PRId64, identity->mtime_ns);
+        text_append_string(&source, "\n");
+    }
+    /* Headers on the Hub are read by ranges, without a hash: parts, and attempts, have to agree on them. */
+    for (size_t i = 0; i < checkpoint->tensor_count && repository; i++) {
+        const struct tensor_info *info = &checkpoint->tensors[i].info;
+        char shape[SHAPE_TEXT_MAX];
+        text_printf(&source, "%s %s %s %" PRIu64 " %u\n", info->name, dtype_name(info->dtype),
+                    shape_text(info->shape, info->rank, shape), info->offset, checkpoint->tensors[i].shard);
     }
     text_append(&source, checkpoint->config, checkpoint->config_length);
     text_printf(&options, "output %d rule %s gamma %s shard-size %" PRIu64 " hash-source %d tiles %u",
@@ -248,7 +86,7 @@ static void part_shards(const struct plan *plan, unsigned part, unsigned parts, 
 /* ---- the command ---- */
 
 struct session {
-    struct arguments arguments;
+    struct quantize_arguments arguments;
     struct destination destination;
     struct checkpoint checkpoint;
     struct layout layout;
@@ -257,6 +95,7 @@ struct session {
     struct fingerprint fingerprint;
     struct run_state state;
     struct publication publication;
+    struct supply *supply;           /* NULL: the source is on this machine */
     uint32_t first_shard, end_shard; /* of this command's share */
     unsigned jobs;
     int lock;
@@ -264,7 +103,7 @@ struct session {
 };
 
 static enum status session_plan(struct session *session, struct error *error) {
-    const struct arguments *arguments = &session->arguments;
+    const struct quantize_arguments *arguments = &session->arguments;
     char *path = config_file_find(arguments->recipe, ".json");
     if (!path)
         return error_set_memory(error);
@@ -294,6 +133,7 @@ static enum status jobs_limit(const struct session *session, unsigned *jobs, str
     tables += plan->module_count * 128 + (uint64_t)plan->tile_count * 2 + 2 * header;
     if (plan->options.hash_source)
         tables += (uint64_t)plan->tile_count * SHA256_SIZE;
+    /* A download takes less than the blocks that were read by ranges, which are free by then. */
     const struct folder *folder = session->checkpoint.folder;
     uint64_t fixed = fixed_memory + tables + folders_memory(&folder, 1),
              each = tile_worker_bytes(plan) + ((uint64_t)1 << 20);
@@ -305,14 +145,42 @@ static enum status jobs_limit(const struct session *session, unsigned *jobs, str
     return STATUS_OK;
 }
 
+/* What a source that is not on this machine takes, as a line. */
+static void supply_table(const struct session *session, struct text *out) {
+    char download[TEXT_SIZE_MAX], least[TEXT_SIZE_MAX], usual[TEXT_SIZE_MAX];
+    if (!session->supply)
+        return;
+    struct supply_needs needs = supply_needs(session->supply);
+    text_printf(out, "source: %s in %zu of %zu shards to download", text_size(needs.download, download), needs.shards,
+                session->checkpoint.shard_count);
+    if (session->arguments.keep_source)
+        text_append_string(out, ", kept in the cache\n");
+    else
+        text_printf(out, ", at least %" PRIu64 " bytes (%s) of it on the disk at once, %s without --disk\n",
+                    needs.least, text_size(needs.least, least), text_size(needs.usual, usual));
+}
+
+/* The same as a member of a JSON object. */
+static void supply_json(const struct session *session, struct text *out) {
+    if (!session->supply)
+        return;
+    struct supply_needs needs = supply_needs(session->supply);
+    text_printf(out,
+                ", \"download\": {\"shards\": %zu, \"bytes\": %" PRIu64 ", \"companion_bytes\": %" PRIu64
+                ", \"disk_least\": %" PRIu64 ", \"disk_usual\": %" PRIu64 ", \"fetched_bytes\": %" PRIu64 "}",
+                needs.shards, needs.download, needs.companions, needs.least, needs.usual,
+                supply_fetched(session->supply));
+}
+
 static void tell(const struct session *session, const char *state) {
-    const struct arguments *arguments = &session->arguments;
+    const struct quantize_arguments *arguments = &session->arguments;
     if (arguments->json) {
         struct text out = {0};
         text_append_string(&out, "{\"schema\": \"qstream.quantize/1\", \"state\": ");
         text_append_json_string(&out, state);
         text_append_string(&out, ", ");
         plan_json(&session->plan, session->publication.folder_bytes, &out);
+        supply_json(session, &out);
         text_append_string(&out, "}\n");
         if (!out.failed)
             fputs(out.bytes, stdout);
@@ -328,6 +196,8 @@ static void tell(const struct session *session, const char *state) {
     }
     struct text table = {0};
     plan_table(&session->plan, session->publication.folder_bytes, &table);
+    if (arguments->dry_run)
+        supply_table(session, &table);
     if (!table.failed)
         fputs(table.bytes, stdout);
     text_free(&table);
@@ -337,8 +207,11 @@ static void tell(const struct session *session, const char *state) {
         char rate[TEXT_SIZE_MAX];
         for (size_t i = 0; i < session->plan.share_count; i++)
             source += session->plan.shares[i].bytes_in;
-        printf("%s: finished in %.1f s, %s/s of source\n", arguments->destination, seconds,
+        printf("%s: finished in %.1f s, %s/s of source", arguments->destination, seconds,
                text_size((uint64_t)((double)source / seconds), rate));
+        if (session->supply)
+            printf(", %s of it downloaded", text_size(supply_fetched(session->supply), rate));
+        putchar('\n');
     } else if (strcmp(state, "complete") == 0) {
         printf("%s: is complete already\n", arguments->destination);
     }
@@ -392,12 +265,13 @@ static enum status finished_check(const struct session *session, struct error *e
 }
 
 static enum status session_execute(struct session *session, struct error *error) {
-    struct arguments *arguments = &session->arguments;
+    struct quantize_arguments *arguments = &session->arguments;
     struct execute_options options = {.folder = arguments->destination,
                                       .first_shard = session->first_shard,
                                       .end_shard = session->end_shard,
                                       .jobs = session->jobs,
                                       .cpu = arguments->cpu,
+                                      .supply = session->supply,
                                       .quiet = arguments->quiet};
     enum status status = destination_journals_check(&session->destination, error);
     char *journal = destination_journal_path(&session->destination);
@@ -410,9 +284,31 @@ static enum status session_execute(struct session *session, struct error *error)
     return status;
 }
 
+/* What there is to supply, and whether --disk suffices for it. */
+static enum status session_supply(struct session *session, struct error *error) {
+    const struct quantize_arguments *arguments = &session->arguments;
+    struct supply_options options = {.first_shard = session->first_shard,
+                                     .end_shard = arguments->finish ? session->first_shard : session->end_shard,
+                                     .keep = arguments->keep_source};
+    char *folder = destination_supply_path(&session->destination), size[TEXT_SIZE_MAX];
+    options.folder = folder;
+    enum status status = folder ? supply_open(&session->plan, &session->checkpoint, &options, &session->supply, error)
+                                : error_set_memory(error);
+    free(folder);
+    if (status != STATUS_OK || !session->supply)
+        return status;
+    uint64_t least = supply_needs(session->supply).least;
+    if (arguments->disk && arguments->disk < least)
+        return error_set(error, STATUS_USAGE,
+                         "--disk is too small: at least %" PRIu64 " bytes (%s) of this source have to be on the disk "
+                         "at once",
+                         least, text_size(least, size));
+    return STATUS_OK;
+}
+
 /* Everything that can be refused before DST is touched. *done: there is nothing left to do. */
 static enum status session_prepare(struct session *session, bool *done, struct error *error) {
-    struct arguments *arguments = &session->arguments;
+    struct quantize_arguments *arguments = &session->arguments;
     enum destination_state state;
     *done = true;
     enum status status = session_plan(session, error);
@@ -420,6 +316,11 @@ static enum status session_prepare(struct session *session, bool *done, struct e
     if (status == STATUS_OK)
         status = publication_prepare(&session->plan, &session->recipe, NULL, &session->fingerprint,
                                      &session->publication, error);
+    session->end_shard = (uint32_t)session->plan.shard_count;
+    if (status == STATUS_OK && arguments->parts)
+        part_shards(&session->plan, arguments->part, arguments->parts, &session->first_shard, &session->end_shard);
+    if (status == STATUS_OK)
+        status = session_supply(session, error);
     if (status == STATUS_OK && arguments->dry_run) {
         tell(session, "planned");
         tell_left_out(session);
@@ -441,15 +342,29 @@ static enum status session_prepare(struct session *session, bool *done, struct e
         status = error_set(error, STATUS_USAGE, "--finish: '%s' holds no parts yet", arguments->destination);
     if (status == STATUS_OK)
         status = jobs_limit(session, &session->jobs, error);
-    session->end_shard = (uint32_t)session->plan.shard_count;
-    if (arguments->parts)
-        part_shards(&session->plan, arguments->part, arguments->parts, &session->first_shard, &session->end_shard);
     *done = false;
     return status;
 }
 
+/* With --keep-source the cache gets what belongs to the shards, too, as 'qstream fetch' would leave it. */
+static enum status source_rest_keep(const struct session *session, struct error *error) {
+    static const char *const shards[] = {"*.safetensors"};
+    const struct hub_listing *listing = folder_listing(session->checkpoint.folder);
+    const struct selection_rules rules = {.exclude = shards, .exclude_count = 1};
+    struct hub_reference reference = listing->reference;
+    char commit[HUB_OID_HEX];
+    memcpy(commit, listing->commit, sizeof commit);
+    reference.revision = commit; /* the branch may have moved on */
+    struct fetch fetch;
+    enum status status = fetch_open(&reference, &rules, NULL, &fetch, error);
+    if (status == STATUS_OK)
+        status = fetch_run(&fetch, 1, true, error);
+    fetch_close(&fetch);
+    return status;
+}
+
 static enum status session_run(struct session *session, struct error *error) {
-    struct arguments *arguments = &session->arguments;
+    struct quantize_arguments *arguments = &session->arguments;
     bool done;
     session->start = seconds_now();
     enum status status = session_prepare(session, &done, error);
@@ -459,7 +374,13 @@ static enum status session_run(struct session *session, struct error *error) {
     if (status == STATUS_OK)
         status = destination_lock(&session->destination, &session->lock, error);
     if (status == STATUS_OK)
-        status = destination_space_check(&session->plan, arguments->destination, bytes_wanted(session), error);
+        status =
+            destination_repository_check(&session->destination, folder_repository(session->checkpoint.folder), error);
+    uint64_t beside = 0;
+    if (status == STATUS_OK)
+        status = destination_space_check(&session->plan, arguments->destination, bytes_wanted(session), &beside, error);
+    if (status == STATUS_OK && session->supply)
+        supply_settle(session->supply, arguments->disk, beside);
     if (status == STATUS_OK)
         status = run_state_init(&session->plan, &session->state, error);
     if (status == STATUS_OK)
@@ -474,6 +395,8 @@ static enum status session_run(struct session *session, struct error *error) {
     if (status == STATUS_OK)
         status = publication_prepare(&session->plan, &session->recipe, &session->state, &session->fingerprint,
                                      &session->publication, error);
+    if (status == STATUS_OK && session->supply && arguments->keep_source)
+        status = source_rest_keep(session, error);
     if (status == STATUS_OK)
         status = publication_write(&session->plan, &session->publication, arguments->destination, error);
     if (status == STATUS_OK) {
@@ -489,12 +412,12 @@ int command_quantize(int argc, char **argv) {
     bool help;
     if (!session)
         return command_fail(error_set_memory(&error), &error);
-    enum status status = arguments_parse(argc, argv, &session->arguments, &help, &error);
+    enum status status = quantize_arguments_parse(argc, argv, &session->arguments, &help, &error);
     session->lock = -1;
     session->destination =
         (struct destination){session->arguments.destination, session->arguments.part, session->arguments.parts};
     if (status == STATUS_OK && help)
-        fputs(usage, stdout);
+        fputs(quantize_usage, stdout);
     else if (status == STATUS_OK)
         status = session_run(session, &error);
     if (session->lock >= 0)
@@ -505,6 +428,7 @@ int command_quantize(int argc, char **argv) {
     recipe_free(&session->recipe);
     layout_free(&session->layout);
     checkpoint_close(&session->checkpoint);
+    supply_close(session->supply);
     free(session);
     return status == STATUS_OK ? STATUS_OK : command_fail(status, &error);
 }

@@ -11,6 +11,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "common/new_file.h"
 #include "qstream/publish.h"
 
 /* Whether `path` is `folder` or lies inside it; both absolute and resolved. */
@@ -85,7 +86,8 @@ enum status destination_look(const char *path, const struct fingerprint *fingerp
     return STATUS_OK;
 }
 
-enum status destination_space_check(const struct plan *plan, const char *folder, uint64_t wanted, struct error *error) {
+enum status destination_space_check(const struct plan *plan, const char *folder, uint64_t wanted, uint64_t *beside,
+                                    struct error *error) {
     struct statvfs space;
     if (statvfs(folder, &space) != 0)
         return error_set_errno(error, STATUS_IO, errno, "cannot look at '%s'", folder);
@@ -104,6 +106,7 @@ enum status destination_space_check(const struct plan *plan, const char *folder,
         return error_set(error, STATUS_IO, "'%s' needs %s more, but only %s are free there", folder,
                          text_size(missing, need), text_size(available, have));
     }
+    *beside = available - missing;
     return STATUS_OK;
 }
 
@@ -112,6 +115,33 @@ char *destination_journal_path(const struct destination *destination) {
         return text_format("%s/%s/journal", destination->path, work_folder);
     return text_format("%s/%s/part-%05u-of-%05u", destination->path, work_folder, destination->part,
                        destination->parts);
+}
+
+char *destination_supply_path(const struct destination *destination) {
+    if (!destination->parts)
+        return text_format("%s/%s/%s", destination->path, work_folder, supply_folder);
+    return text_format("%s/%s/%s-%05u-of-%05u", destination->path, work_folder, supply_folder, destination->part,
+                       destination->parts);
+}
+
+enum status destination_repository_check(const struct destination *destination, const char *repository,
+                                         struct error *error) {
+    enum { NAME_MAX_BYTES = 4096 };
+    char *path = text_format("%s/%s/repository", destination->path, work_folder), *begun = NULL;
+    size_t length;
+    enum status status = path ? STATUS_OK : error_set_memory(error);
+    if (status == STATUS_OK && access(path, F_OK) == 0)
+        status = file_read(path, NAME_MAX_BYTES, &begun, &length, error);
+    if (status == STATUS_OK && begun && repository && strcmp(begun, repository) != 0)
+        status = error_set(error, STATUS_BAD_INPUT,
+                           "'%s' holds an unfinished run of %s, but the source is %s now: give the former as SRC to go "
+                           "on, or remove the folder to start anew",
+                           destination->path, begun, repository);
+    else if (status == STATUS_OK && !begun && repository)
+        status = new_file_write(path, repository, strlen(repository), error);
+    free(begun);
+    free(path);
+    return status;
 }
 
 enum status destination_lock(const struct destination *destination, int *fd, struct error *error) {

@@ -22,8 +22,12 @@ enum status destination_overlap_check(const struct folder *source, const char *d
 enum status destination_look(const char *path, const struct fingerprint *fingerprint, enum destination_state *state,
                              struct error *error);
 
-/* STATUS_IO when there is no room for `wanted` bytes, those counted that shards take already. */
-enum status destination_space_check(const struct plan *plan, const char *folder, uint64_t wanted, struct error *error);
+/*
+ * STATUS_IO when there is no room for `wanted` bytes, those counted that shards take already. *beside: bytes that are free
+ * for other things.
+ */
+enum status destination_space_check(const struct plan *plan, const char *folder, uint64_t wanted, uint64_t *beside,
+                                    struct error *error);
 
 /*
  * Makes the work folder and takes its lock, shared for a part, exclusive for everything else: parts run beside each
@@ -31,8 +35,16 @@ enum status destination_space_check(const struct plan *plan, const char *folder,
  */
 enum status destination_lock(const struct destination *destination, int *fd, struct error *error);
 
-/* The path of this run's journal; the caller frees it. */
+/* The path of this run's journal, and of the folder for what it downloads of its source; the caller frees them. */
 char *destination_journal_path(const struct destination *destination);
+char *destination_supply_path(const struct destination *destination);
+
+/*
+ * Notes in the work folder which repository the run reads, "hf://org/name@COMMIT"; NULL: none. STATUS_BAD_INPUT when it was
+ * begun with another one.
+ */
+enum status destination_repository_check(const struct destination *destination, const char *repository,
+                                         struct error *error);
 
 /* STATUS_USAGE when there are journals of work that was cut otherwise: they would be forgotten. */
 enum status destination_journals_check(const struct destination *destination, struct error *error);

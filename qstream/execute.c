@@ -36,6 +36,21 @@ struct shard_run {
     bool dirty;         /* written to since the last sync; under run.lock */
 };
 
+/* Numbers of tiles or jobs. */
+struct number_list {
+    uint32_t *numbers;
+    size_t count, capacity;
+};
+
+/*
+ * What is to be done next. Of each shard first the weights that need their amax are read, then its tiles are made: what
+ * has to be read twice is read twice in a short time.
+ */
+struct cursor {
+    uint32_t shard, job, tile; /* the tile counts from the job's first */
+    bool amax_done;            /* of the shard */
+};
+
 struct run {
     const struct plan *plan;
     const struct execute_options *options;
@@ -43,22 +58,30 @@ struct run {
     struct shard_run *shards;
     _Atomic uint8_t *finished; /* [tile_count] written, not necessarily synced */
     uint32_t end_tile;
-    atomic_uint next_tile;
-    atomic_uint *amax;      /* [job_count] running maxima of the first pass */
-    atomic_uint *amax_left; /* [job_count] tiles of a job that the first pass still has to read */
+    atomic_uint *amax;      /* [job_count] running maxima */
+    atomic_uint *amax_left; /* [job_count] tiles of a job that are still to be read for its amax */
     atomic_bool stop;
     atomic_uint_fast64_t bytes_done; /* of the output */
     pthread_mutex_t lock;            /* guards what follows */
     pthread_cond_t changed;
-    uint32_t *pending; /* tiles to be journaled */
-    size_t pending_count, pending_capacity;
+    pthread_cond_t amax_found;
+    struct cursor next;
+    struct number_list pending_tiles, pending_amax; /* to be journaled */
     uint64_t pending_bytes;
     bool folder_dirty;  /* files were created or renamed in the folder since it was synced */
     unsigned running;   /* workers that have not ended */
     enum status status; /* the first failure */
     struct error error;
-    bool first_pass;
 };
+
+/* Lets workers end, those that wait too. */
+static void run_stop(struct run *run) {
+    pthread_mutex_lock(&run->lock);
+    atomic_store(&run->stop, true);
+    pthread_cond_broadcast(&run->amax_found);
+    pthread_mutex_unlock(&run->lock);
+    supply_cancel(run->options->supply);
+}
 
 static void run_fail(struct run *run, enum status status, const struct error *error) {
     pthread_mutex_lock(&run->lock);
@@ -68,7 +91,7 @@ static void run_fail(struct run *run, enum status status, const struct error *er
     }
     pthread_cond_signal(&run->changed);
     pthread_mutex_unlock(&run->lock);
-    atomic_store(&run->stop, true);
+    run_stop(run);
 }
 
 static enum status write_at(int fd, const char *name, const uint8_t *bytes, size_t size, uint64_t offset,
@@ -217,32 +240,31 @@ static enum status shard_hash(struct run *run, uint32_t number, uint8_t *buffer,
 
 /* ---- workers ---- */
 
+static bool number_add(struct number_list *list, uint32_t number) {
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity ? 2 * list->capacity : 1024;
+        uint32_t *numbers = realloc(list->numbers, capacity * sizeof *numbers);
+        if (!numbers)
+            return false;
+        list->numbers = numbers;
+        list->capacity = capacity;
+    }
+    list->numbers[list->count++] = number;
+    return true;
+}
+
 /*
- * Notes that `number` (a tile; in the first pass a job) is finished. Its shard becomes dirty at the same moment:
- * marked earlier, a sync could clear the mark before the data is written.
+ * Notes that a tile is finished. Its shard becomes dirty at the same moment: marked earlier, a sync could clear the mark
+ * before the data is written.
  */
-static enum status journal_later(struct run *run, uint32_t number, struct shard_run *shard, uint64_t bytes,
+static enum status journal_later(struct run *run, uint32_t tile, struct shard_run *shard, uint64_t bytes,
                                  struct error *error) {
-    enum status status = STATUS_OK;
     pthread_mutex_lock(&run->lock);
-    if (shard)
-        shard->dirty = true;
-    if (run->pending_count == run->pending_capacity) {
-        size_t capacity = run->pending_capacity ? 2 * run->pending_capacity : 1024;
-        uint32_t *pending = realloc(run->pending, capacity * sizeof *pending);
-        if (pending) {
-            run->pending = pending;
-            run->pending_capacity = capacity;
-        } else {
-            status = error_set_memory(error);
-        }
-    }
-    if (status == STATUS_OK) {
-        run->pending[run->pending_count++] = number;
-        run->pending_bytes += bytes;
-        if (run->pending_bytes >= commit_bytes)
-            pthread_cond_signal(&run->changed);
-    }
+    shard->dirty = true;
+    enum status status = number_add(&run->pending_tiles, tile) ? STATUS_OK : error_set_memory(error);
+    run->pending_bytes += bytes;
+    if (run->pending_bytes >= commit_bytes)
+        pthread_cond_signal(&run->changed);
     pthread_mutex_unlock(&run->lock);
     return status;
 }
@@ -253,7 +275,8 @@ static enum status tile_run(struct run *run, struct tile_worker *worker, uint32_
     uint32_t number = run->plan->outputs[job->outputs[0]].shard;
     struct shard_run *shard = &run->shards[number];
     struct tile_result result;
-    enum status status = tile_convert(worker, job, tile, run->state->amax[job_number], &result, error);
+    uint16_t amax = (uint16_t)atomic_load(&run->amax[job_number]);
+    enum status status = tile_convert(worker, job, tile, amax, &result, error);
     if (status == STATUS_OK && run->state->sources)
         status = sha256_of(worker->source, result.source_size, run->state->sources[tile], error);
     if (status != STATUS_OK)
@@ -273,17 +296,16 @@ static enum status tile_run(struct run *run, struct tile_worker *worker, uint32_
     atomic_store(&run->finished[tile], 1);
     atomic_fetch_add(&run->bytes_done, bytes);
     status = journal_later(run, tile, shard, bytes, error);
+    supply_tile_made(run->options->supply, tile);
     if (status == STATUS_OK)
         status = shard_hash(run, number, worker->source, error);
     return status;
 }
 
-/* The first pass over weights that need one scale for all of their elements. */
+/* Reads a tile of a weight that needs one scale for all of its elements. */
 static enum status amax_run(struct run *run, struct tile_worker *worker, uint32_t tile, struct error *error) {
     const struct plan_job *job = plan_job_of_tile(run->plan, tile);
     size_t number = (size_t)(job - run->plan->jobs);
-    if (job->kind != JOB_FP8_TENSOR || run->state->amax_known[number])
-        return STATUS_OK;
     uint16_t largest;
     enum status status = tile_amax(worker, job, tile, &largest, error);
     if (status != STATUS_OK)
@@ -291,9 +313,55 @@ static enum status amax_run(struct run *run, struct tile_worker *worker, uint32_
     unsigned seen = atomic_load(&run->amax[number]);
     while (largest > seen && !atomic_compare_exchange_weak(&run->amax[number], &seen, largest)) {
     }
-    if (atomic_fetch_sub(&run->amax_left[number], 1) == 1)
-        status = journal_later(run, (uint32_t)number, NULL, 0, error);
+    pthread_mutex_lock(&run->lock);
+    if (atomic_fetch_sub(&run->amax_left[number], 1) == 1) {
+        pthread_cond_broadcast(&run->amax_found);
+        if (!number_add(&run->pending_amax, (uint32_t)number))
+            status = error_set_memory(error);
+    }
+    pthread_mutex_unlock(&run->lock);
     return status;
+}
+
+/* What other workers read is needed for this tile. False when the run ends before it is there. */
+static bool amax_await(struct run *run, uint32_t tile) {
+    size_t number = (size_t)(plan_job_of_tile(run->plan, tile) - run->plan->jobs);
+    if (atomic_load(&run->amax_left[number]) == 0)
+        return true;
+    pthread_mutex_lock(&run->lock);
+    while (atomic_load(&run->amax_left[number]) > 0 && !atomic_load(&run->stop))
+        pthread_cond_wait(&run->amax_found, &run->lock);
+    pthread_mutex_unlock(&run->lock);
+    return atomic_load(&run->amax_left[number]) == 0;
+}
+
+/* Takes the next tile; *amax: it is to be read only. False when there is none left. */
+static bool work_take(struct run *run, uint32_t *tile, bool *amax) {
+    const struct plan *plan = run->plan;
+    struct cursor *next = &run->next;
+    bool found = false;
+    pthread_mutex_lock(&run->lock);
+    while (!found && next->shard < run->options->end_shard) {
+        const struct plan_shard *planned = &plan->shards[next->shard];
+        if (next->job == planned->first_job + planned->job_count) {
+            next->shard += next->amax_done;
+            next->amax_done = !next->amax_done;
+            if (next->shard < run->options->end_shard)
+                next->job = plan->shards[next->shard].first_job;
+            continue;
+        }
+        const struct plan_job *job = &plan->jobs[next->job];
+        *amax = !next->amax_done;
+        if (next->tile == job->tile_count || (*amax && atomic_load(&run->amax_left[next->job]) == 0)) {
+            next->job++;
+            next->tile = 0;
+            continue;
+        }
+        *tile = job->first_tile + next->tile++;
+        found = *amax || !atomic_load(&run->finished[*tile]); /* it may be by an earlier run */
+    }
+    pthread_mutex_unlock(&run->lock);
+    return found;
 }
 
 static void worker_main(void *context, unsigned number) {
@@ -301,24 +369,20 @@ static void worker_main(void *context, unsigned number) {
     struct tile_worker worker;
     struct error error;
     enum status status = tile_worker_init(run->plan, run->options->cpu, &worker, &error);
+    uint32_t tile;
+    bool amax;
     (void)number;
-    while (status == STATUS_OK && !atomic_load(&run->stop)) {
-        uint32_t tile = atomic_fetch_add(&run->next_tile, 1);
-        if (tile >= run->end_tile)
-            break;
-        if (run->first_pass) {
-            status = amax_run(run, &worker, tile, &error);
-            continue;
-        }
-        if (atomic_load(&run->finished[tile]))
-            continue; /* by an earlier run */
+    while (status == STATUS_OK && !atomic_load(&run->stop) && work_take(run, &tile, &amax)) {
+        status = supply_await(run->options->supply, tile, &error);
         if (tile + PREFETCH_TILES < run->end_tile)
             tile_prefetch(run->plan, tile + PREFETCH_TILES);
-        status = tile_run(run, &worker, tile, &error);
+        if (status == STATUS_OK && amax)
+            status = amax_run(run, &worker, tile, &error);
+        else if (status == STATUS_OK && amax_await(run, tile))
+            status = tile_run(run, &worker, tile, &error);
     }
     /* Tiles of an earlier run may still have to be hashed. */
-    for (uint32_t s = run->options->first_shard; !run->first_pass && s < run->options->end_shard && status == STATUS_OK;
-         s++)
+    for (uint32_t s = run->options->first_shard; s < run->options->end_shard && status == STATUS_OK; s++)
         if (!atomic_load(&run->shards[s].hashed) && !atomic_load(&run->stop)) {
             pthread_mutex_lock(&run->lock);
             if (!atomic_load(&run->shards[s].hashed)) /* one that is may have been closed for good meanwhile */
@@ -361,93 +425,96 @@ static enum status shards_sync(struct run *run, struct error *error) {
     return folder_dirty ? folder_sync(run->options->folder, error) : STATUS_OK;
 }
 
-static size_t tile_records(struct run *run, uint32_t *tiles, size_t count, struct journal_record *records) {
+/* The records of finished tiles, and of jobs whose amax is known. */
+static size_t pending_records(const struct run *run, struct number_list *tiles, const struct number_list *amax,
+                              struct journal_record *records) {
     size_t made = 0;
-    if (run->state->sources)
-        for (size_t i = 0; i < count; i++) {
-            struct journal_record record = {.type = JOURNAL_SOURCE, .first = tiles[i]};
-            memcpy(record.payload, run->state->sources[tiles[i]], SHA256_SIZE);
-            records[made++] = record;
-        }
-    if (count > 0)
-        qsort(tiles, count, sizeof *tiles, by_number);
-    for (size_t i = 0; i < count;) {
+    for (size_t i = 0; i < amax->count; i++)
+        records[made++] = (struct journal_record){
+            .type = JOURNAL_AMAX, .first = amax->numbers[i], .last = atomic_load(&run->amax[amax->numbers[i]])};
+    for (size_t i = 0; i < tiles->count && run->state->sources; i++) {
+        struct journal_record record = {.type = JOURNAL_SOURCE, .first = tiles->numbers[i]};
+        memcpy(record.payload, run->state->sources[tiles->numbers[i]], SHA256_SIZE);
+        records[made++] = record;
+    }
+    if (tiles->count > 0)
+        qsort(tiles->numbers, tiles->count, sizeof *tiles->numbers, by_number);
+    for (size_t i = 0; i < tiles->count;) {
         size_t end = i + 1;
-        while (end < count && tiles[end] == tiles[end - 1] + 1)
+        while (end < tiles->count && tiles->numbers[end] == tiles->numbers[end - 1] + 1)
             end++;
-        records[made++] = (struct journal_record){.type = JOURNAL_TILES, .first = tiles[i], .last = tiles[end - 1]};
+        records[made++] =
+            (struct journal_record){.type = JOURNAL_TILES, .first = tiles->numbers[i], .last = tiles->numbers[end - 1]};
         i = end;
     }
     return made;
 }
 
-/*
- * Makes the tiles that were finished so far durable, then journals them. The order is the promise: data, sync,
- * record, sync.
- */
+/* The records of shards that were `hashed` before the last sync and whose tiles are all journaled. */
+static size_t shard_records(const struct run *run, const bool *hashed, struct journal_record *records) {
+    size_t made = 0;
+    for (uint32_t s = run->options->first_shard; s < run->options->end_shard; s++) {
+        const struct plan_shard *planned = &run->plan->shards[s];
+        bool complete = hashed[s - run->options->first_shard] && !run->state->shards[s];
+        for (uint32_t j = planned->first_job; complete && j < planned->first_job + planned->job_count; j++)
+            for (uint32_t t = 0; complete && t < run->plan->jobs[j].tile_count; t++)
+                complete = run->state->tiles[run->plan->jobs[j].first_tile + t];
+        if (!complete)
+            continue;
+        records[made] = (struct journal_record){.type = JOURNAL_SHARD, .first = s};
+        memcpy(records[made++].payload, run->state->digests[s], SHA256_SIZE);
+    }
+    return made;
+}
+
+/* Syncs and journals these tiles and amax, then the shards that became complete. The order is the promise: data, sync,
+ * record, sync. */
+static enum status records_commit(struct run *run, struct journal *journal, struct number_list *tiles,
+                                  const struct number_list *amax, struct error *error) {
+    size_t shard_count = run->options->end_shard - run->options->first_shard;
+    struct journal_record *records = calloc(2 * tiles->count + amax->count + shard_count + 1, sizeof *records);
+    bool *hashed = calloc(shard_count + 1, sizeof *hashed);
+    enum status status = records && hashed ? STATUS_OK : error_set_memory(error);
+    /* Digests are read before the sync: a shard hashed now has all of its tiles among those synced below. */
+    for (size_t i = 0; i < shard_count && status == STATUS_OK; i++)
+        hashed[i] = atomic_load(&run->shards[run->options->first_shard + i].hashed);
+    if (status == STATUS_OK)
+        status = shards_sync(run, error);
+    size_t made = status == STATUS_OK ? pending_records(run, tiles, amax, records) : 0;
+    if (status == STATUS_OK)
+        status = journal_append(journal, records, made, error);
+    for (size_t i = 0; i < made && status == STATUS_OK; i++)
+        run_state_visit(run->state, &records[i]);
+    made = status == STATUS_OK ? shard_records(run, hashed, records) : 0;
+    if (status == STATUS_OK)
+        status = journal_append(journal, records, made, error);
+    for (size_t i = 0; i < made && status == STATUS_OK; i++) {
+        struct shard_run *shard = &run->shards[records[i].first];
+        run->state->shards[records[i].first] = 1;
+        pthread_mutex_lock(&run->lock);
+        close(shard->fd);
+        shard->fd = -1;
+        sha256_free(shard->hash);
+        shard->hash = NULL;
+        pthread_mutex_unlock(&run->lock);
+    }
+    free(hashed);
+    free(records);
+    return status;
+}
+
+/* Makes what was finished so far durable and journals it. */
 static enum status commit(struct run *run, struct journal *journal, struct error *error) {
     pthread_mutex_lock(&run->lock);
-    uint32_t *tiles = run->pending;
-    size_t count = run->pending_count;
-    run->pending = NULL;
-    run->pending_count = run->pending_capacity = 0;
+    struct number_list tiles = run->pending_tiles, amax = run->pending_amax;
+    run->pending_tiles = run->pending_amax = (struct number_list){0};
     run->pending_bytes = 0;
     pthread_mutex_unlock(&run->lock);
-
-    size_t shard_count = run->options->end_shard - run->options->first_shard;
-    struct journal_record *records = calloc(2 * count + shard_count + 1, sizeof *records);
-    enum status status = records ? STATUS_OK : error_set_memory(error);
-    size_t made = 0;
-    if (status == STATUS_OK && run->first_pass) {
-        for (size_t i = 0; i < count; i++)
-            records[made++] = (struct journal_record){
-                .type = JOURNAL_AMAX, .first = tiles[i], .last = atomic_load(&run->amax[tiles[i]])};
-        status = journal_append(journal, records, made, error);
-    } else if (status == STATUS_OK) {
-        /* Digests are read before the sync: a shard hashed now has all of its tiles among those synced below. */
-        bool *hashed = calloc(shard_count + 1, sizeof *hashed);
-        if (!hashed)
-            status = error_set_memory(error);
-        for (size_t i = 0; i < shard_count && hashed; i++)
-            hashed[i] = atomic_load(&run->shards[run->options->first_shard + i].hashed);
-        if (status == STATUS_OK)
-            status = shards_sync(run, error);
-        if (status == STATUS_OK)
-            made = tile_records(run, tiles, count, records);
-        if (status == STATUS_OK)
-            status = journal_append(journal, records, made, error);
-        for (size_t i = 0; i < count && status == STATUS_OK; i++)
-            run->state->tiles[tiles[i]] = 1;
-        /* A shard's record follows when the records of all of its tiles are there. */
-        made = 0;
-        for (size_t i = 0; i < shard_count && status == STATUS_OK; i++) {
-            uint32_t s = run->options->first_shard + (uint32_t)i;
-            const struct plan_shard *planned = &run->plan->shards[s];
-            bool complete = hashed[i] && !run->state->shards[s];
-            for (uint32_t j = planned->first_job; complete && j < planned->first_job + planned->job_count; j++)
-                for (uint32_t t = 0; complete && t < run->plan->jobs[j].tile_count; t++)
-                    complete = run->state->tiles[run->plan->jobs[j].first_tile + t];
-            if (!complete)
-                continue;
-            records[made] = (struct journal_record){.type = JOURNAL_SHARD, .first = s};
-            memcpy(records[made++].payload, run->state->digests[s], SHA256_SIZE);
-        }
-        if (status == STATUS_OK)
-            status = journal_append(journal, records, made, error);
-        for (size_t i = 0; i < made && status == STATUS_OK; i++) {
-            struct shard_run *shard = &run->shards[records[i].first];
-            run->state->shards[records[i].first] = 1;
-            pthread_mutex_lock(&run->lock);
-            close(shard->fd);
-            shard->fd = -1;
-            sha256_free(shard->hash);
-            shard->hash = NULL;
-            pthread_mutex_unlock(&run->lock);
-        }
-        free(hashed);
-    }
-    free(records);
-    free(tiles);
+    enum status status = records_commit(run, journal, &tiles, &amax, error);
+    if (status == STATUS_OK)
+        status = supply_tiles_durable(run->options->supply, tiles.numbers, tiles.count, error);
+    free(tiles.numbers);
+    free(amax.numbers);
     return status;
 }
 
@@ -466,14 +533,12 @@ static bool wait_for_workers(struct run *run, double seconds) {
     return running;
 }
 
-/* One pass over the tiles [first, end). */
-static enum status pass(struct run *run, struct journal *journal, uint32_t first, const char *verb, uint64_t total,
-                        struct error *error) {
+/* Lets workers make everything that is not done, and keeps what they finish. */
+static enum status tiles_make(struct run *run, struct journal *journal, uint64_t total, struct error *error) {
     struct thread_team team;
     struct progress progress;
-    atomic_store(&run->next_tile, first);
     run->running = run->options->jobs;
-    progress_start(&progress, verb, total, atomic_load(&run->bytes_done), run->options->quiet);
+    progress_start(&progress, "quantizing", total, atomic_load(&run->bytes_done), run->options->quiet);
     enum status status = thread_team_start(&team, run->options->jobs, worker_main, run, error);
     if (status != STATUS_OK)
         return status;
@@ -484,23 +549,24 @@ static enum status pass(struct run *run, struct journal *journal, uint32_t first
     double last_commit = seconds_now();
     while (wait_for_workers(run, 0.1)) {
         if (interrupt_pending())
-            atomic_store(&run->stop, true);
-        if (!run->first_pass)
-            progress_update(&progress, atomic_load(&run->bytes_done));
+            run_stop(run);
+        supply_progress(run->options->supply, &progress);
+        progress_update(&progress, atomic_load(&run->bytes_done));
         pthread_mutex_lock(&run->lock);
         bool due = run->pending_bytes >= commit_bytes || seconds_now() - last_commit >= commit_seconds;
         pthread_mutex_unlock(&run->lock);
+        due = due || supply_wants_commit(run->options->supply);
         if (!due || status != STATUS_OK)
             continue;
         status = commit(run, journal, error);
         last_commit = seconds_now();
         if (status != STATUS_OK)
-            atomic_store(&run->stop, true);
+            run_fail(run, status, error);
     }
     thread_team_join(&team);
     progress_end(&progress);
-    /* What is finished is worth keeping even when something failed, unless it was the syncing itself. */
-    if (status == STATUS_OK)
+    /* What is finished is worth keeping even when something failed, unless it was the syncing itself, or the source. */
+    if (status == STATUS_OK && !supply_spoiled(run->options->supply))
         status = commit(run, journal, error);
     if (run->status != STATUS_OK) {
         status = run->status;
@@ -543,6 +609,7 @@ static enum status run_init(struct run *run, struct error *error) {
     const struct plan *plan = run->plan;
     pthread_mutex_init(&run->lock, NULL);
     pthread_cond_init(&run->changed, NULL);
+    pthread_cond_init(&run->amax_found, NULL);
     run->shards = calloc(plan->shard_count, sizeof *run->shards);
     run->finished = calloc(plan->tile_count, sizeof *run->finished);
     run->amax = calloc(plan->job_count, sizeof *run->amax);
@@ -565,11 +632,57 @@ static void run_free(struct run *run) {
     }
     pthread_mutex_destroy(&run->lock);
     pthread_cond_destroy(&run->changed);
+    pthread_cond_destroy(&run->amax_found);
     free(run->shards);
     free((void *)run->finished);
     free(run->amax);
     free(run->amax_left);
-    free(run->pending);
+    free(run->pending_tiles.numbers);
+    free(run->pending_amax.numbers);
+}
+
+/* What is done already, and what is to be done: bytes of the output in total. */
+static uint64_t work_survey(struct run *run) {
+    const struct plan *plan = run->plan;
+    const struct run_state *state = run->state;
+    const struct plan_shard *last = &plan->shards[run->options->end_shard - 1];
+    uint32_t first_job = plan->shards[run->options->first_shard].first_job, end_job = last->first_job + last->job_count;
+    uint64_t total = 0, done = 0;
+    for (uint32_t j = first_job; j < end_job; j++) {
+        const struct plan_job *job = &plan->jobs[j];
+        uint64_t bytes = 0, tiles_done = 0;
+        for (uint32_t i = 0; i < job->output_count; i++)
+            bytes += plan->outputs[job->outputs[i]].info.size;
+        for (uint32_t t = job->first_tile; t < job->first_tile + job->tile_count; t++) {
+            atomic_store(&run->finished[t], state->tiles[t]);
+            tiles_done += state->tiles[t];
+        }
+        total += bytes;
+        done += (uint64_t)((double)bytes * (double)tiles_done / job->tile_count);
+        atomic_store(&run->amax[j], state->amax[j]);
+        if (job->kind == JOB_FP8_TENSOR && !state->amax_known[j] && tiles_done < job->tile_count) {
+            atomic_store(&run->amax[j], 0);
+            atomic_store(&run->amax_left[j], job->tile_count);
+        }
+    }
+    for (uint32_t s = run->options->first_shard; s < run->options->end_shard; s++)
+        atomic_store(&run->shards[s].hashed, state->shards[s]);
+    atomic_store(&run->bytes_done, done);
+    run->end_tile = plan->jobs[end_job - 1].first_tile + plan->jobs[end_job - 1].tile_count;
+    run->next = (struct cursor){.shard = run->options->first_shard, .job = first_job};
+    return total;
+}
+
+/* The journal of work that cannot be trusted goes, for good. */
+static enum status journal_remove(const char *path, struct error *error) {
+    char *folder = strdup(path);
+    enum status status = folder ? STATUS_OK : error_set_memory(error);
+    if (status == STATUS_OK && unlink(path) != 0 && errno != ENOENT)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot remove the journal '%s'", path);
+    if (status == STATUS_OK)
+        status = folder_sync(dirname(folder), error);
+    free(folder);
+    return status;
 }
 
 enum status execute(const struct plan *plan, const struct execute_options *options,
@@ -585,52 +698,20 @@ enum status execute(const struct plan *plan, const struct execute_options *optio
     if (status == STATUS_OK)
         status = journal_folder ? folder_sync(dirname(journal_folder), error) : error_set_memory(error);
     free(journal_folder);
-    if (status != STATUS_OK || options->first_shard == options->end_shard) {
-        journal_close(journal);
-        run_free(&run);
-        return status;
-    }
-    const struct plan_shard *last = &plan->shards[options->end_shard - 1];
-    const struct plan_job *last_job = &plan->jobs[last->first_job + last->job_count - 1];
-    uint32_t first_tile = plan->jobs[plan->shards[options->first_shard].first_job].first_tile;
-    run.end_tile = last_job->first_tile + last_job->tile_count;
-
-    uint64_t total = 0, done = 0;
-    bool first_pass = false;
-    for (uint32_t j = plan->shards[options->first_shard].first_job; j < last->first_job + last->job_count; j++) {
-        const struct plan_job *job = &plan->jobs[j];
-        uint64_t bytes = 0, tiles_done = 0;
-        for (uint32_t i = 0; i < job->output_count; i++)
-            bytes += plan->outputs[job->outputs[i]].info.size;
-        for (uint32_t t = job->first_tile; t < job->first_tile + job->tile_count; t++) {
-            atomic_store(&run.finished[t], state->tiles[t]);
-            tiles_done += state->tiles[t];
-        }
-        total += bytes;
-        done += (uint64_t)((double)bytes * (double)tiles_done / job->tile_count);
-        atomic_store(&run.amax_left[j], job->tile_count);
-        first_pass = first_pass || (job->kind == JOB_FP8_TENSOR && !state->amax_known[j]);
-    }
-    for (uint32_t s = options->first_shard; s < options->end_shard; s++)
-        atomic_store(&run.shards[s].hashed, state->shards[s]);
-    atomic_store(&run.bytes_done, done);
-    if (first_pass) {
-        run.first_pass = true;
-        status = pass(&run, journal, first_tile, "reading", total, error);
-        run.first_pass = false;
-        uint32_t end_job = last->first_job + last->job_count;
-        for (uint32_t j = plan->shards[options->first_shard].first_job; j < end_job && status == STATUS_OK; j++)
-            if (plan->jobs[j].kind == JOB_FP8_TENSOR && !state->amax_known[j]) {
-                state->amax[j] = (uint16_t)atomic_load(&run.amax[j]);
-                state->amax_known[j] = 1;
-            }
-    }
-    if (status == STATUS_OK)
-        status = pass(&run, journal, first_tile, "quantizing", total, error);
+    if (status == STATUS_OK && options->supply)
+        status = supply_begin(options->supply, state, fingerprint->source, error);
+    if (status == STATUS_OK && options->first_shard < options->end_shard)
+        status = tiles_make(&run, journal, work_survey(&run), error);
     for (uint32_t s = options->first_shard; s < options->end_shard && status == STATUS_OK; s++)
         if (!state->shards[s])
             status = error_set(error, STATUS_IO, "shard '%s' was not completed: this is a bug in qstream",
                                plan->shards[s].file);
+    struct error removal;
+    if (supply_spoiled(options->supply) && journal_remove(options->journal, &removal) != STATUS_OK) {
+        *error = removal;
+        status = STATUS_IO;
+    }
+    supply_end(options->supply, status == STATUS_OK);
     journal_close(journal);
     run_free(&run);
     return status;

@@ -10,6 +10,7 @@
 
 #include "qstream/journal.h"
 #include "qstream/run_state.h"
+#include "qstream/supply.h"
 
 struct execute_options {
     const char *folder;              /* of the output, exists */
@@ -17,6 +18,7 @@ struct execute_options {
     uint32_t first_shard, end_shard; /* the share of this run */
     unsigned jobs;                   /* worker threads */
     enum cpu_level cpu;
+    struct supply *supply; /* of a source that is not on this machine, else NULL */
     bool quiet;
 };
 

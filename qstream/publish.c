@@ -17,6 +17,7 @@
 #include "qstream/report.h"
 
 const char work_folder[] = ".qstream";
+const char supply_folder[] = "source";
 
 static const char card_name[] = "README.md";
 static const char manifest_name[] = "qstream.json";
@@ -452,17 +453,27 @@ static enum status shards_rename(const struct plan *plan, const char *folder, st
     return status;
 }
 
+/* Removes a folder of ours: its files, and its folders with files. */
+static void folder_clean(const char *path, bool deeper) {
+    DIR *folder = opendir(path);
+    struct dirent *entry;
+    while (folder && (entry = readdir(folder))) {
+        if (entry->d_name[0] == '.' || unlinkat(dirfd(folder), entry->d_name, 0) == 0 || !deeper)
+            continue;
+        char *inside = text_format("%s/%s", path, entry->d_name);
+        if (inside)
+            folder_clean(inside, false);
+        free(inside);
+    }
+    if (folder)
+        closedir(folder);
+    rmdir(path);
+}
+
 void publication_clean(const char *folder) {
     char *path = text_format("%s/%s", folder, work_folder);
-    DIR *work = path ? opendir(path) : NULL;
-    struct dirent *entry;
-    while (work && (entry = readdir(work)))
-        if (entry->d_name[0] != '.')
-            unlinkat(dirfd(work), entry->d_name, 0);
-    if (work)
-        closedir(work);
     if (path)
-        rmdir(path);
+        folder_clean(path, true);
     free(path);
 }
 

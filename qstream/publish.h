@@ -42,7 +42,7 @@ enum status publication_prepare(const struct plan *plan, const struct recipe *re
 enum status publication_write(const struct plan *plan, const struct publication *publication, const char *folder,
                               struct error *error);
 
-/* Removes the journals of a published folder. Failing to do so harms nobody. */
+/* Removes the work folder of a published folder. Failing to do so harms nobody. */
 void publication_clean(const char *folder);
 
 void publication_free(struct publication *publication);
@@ -50,6 +50,7 @@ void publication_free(struct publication *publication);
 /* The fingerprint that a published folder's manifest states; false when there is no such manifest. */
 bool manifest_fingerprint(const char *folder, struct fingerprint *fingerprint);
 
-extern const char work_folder[]; /* ".qstream", inside the output folder while it is unfinished */
+extern const char supply_folder[]; /* "source": inside the work folder, or with more behind it */
+extern const char work_folder[];   /* ".qstream", inside the output folder while it is unfinished */
 
 #endif

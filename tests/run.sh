@@ -130,6 +130,7 @@ suite server tests/server/run_server.sh
 suite clients tests/clients/run_clients.sh
 suite hub tests/hub/run_hub.sh
 suite hub-asan env QSTREAM=build/asan/qstream tests/hub/run_hub.sh check_faults
+suite quantize-asan env QSTREAM=build/asan/qstream tests/hub/run_hub.sh check_quantize
 suite cuda-engine tests/cuda/run_engine.sh
 suite cuda-model tests/cuda/model/self_test.sh
 suite cuda-gates tests/cuda/gates.sh --access sm_90

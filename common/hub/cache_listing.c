@@ -20,18 +20,10 @@ static bool is_hex(const char *text, size_t length) {
     return text && strlen(text) == length && strspn(text, "0123456789abcdef") == length;
 }
 
-static void sha256_parse(const char *hex, uint8_t sha256[SHA256_SIZE]) {
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < SHA256_SIZE; i++)
-        sha256[i] = (uint8_t)((strchr(digits, hex[2 * i]) - digits) << 4 | (strchr(digits, hex[2 * i + 1]) - digits));
-}
-
 /* Notes the hash that a file of the cache is named after; it stays without one when the name is none. */
 static void etag_take(struct hub_file *file, const char *etag) {
-    file->lfs = is_hex(etag, HUB_ETAG_HEX - 1);
-    if (file->lfs)
-        sha256_parse(etag, file->sha256);
-    else if (is_hex(etag, HUB_OID_HEX - 1))
+    file->lfs = etag && sha256_from_hex(etag, file->sha256);
+    if (!file->lfs && is_hex(etag, HUB_OID_HEX - 1))
         memcpy(file->oid, etag, HUB_OID_HEX);
 }
 

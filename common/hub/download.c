@@ -192,6 +192,9 @@ static bool item_begin(struct download *download) {
     struct error error = {0};
     bool busy;
     const bool new = download->turns[next] == TURN_NEW;
+    const struct download_options *options = download->options;
+    if (new && options->admit && !options->admit(options->context, &download->items[next]))
+        return false;
     slot->item = &download->items[next];
     download->turns[next] = TURN_BEGUN;
     pthread_mutex_unlock(&download->mutex);
@@ -258,10 +261,20 @@ static bool task_take(struct download *download, struct task *task) {
     return false;
 }
 
+static bool is_stopped(const struct download_options *options) {
+    return interrupt_pending() || (options->stop && atomic_load(options->stop));
+}
+
 /* On the client's thread. */
 static bool data_take(void *context, const void *bytes, size_t size) {
     struct task *task = context;
     struct download *download = task->download;
+    if (is_stopped(download->options)) {
+        task->status = error_set(&task->error, STATUS_INTERRUPTED, "interrupted");
+        return false;
+    }
+    if (download->options->fetched)
+        atomic_fetch_add(download->options->fetched, size);
     task->status = partial_write(task->slot->partial, task->at, bytes, size, &task->error);
     task->at += size;
     if (task->status != STATUS_OK || task->at - task->told < HASH_BYTES)
@@ -447,7 +460,7 @@ static void all_run(struct download *download) {
     change_tell(download, status, NULL, &error);
     while (download->status == STATUS_OK && download->finished < download->count) {
         wait_a_while(download, &download->changed);
-        if (interrupt_pending())
+        if (is_stopped(download->options))
             change_tell(download, error_set(&error, STATUS_INTERRUPTED, "interrupted"), NULL, &error);
         progress_show(download);
     }

@@ -13,6 +13,8 @@
 #ifndef QSTREAM_COMMON_HUB_DOWNLOAD_H
 #define QSTREAM_COMMON_HUB_DOWNLOAD_H
 
+#include <stdatomic.h>
+
 #include "common/hub/listing.h"
 
 struct download_item {
@@ -31,7 +33,11 @@ struct download_options {
      */
     bool (*present)(void *context, const struct download_item *item);
     enum status (*finish)(void *context, const struct download_item *item, struct error *error);
+    /* Whether an item may begin; asked of each in turn, with no lock held, until it may. NULL: it may. */
+    bool (*admit)(void *context, const struct download_item *item);
     void *context;
+    const atomic_bool *stop;       /* once true, it ends with STATUS_INTERRUPTED. NULL: only a signal does that */
+    atomic_uint_fast64_t *fetched; /* counts the bytes that come over the network. NULL: not asked for */
 };
 
 /* Bytes of a target that need not be fetched any more: all where it has its name, else what TARGET.partial holds. */

@@ -72,6 +72,11 @@ static uint64_t length_with_note(const struct header *header) {
     return header->size + sizeof *header + count_of(header) * sizeof(struct record);
 }
 
+uint64_t partial_bytes(const struct hub_file *file) {
+    const struct header header = header_of(file);
+    return length_with_note(&header);
+}
+
 /* Bytes of a chunk that is complete. */
 static uint64_t chunk_length(const struct header *header, size_t number) {
     const uint64_t begin = number * header->chunk_bytes;

@@ -26,6 +26,9 @@ void partial_close(struct partial *partial); /* NULL is fine; what came is noted
 /* Bytes that the file at `path` has of `file`, and bytes that it takes on the disk; both 0 when there is none. */
 void partial_look(const char *path, const struct hub_file *file, uint64_t *present, uint64_t *taken);
 
+/* Bytes of a partial file when all of `file` is in it: more than the file has. */
+uint64_t partial_bytes(const struct hub_file *file);
+
 /* Chunks are numbered from 0; chunk n begins at n * partial_chunk_bytes. */
 uint64_t partial_chunk_bytes(const struct partial *partial);
 size_t partial_chunk_count(const struct partial *partial);

@@ -90,7 +90,7 @@ kill_and_resume() { # CRASHES OPTIONS...
     kill_and_resume 20 --hash-source --shard-size 20KB
 }
 
-@test "given a kill at random moments of a run with two passes, then the folder is the same as without" {
+@test "given a kill at random moments of a run that reads weights twice, then the folder is the same as without" {
     SHIM_SETTINGS=("${HASTE[@]}")
     own_source --layout bf16 --shards 2 "${TINY[@]}"
     RECIPE=$BATS_TEST_TMPDIR/recipe.json

@@ -64,5 +64,7 @@ check check_remote --tls inspect
 check check_faults
 check check_push
 check check_push --tls "downloads every byte"
+check check_quantize
+check check_quantize_faults
 echo "1..$total"
 [ "$total" -gt 0 ] && [ "$failed" -eq 0 ]

@@ -1,0 +1,190 @@
+#include "qstream/quantize_arguments.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/hub/reference.h"
+#include "common/text.h"
+#include "common/thread_team.h"
+
+const char quantize_usage[] =
+    "usage: qstream quantize SRC DST --recipe FILE [OPTIONS]\n"
+    "       qstream quantize SRC DST --recipe FILE --part I/N [OPTIONS]   (I from 0), then once\n"
+    "       qstream quantize SRC DST --recipe FILE --finish [OPTIONS]\n"
+    "\n"
+    "Quantizes the checkpoint SRC, a folder or hf://org/name[@revision], into the folder DST. Memory does not grow\n"
+    "with the model. Of one on the Hub, shards are downloaded, quantized and removed one after the other. A run that\n"
+    "was killed goes on when the same command is given again; the result is the same to the byte.\n"
+    "\n"
+    "  --recipe FILE      which weight gets which format: a file, or the name of one that comes with qstream\n"
+    "                     (mistral-medium-3.5-mxfp4, llama-mxfp4, qwen3-moe-mxfp4)\n"
+    "  --rule RULE        how MXFP4 scales are chosen: mse (default), amax, qstream\n"
+    "  --gamma SOURCE     weights for the errors of --rule qstream: none (default), layernorm, original\n"
+    "  --shard-size SIZE  largest sum of tensor bytes in a shard, e.g. 5GB (default: shards as in the source)\n"
+    "  --dry-run          print the plan and the exact size of DST; write nothing\n"
+    "  --part I/N         make only this share of the shards, for a cluster with a shared file system\n"
+    "  --finish           check that all parts are complete and publish DST\n"
+    "  --jobs N           worker threads (default: one per processor)\n"
+    "  --disk SIZE        of hf://: most of the source on the disk at once (default: the least, which --dry-run "
+    "tells,\n"
+    "                     and one shard more)\n"
+    "  --keep-source      of hf://: keep the source, in the Hugging Face cache\n"
+    "  --memory SIZE      most memory to use (default 256MiB); fewer workers run where it does not suffice\n"
+    "  --hash-source      also record digests of the source's bytes in qstream.json\n"
+    "  --cpu LEVEL        portable, neon, avx2 or avx512 (default: the best this machine has)\n"
+    "  --json             print the result as one JSON object (schema qstream.quantize/1)\n"
+    "  --quiet            no progress and no summary\n"
+    "  --help             print this text\n";
+
+static const uint64_t default_memory = (uint64_t)256 << 20;
+
+static bool number_parse(const char *text, unsigned least, unsigned most, unsigned *number) {
+    char *end;
+    errno = 0;
+    unsigned long value = strtoul(text, &end, 10);
+    if (end == text || *end || errno || *text == '-' || value < least || value > most)
+        return false;
+    *number = (unsigned)value;
+    return true;
+}
+
+static bool part_parse(const char *text, struct quantize_arguments *arguments) {
+    char *copy = strdup(text), *slash = copy ? strchr(copy, '/') : NULL;
+    bool good = false;
+    if (slash) {
+        *slash = '\0';
+        good = number_parse(slash + 1, 1, 99999, &arguments->parts) &&
+               number_parse(copy, 0, arguments->parts - 1, &arguments->part);
+    }
+    free(copy);
+    return good;
+}
+
+static enum status option_parse(int option, const char *value, struct quantize_arguments *arguments,
+                                struct error *error) {
+    switch (option) {
+    case 'r':
+        arguments->recipe = value;
+        return STATUS_OK;
+    case 'R':
+        arguments->plan.rule = scale_rule_parse(value);
+        if (arguments->plan.rule == SCALE_RULES)
+            return error_set(error, STATUS_USAGE, "--rule takes mse, amax or qstream, not '%s'", value);
+        return STATUS_OK;
+    case 'g':
+        for (int i = 0; i < GAMMA_SOURCES; i++)
+            if (strcmp(value, gamma_name((enum gamma_source)i)) == 0) {
+                arguments->plan.gamma = (enum gamma_source)i;
+                return STATUS_OK;
+            }
+        return error_set(error, STATUS_USAGE, "--gamma takes none, layernorm or original, not '%s'", value);
+    case 's':
+        if (!text_parse_size(value, &arguments->plan.shard_size))
+            return error_set(error, STATUS_USAGE, "--shard-size takes a size such as 5GB, not '%s'", value);
+        return STATUS_OK;
+    case 'd':
+        if (!text_parse_size(value, &arguments->disk))
+            return error_set(error, STATUS_USAGE, "--disk takes a size such as 20GB, not '%s'", value);
+        return STATUS_OK;
+    case 'k':
+        arguments->keep_source = true;
+        return STATUS_OK;
+    case 'm':
+        if (!text_parse_size(value, &arguments->memory))
+            return error_set(error, STATUS_USAGE, "--memory takes a size such as 256MiB, not '%s'", value);
+        return STATUS_OK;
+    case 'j':
+        if (!number_parse(value, 1, 1024, &arguments->jobs))
+            return error_set(error, STATUS_USAGE, "--jobs takes a number from 1 to 1024, not '%s'", value);
+        return STATUS_OK;
+    case 'p':
+        if (!part_parse(value, arguments))
+            return error_set(error, STATUS_USAGE, "--part takes I/N with I from 0 to N-1, not '%s'", value);
+        return STATUS_OK;
+    case 'c':
+        arguments->cpu = cpu_level_parse(value);
+        if (arguments->cpu == CPU_LEVELS || !cpu_has(arguments->cpu) || !mxfp4_quantize_for(arguments->cpu))
+            return error_set(error, STATUS_USAGE, "--cpu: this machine has no '%s' (see 'qstream version')", value);
+        return STATUS_OK;
+    case 'n':
+        arguments->dry_run = true;
+        return STATUS_OK;
+    case 'f':
+        arguments->finish = true;
+        return STATUS_OK;
+    case 'H':
+        arguments->plan.hash_source = true;
+        return STATUS_OK;
+    case 'J':
+        arguments->json = true;
+        return STATUS_OK;
+    case 'q':
+        arguments->quiet = true;
+        return STATUS_OK;
+    default:
+        return error_set(error, STATUS_USAGE, "see 'qstream quantize --help'");
+    }
+}
+
+enum status quantize_arguments_parse(int argc, char **argv, struct quantize_arguments *arguments, bool *help,
+                                     struct error *error) {
+    static const struct option options[] = {
+        {"recipe", required_argument, NULL, 'r'},
+        {"rule", required_argument, NULL, 'R'},
+        {"gamma", required_argument, NULL, 'g'},
+        {"shard-size", required_argument, NULL, 's'},
+        {"disk", required_argument, NULL, 'd'},
+        {"memory", required_argument, NULL, 'm'},
+        {"jobs", required_argument, NULL, 'j'},
+        {"part", required_argument, NULL, 'p'},
+        {"cpu", required_argument, NULL, 'c'},
+        {"dry-run", no_argument, NULL, 'n'},
+        {"finish", no_argument, NULL, 'f'},
+        {"keep-source", no_argument, NULL, 'k'},
+        {"hash-source", no_argument, NULL, 'H'},
+        {"json", no_argument, NULL, 'J'},
+        {"quiet", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    *arguments = (struct quantize_arguments){.plan = {.rule = SCALE_RULE_MSE, .gamma = GAMMA_NONE},
+                                             .jobs = processor_count(),
+                                             .memory = default_memory,
+                                             .cpu = cpu_best()};
+    *help = false;
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
+        if (option == 'h') {
+            *help = true;
+            return STATUS_OK;
+        }
+        const char short_option[3] = {'-', (char)optopt, '\0'};
+        const char *word = option == '?' && optopt ? short_option : argv[optind - 1];
+        if (option == '?' || option == ':')
+            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream quantize --help'",
+                             option == ':' ? "a value is missing behind" : "there is no option", word);
+        enum status status = option_parse(option, optarg, arguments, error);
+        if (status != STATUS_OK)
+            return status;
+    }
+    if (argc - optind != 2)
+        return error_set(error, STATUS_USAGE,
+                         "quantize takes two folders, SRC (or hf://org/name) and DST; see 'qstream quantize --help'");
+    arguments->source = argv[optind];
+    arguments->destination = argv[optind + 1];
+    if (!arguments->recipe)
+        return error_set(error, STATUS_USAGE, "--recipe is missing; see 'qstream quantize --help'");
+    if (arguments->finish && arguments->parts)
+        return error_set(error, STATUS_USAGE, "--part and --finish exclude each other");
+    if (arguments->plan.gamma != GAMMA_NONE && arguments->plan.rule != SCALE_RULE_QSTREAM)
+        return error_set(error, STATUS_USAGE, "--gamma goes with --rule qstream");
+    if ((arguments->disk || arguments->keep_source) && !hub_reference_is(arguments->source))
+        return error_set(error, STATUS_USAGE, "%s goes with a model on the Hub, hf://org/name; '%s' is on this machine",
+                         arguments->disk ? "--disk" : "--keep-source", arguments->source);
+    if (arguments->disk && arguments->keep_source)
+        return error_set(error, STATUS_USAGE, "--disk bounds what --keep-source keeps: give one of them");
+    return STATUS_OK;
+}
