@@ -30,9 +30,11 @@ enum status pattern_new(const char *text, struct pattern **out, struct error *er
         if (!pattern->code) {
             PCRE2_UCHAR reason[128];
             pcre2_get_error_message(code, reason, sizeof reason);
-            enum status status =
-                error_set(error, STATUS_BAD_INPUT, "the pattern '%s' is not a valid regular expression: %s (at %zu)",
-                          text, (char *)reason, (size_t)offset);
+            enum status status = code == PCRE2_ERROR_HEAP_FAILED
+                                     ? error_set_memory(error)
+                                     : error_set(error, STATUS_BAD_INPUT,
+                                                 "the pattern '%s' is not a valid regular expression: %s (at %zu)",
+                                                 text, (char *)reason, (size_t)offset);
             pattern_free(pattern);
             return status;
         }
@@ -56,6 +58,8 @@ enum status pattern_match(struct pattern *pattern, const char *name, bool *match
     }
     int result = pcre2_match(pattern->code, (PCRE2_SPTR)name, strlen(name), 0, 0, pattern->match, pattern->limits);
     *matches = result >= 0;
+    if (result == PCRE2_ERROR_NOMEMORY)
+        return error_set_memory(error);
     if (result < 0 && result != PCRE2_ERROR_NOMATCH) {
         PCRE2_UCHAR reason[128];
         pcre2_get_error_message(result, reason, sizeof reason);
