@@ -283,9 +283,11 @@ static void given_any_plan_then_the_least_disk_is_enough_and_a_byte_less_is_not(
         for (unsigned s = 0; s < shards; s++) {
             struct text text = {0};
             char file[32];
-            for (unsigned i = 0, count = 1 + fixture_random(&seed) % 5; i < count; i++)
-                text_printf(&text, "%c%u.%u.weight %s 32x32\n", (char)('a' + fixture_random(&seed) % 4), s, i,
-                            fixture_random(&seed) % 3 ? "BF16" : "F32");
+            for (unsigned i = 0, count = 1 + fixture_random(&seed) % 5; i < count; i++) {
+                const char *dtype = fixture_random(&seed) % 3 ? "BF16" : "F32"; /* one draw after the other */
+                const char letter = (char)('a' + fixture_random(&seed) % 4);
+                text_printf(&text, "%c%u.%u.weight %s 32x32\n", letter, s, i, dtype);
+            }
             if (fixture_random(&seed) % 3 == 0)
                 text_printf(&text, "n%u.bias F32 3\n", s);
             snprintf(file, sizeof file, "%u.safetensors", s);
