@@ -1,5 +1,3 @@
-#include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +10,7 @@
 #include "inspect/inspect_report.h"
 #include "inspect/page.h"
 #include "qstream/command.h"
+#include "qstream/option_values.h"
 
 static const char usage[] =
     "usage: qstream audit MODEL [OPTIONS]\n"
@@ -60,8 +59,8 @@ static bool loaders_parse(const char *list, unsigned *loaders) {
     return *loaders != 0;
 }
 
-static enum status option_parse(int option, const char *value, struct arguments *arguments, struct error *error) {
-    char *end;
+static enum status option_parse(int option, const char *value, void *context, struct error *error) {
+    struct arguments *arguments = context;
     switch (option) {
     case 'f':
         for (enum severity severity = 0; severity < SEVERITIES; severity++)
@@ -79,11 +78,7 @@ static enum status option_parse(int option, const char *value, struct arguments 
                 value);
         return STATUS_OK;
     case 'j':
-        errno = 0;
-        arguments->audit.jobs = (unsigned)strtoul(value, &end, 10);
-        if (end == value || *end || errno || *value == '-' || arguments->audit.jobs < 1 || arguments->audit.jobs > 1024)
-            return error_set(error, STATUS_USAGE, "--jobs takes a number from 1 to 1024, not '%s'", value);
-        return STATUS_OK;
+        return option_jobs(value, &arguments->audit.jobs, error);
     case 'H':
         arguments->audit.headers_only = true;
         return STATUS_OK;
@@ -139,23 +134,9 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         {NULL, 0, NULL, 0},
     };
     *arguments = (struct arguments){.audit = audit_options_default()};
-    *help = false;
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
-        if (option == 'h') {
-            *help = true;
-            return STATUS_OK;
-        }
-        const char short_option[3] = {'-', (char)optopt, '\0'};
-        const char *word = option == '?' && optopt ? short_option : argv[optind - 1];
-        if (option == '?' || option == ':')
-            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream audit --help'",
-                             option == ':' ? "a value is missing behind" : "there is no option", word);
-        enum status status = option_parse(option, optarg, arguments, error);
-        if (status != STATUS_OK)
-            return status;
-    }
+    enum status status = options_read("audit", argc, argv, options, option_parse, arguments, help, error);
+    if (status != STATUS_OK || *help)
+        return status;
     if (argc - optind != 1)
         return error_set(error, STATUS_USAGE, "audit takes one folder, MODEL; see 'qstream audit --help'");
     arguments->model = argv[optind];

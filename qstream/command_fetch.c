@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +54,8 @@ struct arguments {
 
 /* ---- the command line ---- */
 
-static enum status option_parse(int option, const char *value, struct arguments *arguments, struct error *error) {
+static enum status option_parse(int option, const char *value, void *context, struct error *error) {
+    struct arguments *arguments = context;
     switch (option) {
     case 'r':
         arguments->revision = value;
@@ -133,22 +133,9 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         return error_set_memory(error);
     arguments->rules.include = arguments->include;
     arguments->rules.exclude = arguments->exclude;
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
-        if (option == 'h') {
-            *help = true;
-            return STATUS_OK;
-        }
-        const char short_option[3] = {'-', (char)optopt, '\0'};
-        const char *word = option == '?' && optopt ? short_option : argv[optind - 1];
-        if (option == '?' || option == ':')
-            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream fetch --help'",
-                             option == ':' ? "a value is missing behind" : "there is no option", word);
-        enum status status = option_parse(option, optarg, arguments, error);
-        if (status != STATUS_OK)
-            return status;
-    }
+    enum status status = options_read("fetch", argc, argv, options, option_parse, arguments, help, error);
+    if (status != STATUS_OK || *help)
+        return status;
     if (argc - optind != 1)
         return error_set(error, STATUS_USAGE, "fetch takes one repository; see 'qstream fetch --help'");
     arguments->model = argv[optind];

@@ -1,5 +1,3 @@
-#include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +10,7 @@
 #include "inspect/show.h"
 #include "inspect/statistics.h"
 #include "qstream/command.h"
+#include "qstream/option_values.h"
 
 static const char usage[] =
     "usage: qstream inspect MODEL [OPTIONS]\n"
@@ -41,9 +40,8 @@ struct arguments {
 
 /* ---- the command line ---- */
 
-static enum status option_parse(int option, const char *value, struct arguments *arguments, struct error *error) {
-    char *end;
-    unsigned long jobs;
+static enum status option_parse(int option, const char *value, void *context, struct error *error) {
+    struct arguments *arguments = context;
     switch (option) {
     case 't':
         arguments->tensors = value;
@@ -68,12 +66,7 @@ static enum status option_parse(int option, const char *value, struct arguments 
         arguments->json = true;
         return STATUS_OK;
     case 'j':
-        errno = 0;
-        jobs = strtoul(value, &end, 10);
-        if (*value < '0' || *value > '9' || *end || errno || jobs < 1 || jobs > 1024)
-            return error_set(error, STATUS_USAGE, "--jobs takes a number from 1 to 1024, not '%s'", value);
-        arguments->jobs = (unsigned)jobs;
-        return STATUS_OK;
+        return option_jobs(value, &arguments->jobs, error);
     case 'q':
         arguments->quiet = true;
         return STATUS_OK;
@@ -105,23 +98,9 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
     };
     *arguments = (struct arguments){.by = GROUPINGS, .jobs = processor_count()};
-    *help = false;
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
-        if (option == 'h') {
-            *help = true;
-            return STATUS_OK;
-        }
-        const char short_option[3] = {'-', (char)optopt, '\0'};
-        const char *word = option == '?' && optopt ? short_option : argv[optind - 1];
-        if (option == '?' || option == ':')
-            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream inspect --help'",
-                             option == ':' ? "a value is missing behind" : "there is no option", word);
-        enum status status = option_parse(option, optarg, arguments, error);
-        if (status != STATUS_OK)
-            return status;
-    }
+    enum status status = options_read("inspect", argc, argv, options, option_parse, arguments, help, error);
+    if (status != STATUS_OK || *help)
+        return status;
     if (argc - optind != 1)
         return error_set(error, STATUS_USAGE, "inspect takes one folder; see 'qstream inspect --help'");
     arguments->model = argv[optind];

@@ -1,4 +1,3 @@
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,13 +48,13 @@ enum option_code {
     OPTION_DRY_RUN,
     OPTION_CONNECTIONS,
     OPTION_JSON,
-    OPTION_QUIET,
-    OPTION_HELP
+    OPTION_QUIET
 };
 
 /* ---- the command line ---- */
 
-static enum status option_parse(int option, const char *value, struct push_options *options, struct error *error) {
+static enum status option_parse(int option, const char *value, void *context, struct error *error) {
+    struct push_options *options = context;
     enum { CONNECTIONS_MOST = 32 };
     switch (option) {
     case OPTION_SOURCE:
@@ -119,27 +118,13 @@ static enum status arguments_parse(int argc, char **argv, struct push_options *o
         {"connections", required_argument, NULL, OPTION_CONNECTIONS},
         {"json", no_argument, NULL, OPTION_JSON},
         {"quiet", no_argument, NULL, OPTION_QUIET},
-        {"help", no_argument, NULL, OPTION_HELP},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     *options = (struct push_options){.connections = 8, .message = "Upload of qstream " QSTREAM_VERSION};
-    *help = false;
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":", known, NULL)) != -1) {
-        if (option == OPTION_HELP) {
-            *help = true;
-            return STATUS_OK;
-        }
-        const char short_option[3] = {'-', (char)optopt, '\0'};
-        const char *word = option == '?' && optopt && optopt < OPTION_SOURCE ? short_option : argv[optind - 1];
-        if (option == '?' || option == ':')
-            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream push --help'",
-                             option == ':' ? "a value is missing behind" : "there is no option", word);
-        enum status status = option_parse(option, optarg, options, error);
-        if (status != STATUS_OK)
-            return status;
-    }
+    enum status status = options_read("push", argc, argv, known, option_parse, options, help, error);
+    if (status != STATUS_OK || *help)
+        return status;
     if (argc - optind != 2)
         return error_set(error, STATUS_USAGE,
                          "push takes a folder, DST, and a repository, org/name; see 'qstream push --help'");

@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include "infer/tokenizer/json_walk.h"
 #include "infer/tokenizer/tokenizer.h"
 #include "qstream/command.h"
+#include "qstream/option_values.h"
 
 static const char usage[] =
     "usage: qstream tokenize MODEL [OPTIONS]\n"
@@ -30,7 +30,17 @@ struct arguments {
     bool decode;
 };
 
-enum option_code { OPTION_TEXT = 1000, OPTION_DECODE, OPTION_HELP };
+enum option_code { OPTION_TEXT = 1000, OPTION_DECODE };
+
+static enum status option_parse(int option, const char *value, void *context, struct error *error) {
+    struct arguments *arguments = context;
+    (void)error;
+    if (option == OPTION_TEXT)
+        arguments->text = value;
+    else
+        arguments->decode = true;
+    return STATUS_OK;
+}
 
 /* *help is set when the text was asked for. */
 static enum status arguments_parse(int argc, char **argv, struct arguments *arguments, bool *help,
@@ -38,30 +48,12 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
     static const struct option options[] = {
         {"text", required_argument, NULL, OPTION_TEXT},
         {"decode", no_argument, NULL, OPTION_DECODE},
-        {"help", no_argument, NULL, OPTION_HELP},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
-    *help = false;
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-        const char short_option[3] = {'-', (char)optopt, '\0'};
-        const char *word = option == '?' && optopt && optopt < OPTION_TEXT ? short_option : argv[optind - 1];
-        switch (option) {
-        case OPTION_HELP:
-            *help = true;
-            return STATUS_OK;
-        case OPTION_TEXT:
-            arguments->text = optarg;
-            break;
-        case OPTION_DECODE:
-            arguments->decode = true;
-            break;
-        default:
-            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream tokenize --help'",
-                             option == ':' ? "a value is missing behind" : "there is no option", word);
-        }
-    }
+    enum status status = options_read("tokenize", argc, argv, options, option_parse, arguments, help, error);
+    if (status != STATUS_OK || *help)
+        return status;
     if (argc - optind != 1)
         return error_set(error, STATUS_USAGE, "tokenize takes one folder, MODEL; see 'qstream tokenize --help'");
     arguments->model = argv[optind];

@@ -1,11 +1,10 @@
-#include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/config_file.h"
 #include "qstream/command.h"
+#include "qstream/option_values.h"
 #include "verify/verification.h"
 #include "verify/verify_page.h"
 
@@ -65,8 +64,7 @@ enum option_code {
     OPTION_CPU,
     OPTION_JSON,
     OPTION_HTML,
-    OPTION_QUIET,
-    OPTION_HELP
+    OPTION_QUIET
 };
 
 static enum status sample_parse(const char *value, double *sample, struct error *error) {
@@ -81,39 +79,8 @@ static enum status sample_parse(const char *value, double *sample, struct error 
     return STATUS_OK;
 }
 
-static enum status part_parse(const char *value, struct verify_options *verify, struct error *error) {
-    char *end = NULL;
-    errno = 0;
-    unsigned long part = *value >= '0' && *value <= '9' ? strtoul(value, &end, 10) : 0, parts = 0;
-    if (end && *end == '/' && end[1] >= '0' && end[1] <= '9')
-        parts = strtoul(end + 1, &end, 10);
-    if (!end || *end || errno || parts < 1 || parts > 100000 || part >= parts)
-        return error_set(error, STATUS_USAGE, "--part takes I/N with I from 0 to N - 1, not '%s'", value);
-    verify->part = (unsigned)part;
-    verify->parts = (unsigned)parts;
-    return STATUS_OK;
-}
-
-static enum status jobs_parse(const char *value, unsigned *jobs, struct error *error) {
-    char *end;
-    errno = 0;
-    unsigned long number = strtoul(value, &end, 10);
-    if (*value < '0' || *value > '9' || *end || errno || number < 1 || number > 1024)
-        return error_set(error, STATUS_USAGE, "--jobs takes a number from 1 to 1024, not '%s'", value);
-    *jobs = (unsigned)number;
-    return STATUS_OK;
-}
-
-static enum status cpu_parse(const char *value, enum cpu_level *cpu, struct error *error) {
-    *cpu = cpu_level_parse(value);
-    if (*cpu == CPU_LEVELS)
-        return error_set(error, STATUS_USAGE, "--cpu takes portable, neon, avx2 or avx512, not '%s'", value);
-    if (!cpu_has(*cpu))
-        return error_set(error, STATUS_USAGE, "--cpu: this machine has no '%s' (see 'qstream version')", value);
-    return STATUS_OK;
-}
-
-static enum status option_parse(int option, const char *value, struct arguments *arguments, struct error *error) {
+static enum status option_parse(int option, const char *value, void *context, struct error *error) {
+    struct arguments *arguments = context;
     struct verify_options *verify = &arguments->verify;
     switch (option) {
     case OPTION_ROUNDING:
@@ -146,7 +113,7 @@ static enum status option_parse(int option, const char *value, struct arguments 
     case OPTION_SAMPLE:
         return sample_parse(value, &verify->sample, error);
     case OPTION_PART:
-        return part_parse(value, verify, error);
+        return option_part(value, &verify->part, &verify->parts, error);
     case OPTION_HASH:
         verify->hash = true;
         return STATUS_OK;
@@ -155,9 +122,9 @@ static enum status option_parse(int option, const char *value, struct arguments 
             return error_set(error, STATUS_USAGE, "--memory takes a size such as 256MiB, not '%s'", value);
         return STATUS_OK;
     case OPTION_JOBS:
-        return jobs_parse(value, &verify->jobs, error);
+        return option_jobs(value, &verify->jobs, error);
     case OPTION_CPU:
-        return cpu_parse(value, &verify->cpu, error);
+        return option_cpu(value, &verify->cpu, error);
     case OPTION_JSON:
         arguments->json = true;
         return STATUS_OK;
@@ -190,27 +157,13 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         {"json", no_argument, NULL, OPTION_JSON},
         {"html", required_argument, NULL, OPTION_HTML},
         {"quiet", no_argument, NULL, OPTION_QUIET},
-        {"help", no_argument, NULL, OPTION_HELP},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     arguments->verify = verify_options_default();
-    *help = false;
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-        if (option == OPTION_HELP) {
-            *help = true;
-            return STATUS_OK;
-        }
-        const char short_option[3] = {'-', (char)optopt, '\0'};
-        const char *word = option == '?' && optopt && optopt < OPTION_ROUNDING ? short_option : argv[optind - 1];
-        if (option == '?' || option == ':')
-            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream verify --help'",
-                             option == ':' ? "a value is missing behind" : "there is no option", word);
-        enum status status = option_parse(option, optarg, arguments, error);
-        if (status != STATUS_OK)
-            return status;
-    }
+    enum status status = options_read("verify", argc, argv, options, option_parse, arguments, help, error);
+    if (status != STATUS_OK || *help)
+        return status;
     if (argc - optind != 2)
         return error_set(error, STATUS_USAGE, "verify takes two folders, SRC and DST; see 'qstream verify --help'");
     const struct verify_options *verify = &arguments->verify;

@@ -1,6 +1,5 @@
 #include "qstream/generate_arguments.h"
 
-#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -9,7 +8,7 @@
 #include "common/thread_team.h"
 #include "qstream/option_values.h"
 
-enum { TOKENS_MAX = 1 << 24, TOKENS_DEFAULT = 256, JOBS_MAX = 1024 };
+enum { TOKENS_MAX = 1 << 24, TOKENS_DEFAULT = 256 };
 static const double temperature_most = 100;
 
 const char generate_usage[] =
@@ -73,8 +72,7 @@ enum option_code {
     OPTION_DEVICE_MEMORY,
     OPTION_DRY_RUN,
     OPTION_JSON,
-    OPTION_QUIET,
-    OPTION_HELP
+    OPTION_QUIET
 };
 
 static const struct option options[] = {
@@ -99,7 +97,7 @@ static const struct option options[] = {
     {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
     {"json", no_argument, NULL, OPTION_JSON},
     {"quiet", no_argument, NULL, OPTION_QUIET},
-    {"help", no_argument, NULL, OPTION_HELP},
+    {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
 
@@ -160,8 +158,15 @@ static enum status kv_cache_parse(const char *value, enum kv_cache *kv_cache, st
 
 /* ---- options ---- */
 
-static enum status option_parse(int option, const char *value, struct generate_arguments *arguments, struct said *said,
-                                struct error *error) {
+/* What the command line is read into. */
+struct parsing {
+    struct generate_arguments *arguments;
+    struct said said;
+};
+
+static enum status option_parse(int option, const char *value, void *context, struct error *error) {
+    struct generate_arguments *arguments = ((struct parsing *)context)->arguments;
+    struct said *said = &((struct parsing *)context)->said;
     struct decode_options *decode = &arguments->decode;
     switch (option) {
     case OPTION_PROMPT:
@@ -203,7 +208,7 @@ static enum status option_parse(int option, const char *value, struct generate_a
     case OPTION_MEMORY:
         return option_memory(value, &decode->memory, error);
     case OPTION_JOBS:
-        return option_number("--jobs", value, 1, JOBS_MAX, &decode->jobs, error);
+        return option_jobs(value, &decode->jobs, error);
     case OPTION_CPU:
         return option_cpu(value, &decode->cpu, error);
     case OPTION_DEVICE:
@@ -253,31 +258,18 @@ enum status generate_arguments_parse(int argc, char **argv, struct generate_argu
         .max_tokens = TOKENS_DEFAULT,
         .sampling = {.top_p = 1},
         .decode = {.jobs = processor_count(), .cpu = cpu_best(), .memory = option_memory_default()}};
-    struct said said = {0};
-    *help = false;
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-        if (option == OPTION_HELP) {
-            *help = true;
-            return STATUS_OK;
-        }
-        const char short_option[3] = {'-', (char)optopt, '\0'};
-        const char *word = option == '?' && optopt && optopt < OPTION_PROMPT ? short_option : argv[optind - 1];
-        if (option == '?' || option == ':')
-            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream generate --help'",
-                             option == ':' ? "a value is missing behind" : "there is no option", word);
-        enum status status = option_parse(option, optarg, arguments, &said, error);
-        if (status != STATUS_OK)
-            return status;
-    }
+    struct parsing parsing = {.arguments = arguments};
+    const struct said *said = &parsing.said;
+    enum status status = options_read("generate", argc, argv, options, option_parse, &parsing, help, error);
+    if (status != STATUS_OK || *help)
+        return status;
     if (argc - optind != 1)
         return error_set(error, STATUS_USAGE, "generate takes one folder, MODEL; see 'qstream generate --help'");
     arguments->model = argv[optind];
-    if (said.top_p && !said.temperature)
+    if (said->top_p && !said->temperature)
         arguments->sampling.temperature = 1;
     if (arguments->decode.device.memory > 0 && arguments->decode.device.kind == DEVICE_CPU)
         return error_set(error, STATUS_USAGE, "--device-memory goes with --device cuda");
-    enum status status = prompt_check(arguments, &said, error);
-    return status == STATUS_OK && !said.seed ? seed_choose(&arguments->sampling.seed, error) : status;
+    status = prompt_check(arguments, said, error);
+    return status == STATUS_OK && !said->seed ? seed_choose(&arguments->sampling.seed, error) : status;
 }

@@ -8,21 +8,71 @@
 
 #include "common/text.h"
 
+/* Whether a number is one of the table: of a long option. */
+static bool is_known(const struct option *options, int number) {
+    while (options->name && options->val != number)
+        options++;
+    return options->name != NULL;
+}
+
+enum status options_read(const char *command, int argc, char **argv, const struct option *options,
+                         option_function *parse, void *arguments, bool *help, struct error *error) {
+    enum status status = STATUS_OK;
+    int option;
+    *help = false;
+    opterr = 0;
+    while (status == STATUS_OK && (option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
+        const char letter[3] = {'-', (char)optopt, '\0'};
+        const char *word = optopt && !is_known(options, optopt) ? letter : argv[optind - 1];
+        if (option == 'h') {
+            *help = true;
+            return STATUS_OK;
+        }
+        if (option == '?' || option == ':')
+            status = error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream %s --help'",
+                               option == ':' ? "a value is missing behind" : "there is no option", word, command);
+        else
+            status = parse(option, optarg, arguments, error);
+    }
+    return status;
+}
+
+/* A number that begins `text`; *end is behind it. */
+static bool number_read(const char *text, uint32_t least, uint32_t most, uint32_t *number, const char **end) {
+    char *behind;
+    errno = 0;
+    const unsigned long parsed = strtoul(text, &behind, 10);
+    *end = behind;
+    *number = (uint32_t)parsed;
+    return *text >= '0' && *text <= '9' && !errno && parsed >= least && parsed <= most;
+}
+
 enum status option_number(const char *option, const char *value, uint32_t least, uint32_t most, uint32_t *number,
                           struct error *error) {
-    char *end;
-    errno = 0;
-    unsigned long parsed = strtoul(value, &end, 10);
-    if (*value < '0' || *value > '9' || *end || errno || parsed < least || parsed > most)
+    const char *end;
+    if (!number_read(value, least, most, number, &end) || *end)
         return error_set(error, STATUS_USAGE, "%s takes a number from %u to %u, not '%s'", option, least, most, value);
-    *number = (uint32_t)parsed;
+    return STATUS_OK;
+}
+
+enum status option_jobs(const char *value, uint32_t *jobs, struct error *error) {
+    return option_number("--jobs", value, 1, 1024, jobs, error);
+}
+
+enum status option_part(const char *value, uint32_t *part, uint32_t *parts, struct error *error) {
+    enum { PARTS_MOST = 99999 };
+    const char *end;
+    if (!number_read(value, 0, PARTS_MOST - 1, part, &end) || *end != '/' ||
+        !number_read(end + 1, *part + 1, PARTS_MOST, parts, &end) || *end)
+        return error_set(error, STATUS_USAGE, "--part takes I/N with I from 0 to N - 1, not '%s'", value);
     return STATUS_OK;
 }
 
 enum status option_cpu(const char *value, enum cpu_level *cpu, struct error *error) {
     *cpu = cpu_level_parse(value);
     if (*cpu == CPU_LEVELS)
-        return error_set(error, STATUS_USAGE, "--cpu takes portable, neon, avx2 or avx512, not '%s'", value);
+        return error_set(error, STATUS_USAGE,
+                         "--cpu takes portable, neon, avx2 or avx512, not '%s' (see 'qstream version')", value);
     if (!cpu_has(*cpu))
         return error_set(error, STATUS_USAGE, "--cpu: this machine has no '%s' (see 'qstream version')", value);
     return STATUS_OK;

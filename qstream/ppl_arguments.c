@@ -1,6 +1,5 @@
 #include "qstream/ppl_arguments.h"
 
-#include <getopt.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +9,7 @@
 #include "common/thread_team.h"
 #include "qstream/option_values.h"
 
-enum { WINDOW_MAX = 1 << 24, WINDOWS_MAX = 1 << 24, JOBS_MAX = 1024, IN_FLIGHT_MAX = 256, RETRIES_MAX = 100 };
+enum { WINDOW_MAX = 1 << 24, WINDOWS_MAX = 1 << 24, IN_FLIGHT_MAX = 256, RETRIES_MAX = 100 };
 static const double timeout_max = 1e6;
 static const struct tolerance tolerance_default = {0.005, true};
 
@@ -107,8 +106,7 @@ enum option_code {
     OPTION_IN_FLIGHT,
     OPTION_TIMEOUT,
     OPTION_RETRIES,
-    OPTION_QUIET,
-    OPTION_HELP
+    OPTION_QUIET
 };
 
 /* ---- how it is measured ---- */
@@ -238,7 +236,7 @@ static enum status machine_parse(int option, const char *value, struct ppl_optio
         run->spill_folder = value;
         return STATUS_OK;
     case OPTION_JOBS:
-        return option_number("--jobs", value, 1, JOBS_MAX, &run->jobs, error);
+        return option_jobs(value, &run->jobs, error);
     case OPTION_CPU:
         return option_cpu(value, &run->cpu, error);
     case OPTION_DEVICE:
@@ -277,7 +275,8 @@ static void output_parse(int option, const char *value, struct ppl_arguments *ar
     }
 }
 
-static enum status option_parse(int option, const char *value, struct ppl_arguments *arguments, struct error *error) {
+static enum status option_parse(int option, const char *value, void *context, struct error *error) {
+    struct ppl_arguments *arguments = context;
     if (option >= OPTION_WINDOW && option <= OPTION_ROPE_FREQUENCIES)
         return setting_parse(option, value, &arguments->settings, error);
     if (option >= OPTION_EXPECT && option <= OPTION_UPDATE)
@@ -404,7 +403,7 @@ static const struct option options[] = {
     {"timeout", required_argument, NULL, OPTION_TIMEOUT},
     {"retries", required_argument, NULL, OPTION_RETRIES},
     {"quiet", no_argument, NULL, OPTION_QUIET},
-    {"help", no_argument, NULL, OPTION_HELP},
+    {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
 
@@ -415,23 +414,9 @@ enum status ppl_arguments_parse(int argc, char **argv, struct ppl_arguments *arg
                                .server = {.in_flight = 4, .retries = 3, .timeout_seconds = 600},
                                .settings = {.protocol = {.window = 2048, .stride = 512}},
                                .tolerance = tolerance_default};
-    *help = false;
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-        if (option == OPTION_HELP) {
-            *help = true;
-            return STATUS_OK;
-        }
-        const char short_option[3] = {'-', (char)optopt, '\0'};
-        const char *word = option == '?' && optopt && optopt < OPTION_TEXT ? short_option : argv[optind - 1];
-        if (option == '?' || option == ':')
-            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream ppl --help'",
-                             option == ':' ? "a value is missing behind" : "there is no option", word);
-        enum status status = option_parse(option, optarg, arguments, error);
-        if (status != STATUS_OK)
-            return status;
-    }
+    enum status status = options_read("ppl", argc, argv, options, option_parse, arguments, help, error);
+    if (status != STATUS_OK || *help)
+        return status;
     const int words = argc - optind;
     const bool optional = arguments->server.url && arguments->tokens;
     if (words != 1 && !(optional && words == 0))

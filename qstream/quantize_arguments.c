@@ -1,13 +1,11 @@
 #include "qstream/quantize_arguments.h"
 
-#include <errno.h>
-#include <getopt.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/hub/reference.h"
 #include "common/text.h"
 #include "common/thread_team.h"
+#include "qstream/option_values.h"
 
 const char quantize_usage[] =
     "usage: qstream quantize SRC DST --recipe FILE [OPTIONS]\n"
@@ -40,30 +38,8 @@ const char quantize_usage[] =
 
 static const uint64_t default_memory = (uint64_t)256 << 20;
 
-static bool number_parse(const char *text, unsigned least, unsigned most, unsigned *number) {
-    char *end;
-    errno = 0;
-    unsigned long value = strtoul(text, &end, 10);
-    if (end == text || *end || errno || *text == '-' || value < least || value > most)
-        return false;
-    *number = (unsigned)value;
-    return true;
-}
-
-static bool part_parse(const char *text, struct quantize_arguments *arguments) {
-    char *copy = strdup(text), *slash = copy ? strchr(copy, '/') : NULL;
-    bool good = false;
-    if (slash) {
-        *slash = '\0';
-        good = number_parse(slash + 1, 1, 99999, &arguments->parts) &&
-               number_parse(copy, 0, arguments->parts - 1, &arguments->part);
-    }
-    free(copy);
-    return good;
-}
-
-static enum status option_parse(int option, const char *value, struct quantize_arguments *arguments,
-                                struct error *error) {
+static enum status option_parse(int option, const char *value, void *context, struct error *error) {
+    struct quantize_arguments *arguments = context;
     switch (option) {
     case 'r':
         arguments->recipe = value;
@@ -96,18 +72,11 @@ static enum status option_parse(int option, const char *value, struct quantize_a
             return error_set(error, STATUS_USAGE, "--memory takes a size such as 256MiB, not '%s'", value);
         return STATUS_OK;
     case 'j':
-        if (!number_parse(value, 1, 1024, &arguments->jobs))
-            return error_set(error, STATUS_USAGE, "--jobs takes a number from 1 to 1024, not '%s'", value);
-        return STATUS_OK;
+        return option_jobs(value, &arguments->jobs, error);
     case 'p':
-        if (!part_parse(value, arguments))
-            return error_set(error, STATUS_USAGE, "--part takes I/N with I from 0 to N-1, not '%s'", value);
-        return STATUS_OK;
+        return option_part(value, &arguments->part, &arguments->parts, error);
     case 'c':
-        arguments->cpu = cpu_level_parse(value);
-        if (arguments->cpu == CPU_LEVELS || !cpu_has(arguments->cpu) || !mxfp4_quantize_for(arguments->cpu))
-            return error_set(error, STATUS_USAGE, "--cpu: this machine has no '%s' (see 'qstream version')", value);
-        return STATUS_OK;
+        return option_cpu(value, &arguments->cpu, error);
     case 'n':
         arguments->dry_run = true;
         return STATUS_OK;
@@ -153,23 +122,9 @@ enum status quantize_arguments_parse(int argc, char **argv, struct quantize_argu
                                              .jobs = processor_count(),
                                              .memory = default_memory,
                                              .cpu = cpu_best()};
-    *help = false;
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
-        if (option == 'h') {
-            *help = true;
-            return STATUS_OK;
-        }
-        const char short_option[3] = {'-', (char)optopt, '\0'};
-        const char *word = option == '?' && optopt ? short_option : argv[optind - 1];
-        if (option == '?' || option == ':')
-            return error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream quantize --help'",
-                             option == ':' ? "a value is missing behind" : "there is no option", word);
-        enum status status = option_parse(option, optarg, arguments, error);
-        if (status != STATUS_OK)
-            return status;
-    }
+    enum status status = options_read("quantize", argc, argv, options, option_parse, arguments, help, error);
+    if (status != STATUS_OK || *help)
+        return status;
     if (argc - optind != 2)
         return error_set(error, STATUS_USAGE,
                          "quantize takes two folders, SRC (or hf://org/name) and DST; see 'qstream quantize --help'");
