@@ -30,7 +30,9 @@ static enum status schedule_look(struct supply *supply, const struct run_state *
     return status;
 }
 
-static uint64_t companions_disk(const struct schedule *schedule) { return store_disk(companions_file_bytes(schedule)); }
+static uint64_t companions_disk(const struct schedule *schedule) {
+    return file_disk_bytes(companions_file_bytes(schedule));
+}
 
 /* Bytes of the shards without a home that companions are taken from; they are there together. */
 static uint64_t loose_bytes(const struct supply *supply) {

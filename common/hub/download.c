@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include "common/hub/partial.h"
 #include "common/interrupt.h"
 #include "common/progress.h"
+#include "common/source.h"
 #include "common/thread_team.h"
 
 enum {
@@ -92,10 +92,7 @@ static void wait_a_while(struct download *download, pthread_cond_t *condition) {
 
 /* ---- an item begins and ends ---- */
 
-static bool at_target(const struct download_item *item) {
-    struct stat file;
-    return stat(item->target, &file) == 0 && S_ISREG(file.st_mode) && (uint64_t)file.st_size == item->file->size;
-}
+static bool at_target(const struct download_item *item) { return file_has_size(item->target, item->file->size); }
 
 static char *partial_path(const struct download_item *item) { return text_format("%s.partial", item->target); }
 
