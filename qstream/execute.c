@@ -511,16 +511,12 @@ static enum status commit(struct run *run, struct journal *journal, struct error
     return status;
 }
 
-/* Waits until `seconds` have passed or something is to be done; true while workers run. */
-static bool wait_for_workers(struct run *run, double seconds) {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += (long)(seconds * 1e9);
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
+/* Waits until something is to be done, or a while; true while workers run. */
+static bool wait_for_workers(struct run *run) {
+    static const long nanoseconds = 100000000;
     pthread_mutex_lock(&run->lock);
     if (run->running > 0 && run->pending_bytes < commit_bytes && run->status == STATUS_OK)
-        pthread_cond_timedwait(&run->changed, &run->lock, &until);
+        condition_wait(&run->changed, &run->lock, CLOCK_REALTIME, nanoseconds);
     bool running = run->running > 0;
     pthread_mutex_unlock(&run->lock);
     return running;
@@ -540,7 +536,7 @@ static enum status tiles_make(struct run *run, struct journal *journal, uint64_t
     pthread_mutex_unlock(&run->lock);
 
     double last_commit = seconds_now();
-    while (wait_for_workers(run, 0.1)) {
+    while (wait_for_workers(run)) {
         if (interrupt_pending())
             run_stop(run);
         supply_progress(run->options->supply, &progress);

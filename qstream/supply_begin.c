@@ -123,8 +123,8 @@ struct supply_needs supply_needs(const struct supply *supply) {
     return supply->needs;
 }
 
-void supply_settle(struct supply *supply, uint64_t wanted, uint64_t beside) {
-    supply->wanted = wanted;
+void supply_settle(struct supply *supply, uint64_t most, uint64_t beside) {
+    supply->most = most;
     supply->beside = beside;
 }
 
@@ -236,8 +236,7 @@ static enum status limit_settle(struct supply *supply, bool make, struct error *
     if (supply->options.keep)
         least = all;
     char need[TEXT_SIZE_MAX], have[TEXT_SIZE_MAX];
-    if (supply->wanted &&
-        least > supply->wanted) /* once cached shards are gone, more may be needed than for the whole */
+    if (supply->most && least > supply->most) /* once cached shards are gone, more may be needed than for the whole */
         return error_set(error, STATUS_USAGE, "--disk is too small: to go on takes at least %" PRIu64 " bytes (%s)",
                          least, text_size(least, need));
     if (least > room)
@@ -246,7 +245,7 @@ static enum status limit_settle(struct supply *supply, bool make, struct error *
                          "command goes on",
                          text_size(least, need), text_size(room, have),
                          supply->options.keep ? "" : " beside what is missing of the output");
-    supply->limit = supply->wanted ? supply->wanted : usual;
+    supply->limit = supply->most ? supply->most : usual;
     supply->limit = supply->limit < room ? supply->limit : room;
     if (supply->options.keep)
         supply->limit = UINT64_MAX;

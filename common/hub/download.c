@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/hub/file_lock.h"
@@ -82,12 +81,7 @@ static void change_tell(struct download *download, enum status status, const str
 }
 
 static void wait_a_while(struct download *download, pthread_cond_t *condition) {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += POLL_NANOSECONDS;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(condition, &download->mutex, &until);
+    condition_wait(condition, &download->mutex, CLOCK_MONOTONIC, POLL_NANOSECONDS);
 }
 
 /* ---- an item begins and ends ---- */
