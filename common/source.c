@@ -221,6 +221,16 @@ enum status folder_sync(const char *path, struct error *error) {
     return status;
 }
 
+bool file_has_size(const char *path, uint64_t size) {
+    struct stat file;
+    return stat(path, &file) == 0 && S_ISREG(file.st_mode) && (uint64_t)file.st_size == size;
+}
+
+uint64_t file_disk_bytes(uint64_t size) {
+    enum { BLOCK = 4096 };
+    return (size + BLOCK - 1) / BLOCK * BLOCK;
+}
+
 enum status folder_make(const char *path, struct error *error) {
     char *copy = strdup(path);
     if (!copy)

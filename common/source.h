@@ -58,6 +58,12 @@ void byte_source_prefetch(struct byte_source *source, uint64_t offset, uint64_t 
 
 void byte_source_close(struct byte_source *source); /* NULL is fine */
 
+/* Whether `path` is, or leads to, a regular file of so many bytes. */
+bool file_has_size(const char *path, uint64_t size);
+
+/* Bytes that a file of `size` bytes takes on the disk: blocks of 4096, as most file systems have them. */
+uint64_t file_disk_bytes(uint64_t size);
+
 /* Makes a folder and those above it. */
 enum status folder_make(const char *path, struct error *error);
 

@@ -280,6 +280,8 @@ const char *text_size(uint64_t bytes, char out[TEXT_SIZE_MAX]) {
     return out;
 }
 
+const char *text_plural(size_t count) { return count == 1 ? "" : "s"; }
+
 uint64_t text_mebibytes(uint64_t bytes) { return (bytes >> 20) + ((bytes & ((1 << 20) - 1)) != 0); }
 
 bool text_parse_size(const char *string, uint64_t *bytes) {

@@ -58,6 +58,9 @@ bool text_ends_with(const char *string, const char *suffix);
 enum { TEXT_SIZE_MAX = 32 };
 const char *text_size(uint64_t bytes, char out[TEXT_SIZE_MAX]);
 
+/* The ending of a noun behind a number: "" or "s". */
+const char *text_plural(size_t count);
+
 /* MiB that hold so many bytes: what an option has to be at least. */
 uint64_t text_mebibytes(uint64_t bytes);
 

@@ -47,6 +47,16 @@ void thread_team_join(struct thread_team *team) {
     *team = (struct thread_team){0};
 }
 
+void condition_wait(pthread_cond_t *condition, pthread_mutex_t *held, clockid_t clock, long nanoseconds) {
+    static const long second = 1000000000;
+    struct timespec until;
+    clock_gettime(clock, &until);
+    until.tv_nsec += nanoseconds;
+    until.tv_sec += until.tv_nsec / second;
+    until.tv_nsec %= second;
+    pthread_cond_timedwait(condition, held, &until);
+}
+
 unsigned processor_count(void) {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) != 0)

@@ -1,11 +1,12 @@
 /*
- * A team of threads that all run one function, each with its own number, until it returns.
+ * A team of threads that all run one function, each with its own number, until it returns; and what threads need to wait.
  */
 #ifndef QSTREAM_COMMON_THREAD_TEAM_H
 #define QSTREAM_COMMON_THREAD_TEAM_H
 
 #include <pthread.h>
 #include <stddef.h>
+#include <time.h>
 
 #include "common/interrupt.h"
 #include "common/status.h"
@@ -34,6 +35,9 @@ enum status thread_team_start(struct thread_team *team, unsigned count, team_fun
 
 /* Waits for all of them and frees the team. */
 void thread_team_join(struct thread_team *team);
+
+/* Waits until the condition is signalled, or for so many nanoseconds of its clock (CLOCK_REALTIME unless it was made otherwise). */
+void condition_wait(pthread_cond_t *condition, pthread_mutex_t *held, clockid_t clock, long nanoseconds);
 
 /* The processors this process may run on. */
 unsigned processor_count(void);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "common/pwrite_all.h"
 #include "common/text.h"
 
 static enum status file_open(struct hidden *hidden, struct error *error) {
@@ -86,14 +87,7 @@ enum status hidden_get(struct hidden *hidden, size_t slot, unsigned work, int fr
 enum status hidden_put(struct hidden *hidden, size_t slot, unsigned work, struct error *error) {
     if (slot < hidden->in_memory)
         return STATUS_OK;
-    for (uint64_t done = 0; done < hidden->slot_bytes;) {
-        const ssize_t n = pwrite(hidden->file, (const char *)hidden->work[work] + done, hidden->slot_bytes - done,
-                                 slot_offset(hidden, slot) + (off_t)done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return error_set_errno(error, STATUS_IO, errno, "'%s': hidden states could not be written", hidden->folder);
-        done += (uint64_t)n;
-    }
-    return STATUS_OK;
+    return pwrite_all(hidden->file, hidden->work[work], hidden->slot_bytes, (uint64_t)slot_offset(hidden, slot))
+               ? STATUS_OK
+               : error_set_errno(error, STATUS_IO, errno, "'%s': hidden states could not be written", hidden->folder);
 }

@@ -77,7 +77,7 @@ static void folder_find(struct audit *audit) {
         audit_find(audit, INDEX_MISSING, SEVERITY_ERROR, FOR_TRANSFORMERS, "files", "model.safetensors.index.json",
                    "let audit --fix write the index",
                    "there is no index for %zu shard%s: transformers finds no weights", checkpoint->shard_count,
-                   checkpoint->shard_count == 1 ? "" : "s");
+                   text_plural(checkpoint->shard_count));
 }
 
 static void total_size_find(struct audit *audit) {

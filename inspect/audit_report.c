@@ -114,7 +114,7 @@ void audit_table(const struct audit *audit, struct text *out) {
     text_append_string(out, findings->count ? "\n" : "\nclean: ");
     for (enum severity severity = SEVERITIES; severity-- > 0;) {
         size_t count = findings_count(findings, severity);
-        text_printf(out, "%zu %s%s%s", count, severity_name(severity), count == 1 ? "" : "s", severity ? ", " : "\n");
+        text_printf(out, "%zu %s%s%s", count, severity_name(severity), text_plural(count), severity ? ", " : "\n");
     }
 }
 

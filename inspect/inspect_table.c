@@ -220,7 +220,7 @@ static void model_append(const struct inspection *inspection, struct text *out) 
         }
     }
     size_t shards = inspection->checkpoint.shard_count;
-    text_printf(out, ", %zu shard%s\n", shards, shards == 1 ? "" : "s");
+    text_printf(out, ", %zu shard%s\n", shards, text_plural(shards));
 }
 
 enum status inspect_table(const struct report_view *view, struct text *out, struct error *error) {

@@ -18,7 +18,7 @@ static void append_place(const struct shown *shown, struct text *out) {
         text_printf(out, ", %s %" PRIu64 " of %" PRIu64, shown->is_expert ? "expert" : "matrix", shown->matrix,
                     shown->leading);
     text_printf(out, ", row %" PRIu64 " of %" PRIu64 ", %" PRIu64 " columns in %" PRIu64 " block%s\n", shown->row,
-                shown->rows, shown->columns, shown->block_count, shown->block_count == 1 ? "" : "s");
+                shown->rows, shown->columns, shown->block_count, text_plural(shown->block_count));
     if (shown->global) {
         text_append_escaped(out, shown->global->info.name);
         text_printf(out, "  %.9g\n", shown->global_value);

@@ -315,7 +315,7 @@ static enum status session_prepare(struct session *session, bool *done, struct e
     /* The files that come with the shards: rendered once to know their sizes, again with digests at the end. */
     if (status == STATUS_OK)
         status = publication_prepare(&session->plan, &session->recipe, NULL, &session->fingerprint,
-                                     &session->publication, error);
+                                     arguments->destination, &session->publication, error);
     session->end_shard = (uint32_t)session->plan.shard_count;
     if (status == STATUS_OK && arguments->parts)
         part_shards(&session->plan, arguments->part, arguments->parts, &session->first_shard, &session->end_shard);
@@ -392,11 +392,11 @@ static enum status session_run(struct session *session, struct error *error) {
         return STATUS_OK;
     }
     publication_free(&session->publication);
+    if (status == STATUS_OK && session->supply && arguments->keep_source)
+        status = source_rest_keep(session, error); /* first: what is carried over is read there then */
     if (status == STATUS_OK)
         status = publication_prepare(&session->plan, &session->recipe, &session->state, &session->fingerprint,
-                                     &session->publication, error);
-    if (status == STATUS_OK && session->supply && arguments->keep_source)
-        status = source_rest_keep(session, error);
+                                     arguments->destination, &session->publication, error);
     if (status == STATUS_OK)
         status = publication_write(&session->plan, &session->publication, arguments->destination, error);
     if (status == STATUS_OK) {

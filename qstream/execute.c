@@ -14,6 +14,7 @@
 
 #include "common/interrupt.h"
 #include "common/progress.h"
+#include "common/pwrite_all.h"
 #include "common/thread_team.h"
 #include "qstream/tile.h"
 
@@ -96,19 +97,11 @@ static void run_fail(struct run *run, enum status status, const struct error *er
 
 static enum status write_at(int fd, const char *name, const uint8_t *bytes, size_t size, uint64_t offset,
                             struct error *error) {
-    while (size > 0) {
-        ssize_t done = pwrite(fd, bytes, size, (off_t)offset);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0)
-            return error_set_errno(error, STATUS_IO, errno,
-                                   "cannot write '%s.partial'; what is done is kept, run the same command to go on",
-                                   name);
-        bytes += done;
-        offset += (uint64_t)done;
-        size -= (size_t)done;
-    }
-    return STATUS_OK;
+    return pwrite_all(fd, bytes, size, offset)
+               ? STATUS_OK
+               : error_set_errno(error, STATUS_IO, errno,
+                                 "cannot write '%s.partial'; what is done is kept, run the same command to go on",
+                                 name);
 }
 
 /* Opens a shard's file: a new one, or the one that an earlier run left, maybe under its final name already. */
@@ -518,16 +511,12 @@ static enum status commit(struct run *run, struct journal *journal, struct error
     return status;
 }
 
-/* Waits until `seconds` have passed or something is to be done; true while workers run. */
-static bool wait_for_workers(struct run *run, double seconds) {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += (long)(seconds * 1e9);
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
+/* Waits until something is to be done, or a while; true while workers run. */
+static bool wait_for_workers(struct run *run) {
+    static const long nanoseconds = 100000000;
     pthread_mutex_lock(&run->lock);
     if (run->running > 0 && run->pending_bytes < commit_bytes && run->status == STATUS_OK)
-        pthread_cond_timedwait(&run->changed, &run->lock, &until);
+        condition_wait(&run->changed, &run->lock, CLOCK_REALTIME, nanoseconds);
     bool running = run->running > 0;
     pthread_mutex_unlock(&run->lock);
     return running;
@@ -547,7 +536,7 @@ static enum status tiles_make(struct run *run, struct journal *journal, uint64_t
     pthread_mutex_unlock(&run->lock);
 
     double last_commit = seconds_now();
-    while (wait_for_workers(run, 0.1)) {
+    while (wait_for_workers(run)) {
         if (interrupt_pending())
             run_stop(run);
         supply_progress(run->options->supply, &progress);

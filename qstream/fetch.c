@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -20,15 +19,10 @@
 #include "common/interrupt.h"
 #include "common/name_table.h"
 #include "common/progress.h"
+#include "common/pwrite_all.h"
 #include "common/source.h"
 
 /* ---- where things are ---- */
-
-/* Whether `path` is a file of so many bytes, or leads to one. */
-static bool is_file_of(const char *path, uint64_t size) {
-    struct stat file;
-    return path && stat(path, &file) == 0 && S_ISREG(file.st_mode) && (uint64_t)file.st_size == size;
-}
 
 static char *blob_path(const struct fetch *fetch, const struct hub_file *file) {
     char etag[HUB_ETAG_HEX];
@@ -53,7 +47,7 @@ static enum status index_read(struct fetch *fetch, const struct hub_file *file, 
         status = placed ? local_folder_has(fetch->folder, fetch->listing.commit, file, &has, &noted, error)
                         : error_set_memory(error);
     }
-    if (status == STATUS_OK && (has || is_file_of(cached, file->size)))
+    if (status == STATUS_OK && (has || file_has_size(cached, file->size)))
         status = file_read(has ? placed : cached, INDEX_BYTES_MAX, bytes, length, error);
     else if (status == STATUS_OK)
         status = hub_file_read(&fetch->hub, &fetch->listing, file, INDEX_BYTES_MAX, bytes, length, error);
@@ -91,14 +85,14 @@ static enum status file_look(struct fetch *fetch, struct fetch_file *chosen, str
     } else if (status == STATUS_OK) {
         chosen->target = strdup(blob);
         chosen->lock = hub_cache_lock(&fetch->hub.environment, &fetch->listing.reference, etag);
-        chosen->there = chosen->noted = is_file_of(snapshot, file->size);
+        chosen->there = chosen->noted = file_has_size(snapshot, file->size);
     }
     if (status == STATUS_OK && (!chosen->target || !chosen->lock))
         status = error_set_memory(error);
     if (status == STATUS_OK) {
         const struct download_item item = {.file = file, .target = chosen->target};
         chosen->present = chosen->there ? file->size : download_present(&item);
-        chosen->copied = fetch->folder && chosen->present < file->size && *etag && is_file_of(blob, file->size);
+        chosen->copied = fetch->folder && chosen->present < file->size && *etag && file_has_size(blob, file->size);
     }
     free(snapshot);
     free(blob);
@@ -107,7 +101,6 @@ static enum status file_look(struct fetch *fetch, struct fetch_file *chosen, str
 
 /* Bytes that a file still takes on the disk. */
 static uint64_t file_needs(const struct fetch_file *chosen) {
-    enum { BLOCK = 4096 }; /* of most file systems */
     if (chosen->twin || chosen->present == chosen->file->size)
         return 0;
     char *path = text_format("%s.partial", chosen->target);
@@ -115,7 +108,7 @@ static uint64_t file_needs(const struct fetch_file *chosen) {
     if (path)
         partial_look(path, chosen->file, &present, &taken);
     free(path);
-    const uint64_t size = chosen->file->size + BLOCK - 1 - (chosen->file->size + BLOCK - 1) % BLOCK;
+    const uint64_t size = file_disk_bytes(chosen->file->size);
     return size > taken ? size - taken : 0;
 }
 
@@ -267,12 +260,8 @@ static enum status blob_copy(const struct fetch *fetch, const struct hub_file *f
         if (status != STATUS_OK)
             break;
         hub_check_add(check, buffer, size);
-        for (size_t wrote = 0; wrote < size && status == STATUS_OK;) {
-            const ssize_t count = write(fd, buffer + wrote, size - wrote);
-            if (count < 0 && errno != EINTR)
-                status = error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", path);
-            wrote += count > 0 ? (size_t)count : 0;
-        }
+        if (!pwrite_all(fd, buffer, size, at))
+            status = error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", path);
         if (status == STATUS_OK && interrupt_pending())
             status = error_set(error, STATUS_INTERRUPTED, "interrupted");
         at += size;

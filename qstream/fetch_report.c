@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *plural(size_t count) { return count == 1 ? "" : "s"; }
-
 static const char *own_or_all(const struct fetch *fetch) {
     return fetch->folder ? fetch->folder : fetch->hub.environment.cache;
 }
@@ -24,7 +22,7 @@ static void left_out_append(const struct fetch *fetch, enum selection_reason rea
         }
     if (count == 0)
         return;
-    text_printf(out, "left out (%s): %zu file%s, %s:", selection_reason_text(reason), count, plural(count),
+    text_printf(out, "left out (%s): %zu file%s, %s:", selection_reason_text(reason), count, text_plural(count),
                 text_size(bytes, size));
     size_t named = 0;
     for (size_t i = 0; i < listing->count && named < NAMES_MOST; i++)
@@ -46,7 +44,7 @@ void fetch_summary(const struct fetch *fetch, struct text *out) {
     text_append_escaped(out, listing->reference.revision);
     if (strcmp(listing->reference.revision, listing->commit) != 0)
         text_printf(out, " (%s)", listing->commit);
-    text_printf(out, ": %zu file%s, %s", fetch->count, plural(fetch->count), text_size(fetch->bytes, bytes));
+    text_printf(out, ": %zu file%s, %s", fetch->count, text_plural(fetch->count), text_size(fetch->bytes, bytes));
     if (fetch->present > 0)
         text_printf(out, "; %zu there, %s of the bytes", there, text_size(fetch->present, present));
     text_append_string(out, "\n");

@@ -9,6 +9,8 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "common/pwrite_all.h"
+
 enum { VERSION = 1, HEADER = 8 + 4 + 3 * SHA256_SIZE + 4, RECORD = 48 };
 static const char magic[8] = {'q', 's', 't', 'r', 'e', 'a', 'm', 'J'};
 
@@ -55,17 +57,9 @@ static void record_fill(uint8_t out[RECORD], const struct journal_record *record
 
 static enum status write_all(int fd, const char *path, const uint8_t *bytes, size_t size, off_t offset,
                              struct error *error) {
-    while (size > 0) {
-        ssize_t done = pwrite(fd, bytes, size, offset);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0)
-            return error_set_errno(error, STATUS_IO, errno, "cannot write the journal '%s'", path);
-        bytes += done;
-        offset += done;
-        size -= (size_t)done;
-    }
-    return STATUS_OK;
+    return pwrite_all(fd, bytes, size, (uint64_t)offset)
+               ? STATUS_OK
+               : error_set_errno(error, STATUS_IO, errno, "cannot write the journal '%s'", path);
 }
 
 static ssize_t read_all(int fd, uint8_t *bytes, size_t size, off_t offset) {

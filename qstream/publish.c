@@ -135,9 +135,18 @@ static enum status entry_carry(const struct plan *plan, const char *relative, co
     return status;
 }
 
-/* Reads a source file in pieces; hashes it and, with `fd` >= 0, copies it. */
-static enum status file_stream(const struct folder *folder, const struct publish_file *file, int fd,
-                               uint8_t digest[SHA256_SIZE], struct error *error) {
+static bool write_all(int fd, const void *bytes, size_t size) {
+    for (size_t done = 0; done < size;) {
+        const ssize_t wrote = write(fd, (const char *)bytes + done, size - done);
+        if (wrote < 0 && errno != EINTR)
+            return false;
+        done += wrote > 0 ? (size_t)wrote : 0;
+    }
+    return true;
+}
+
+/* Copies a source file in pieces, and notes its digest. */
+static enum status file_copy(const struct folder *folder, struct publish_file *file, int fd, struct error *error) {
     struct byte_source *source;
     enum status status = folder_file_open(folder, file->source, &source, error);
     if (status != STATUS_OK)
@@ -154,26 +163,68 @@ static enum status file_stream(const struct folder *folder, const struct publish
         if (status != STATUS_OK)
             break;
         sha256_update(hash, buffer, size);
-        for (size_t done = 0; fd >= 0 && done < size;) {
-            ssize_t wrote = write(fd, buffer + done, size - done);
-            if (wrote < 0 && errno == EINTR)
-                continue;
-            if (wrote < 0) {
-                status = error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", file->name);
-                break;
-            }
-            done += (size_t)wrote;
-        }
+        if (!write_all(fd, buffer, size))
+            status = error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", file->name);
         at += size;
     }
     if (status == STATUS_OK)
-        sha256_digest(hash, digest);
-    if (status == STATUS_OK && source->identity.hashed && memcmp(digest, source->identity.sha256, SHA256_SIZE) != 0)
+        sha256_digest(hash, file->digest);
+    if (status == STATUS_OK && source->identity.hashed &&
+        memcmp(file->digest, source->identity.sha256, SHA256_SIZE) != 0)
         status = error_set(error, STATUS_IO, "what was read of '%s' does not have the SHA-256 that the Hub says",
                            source->name);
     sha256_free(hash);
     free(buffer);
     byte_source_close(source);
+    return status;
+}
+
+/* ---- writing ---- */
+
+/* Makes the folders above `path`, which lies below `folder`. */
+static enum status folders_make(const char *folder, char *path, struct error *error) {
+    for (char *slash = path + strlen(folder) + 1; (slash = strchr(slash, '/')); slash++) {
+        *slash = '\0';
+        int problem = mkdir(path, 0777) != 0 && errno != EEXIST ? errno : 0;
+        enum status status = problem ? error_set_errno(error, STATUS_IO, problem, "cannot make '%s'", path) : STATUS_OK;
+        *slash = '/';
+        if (status != STATUS_OK)
+            return status;
+    }
+    return STATUS_OK;
+}
+
+/* Syncs the folders from the one that holds `path` up to, not including, `folder`. Shortens `path`. */
+static enum status folders_sync(const char *folder, char *path, struct error *error) {
+    enum status status = STATUS_OK;
+    while (status == STATUS_OK && strlen(dirname(path)) > strlen(folder))
+        status = folder_sync(path, error);
+    return status;
+}
+
+/* Writes a file under a temporary name, syncs it and renames it. Of one that is carried over it notes the digest. */
+static enum status file_write(const struct plan *plan, struct publish_file *file, const char *folder,
+                              struct error *error) {
+    char *path = text_format("%s/%s", folder, file->name);
+    char *partial = text_format("%s/%s.partial", folder, file->name);
+    enum status status = path && partial ? folders_make(folder, path, error) : error_set_memory(error);
+    int fd = -1;
+    if (status == STATUS_OK && (fd = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot create '%s'", partial);
+    if (status == STATUS_OK && file->source)
+        status = file_copy(plan->checkpoint->folder, file, fd, error);
+    else if (status == STATUS_OK && !write_all(fd, file->bytes.bytes, file->bytes.length))
+        status = error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", partial);
+    if (status == STATUS_OK && fsync(fd) != 0)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot sync '%s'", partial);
+    if (fd >= 0 && close(fd) != 0 && status == STATUS_OK)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot close '%s'", partial);
+    if (status == STATUS_OK && rename(partial, path) != 0)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot rename '%s'", partial);
+    if (status == STATUS_OK)
+        status = folders_sync(folder, path, error);
+    free(path);
+    free(partial);
     return status;
 }
 
@@ -314,12 +365,12 @@ static struct publish_file *made_add(struct publication *publication, const char
 }
 
 enum status publication_prepare(const struct plan *plan, const struct recipe *recipe, const struct run_state *state,
-                                const struct fingerprint *fingerprint, struct publication *publication,
-                                struct error *error) {
+                                const struct fingerprint *fingerprint, const char *folder,
+                                struct publication *publication, struct error *error) {
     *publication = (struct publication){0};
     enum status status = folder_carry(plan, "", 0, publication, error);
     for (size_t i = 0; state && i < publication->count && status == STATUS_OK; i++)
-        status = file_stream(plan->checkpoint->folder, &publication->files[i], -1, publication->files[i].digest, error);
+        status = file_write(plan, &publication->files[i], folder, error);
     bool alone = plan->shard_count == 1 && strcmp(plan->shards[0].file, "model.safetensors") == 0;
     if (status == STATUS_OK && (plan->checkpoint->has_index || !alone)) {
         struct publish_file *index = made_add(publication, index_name);
@@ -380,63 +431,7 @@ void publication_free(struct publication *publication) {
     *publication = (struct publication){0};
 }
 
-/* ---- writing ---- */
-
-/* Makes the folders above `path`, which lies below `folder`. */
-static enum status folders_make(const char *folder, char *path, struct error *error) {
-    for (char *slash = path + strlen(folder) + 1; (slash = strchr(slash, '/')); slash++) {
-        *slash = '\0';
-        int problem = mkdir(path, 0777) != 0 && errno != EEXIST ? errno : 0;
-        enum status status = problem ? error_set_errno(error, STATUS_IO, problem, "cannot make '%s'", path) : STATUS_OK;
-        *slash = '/';
-        if (status != STATUS_OK)
-            return status;
-    }
-    return STATUS_OK;
-}
-
-/* Syncs the folders from the one that holds `path` up to, not including, `folder`. Shortens `path`. */
-static enum status folders_sync(const char *folder, char *path, struct error *error) {
-    enum status status = STATUS_OK;
-    while (status == STATUS_OK && strlen(dirname(path)) > strlen(folder))
-        status = folder_sync(path, error);
-    return status;
-}
-
-/* Writes a file under a temporary name, syncs it and renames it. */
-static enum status file_write(const struct plan *plan, const struct publish_file *file, const char *folder,
-                              struct error *error) {
-    char *path = text_format("%s/%s", folder, file->name);
-    char *partial = text_format("%s/%s.partial", folder, file->name);
-    enum status status = path && partial ? folders_make(folder, path, error) : error_set_memory(error);
-    int fd = -1;
-    if (status == STATUS_OK && (fd = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
-        status = error_set_errno(error, STATUS_IO, errno, "cannot create '%s'", partial);
-    if (status == STATUS_OK && file->source) {
-        uint8_t digest[SHA256_SIZE];
-        status = file_stream(plan->checkpoint->folder, file, fd, digest, error);
-        if (status == STATUS_OK && memcmp(digest, file->digest, SHA256_SIZE) != 0)
-            status = error_set(error, STATUS_BAD_INPUT, "'%s/%s' was changed during the run", plan->checkpoint->path,
-                               file->source);
-    }
-    for (size_t done = 0; status == STATUS_OK && !file->source && done < file->bytes.length;) {
-        ssize_t wrote = write(fd, file->bytes.bytes + done, file->bytes.length - done);
-        if (wrote < 0 && errno != EINTR)
-            status = error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", partial);
-        done += wrote > 0 ? (size_t)wrote : 0;
-    }
-    if (status == STATUS_OK && fsync(fd) != 0)
-        status = error_set_errno(error, STATUS_IO, errno, "cannot sync '%s'", partial);
-    if (fd >= 0 && close(fd) != 0 && status == STATUS_OK)
-        status = error_set_errno(error, STATUS_IO, errno, "cannot close '%s'", partial);
-    if (status == STATUS_OK && rename(partial, path) != 0)
-        status = error_set_errno(error, STATUS_IO, errno, "cannot rename '%s'", partial);
-    if (status == STATUS_OK)
-        status = folders_sync(folder, path, error);
-    free(path);
-    free(partial);
-    return status;
-}
+/* ---- publishing ---- */
 
 static enum status shards_rename(const struct plan *plan, const char *folder, struct error *error) {
     enum status status = STATUS_OK;
@@ -485,7 +480,8 @@ enum status publication_write(const struct plan *plan, const struct publication 
     if (status == STATUS_OK)
         status = shards_rename(plan, folder, error);
     for (size_t i = 0; i + 1 < publication->count && status == STATUS_OK; i++)
-        status = file_write(plan, &publication->files[i], folder, error);
+        if (!publication->files[i].source)
+            status = file_write(plan, &publication->files[i], folder, error);
     if (status == STATUS_OK)
         status = folder_sync(folder, error);
     if (status == STATUS_OK)

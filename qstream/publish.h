@@ -27,16 +27,16 @@ struct publication {
 };
 
 /*
- * Renders all files. `state` gives the digests (NULL for a dry run: same sizes, digests of zeros); `fingerprint`
- * goes into the manifest. Reads the carried-over files to hash them unless it is a dry run.
- * Free with publication_free, also after an error.
+ * Renders all files. `state` gives the digests (NULL: nothing is written, same sizes, digests of zeros); `fingerprint`
+ * goes into the manifest. With `state` the files that are carried over are written to `folder` while they are hashed: a
+ * source on the Hub sends each once. Free with publication_free, also after an error.
  */
 enum status publication_prepare(const struct plan *plan, const struct recipe *recipe, const struct run_state *state,
-                                const struct fingerprint *fingerprint, struct publication *publication,
-                                struct error *error);
+                                const struct fingerprint *fingerprint, const char *folder,
+                                struct publication *publication, struct error *error);
 
 /*
- * Gives the finished shards of `folder` their names and writes the files; every step is synced before the next.
+ * Gives the finished shards of `folder` their names and writes the other files; every step is synced before the next.
  * Can be repeated after a crash at any point.
  */
 enum status publication_write(const struct plan *plan, const struct publication *publication, const char *folder,

@@ -21,7 +21,7 @@ static enum status result_check(const struct gate_result *result, struct error *
 }
 
 static void counts_put(struct text *out, size_t errors, size_t warnings) {
-    text_printf(out, "%zu error%s, %zu warning%s", errors, errors == 1 ? "" : "s", warnings, warnings == 1 ? "" : "s");
+    text_printf(out, "%zu error%s, %zu warning%s", errors, text_plural(errors), warnings, text_plural(warnings));
 }
 
 enum status gate_audit(const char *folder, bool quiet, struct gate_result *result, struct error *error) {
@@ -41,7 +41,7 @@ enum status gate_audit(const char *folder, bool quiet, struct gate_result *resul
         status = result_check(result, error);
         if (status == STATUS_OK && !audit_passed(&audit))
             status = error_set(error, STATUS_CHECK_FAILED, "nothing was sent: the audit of '%s' has %zu error%s",
-                               folder, errors, errors == 1 ? "" : "s");
+                               folder, errors, text_plural(errors));
     }
     audit_free(&audit);
     inspection_close(&inspection);

@@ -25,11 +25,9 @@ void push_tell_gate(const struct push *push, const struct gate_result *result, e
     fflush(stdout);
 }
 
-static const char *plural(size_t count) { return count == 1 ? "" : "s"; }
-
 static void sum_put(struct text *out, struct upload_sum sum) {
     char size[TEXT_SIZE_MAX];
-    text_printf(out, "%zu file%s, %s", sum.files, plural(sum.files), text_size(sum.bytes, size));
+    text_printf(out, "%zu file%s, %s", sum.files, text_plural(sum.files), text_size(sum.bytes, size));
 }
 
 static struct upload_sum all_files(const struct upload *upload) {

@@ -56,7 +56,7 @@ void plan_table(const struct plan *plan, uint64_t folder_bytes, struct text *out
                 100.0 * (double)plan->tensor_bytes / (double)source_total(plan),
                 8.0 * (double)plan->tensor_bytes / (double)plan->parameters);
     text_printf(out, "folder: %" PRIu64 " bytes (%s), %zu shard%s\n", folder_bytes, text_size(folder_bytes, folder),
-                plan->shard_count, plan->shard_count == 1 ? "" : "s");
+                plan->shard_count, text_plural(plan->shard_count));
 }
 
 void plan_json(const struct plan *plan, uint64_t folder_bytes, struct text *out) {

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/interrupt.h"
@@ -82,12 +81,7 @@ enum status supply_shard_take(struct supply *supply, uint32_t number, struct err
 
 static void wait_a_while(struct supply *supply) {
     static const long nanoseconds = 100000000; /* for signals */
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += nanoseconds;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&supply->changed, &supply->lock, &until);
+    condition_wait(&supply->changed, &supply->lock, CLOCK_REALTIME, nanoseconds);
 }
 
 static bool is_stopped(const struct supply *supply) { return atomic_load(&supply->store.stop) || interrupt_pending(); }

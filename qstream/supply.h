@@ -56,7 +56,8 @@ void supply_settle(struct supply *supply, uint64_t most, uint64_t beside);
 
 /*
  * Begins: has the companions fetched, takes the place of the checkpoint's sources, starts downloading. `state` says what
- * earlier runs made, `source` is the fingerprint's. STATUS_IO when there is no room for the least.
+ * earlier runs made, `source` is the fingerprint's. STATUS_IO when there is no room for the least, STATUS_USAGE when what
+ * is left to be done needs more than supply_settle was given.
  */
 enum status supply_begin(struct supply *supply, const struct run_state *state, const uint8_t source[SHA256_SIZE],
                          struct error *error);

@@ -30,7 +30,9 @@ static enum status schedule_look(struct supply *supply, const struct run_state *
     return status;
 }
 
-static uint64_t companions_disk(const struct schedule *schedule) { return store_disk(companions_file_bytes(schedule)); }
+static uint64_t companions_disk(const struct schedule *schedule) {
+    return file_disk_bytes(companions_file_bytes(schedule));
+}
 
 /* Bytes of the shards without a home that companions are taken from; they are there together. */
 static uint64_t loose_bytes(const struct supply *supply) {
@@ -121,8 +123,8 @@ struct supply_needs supply_needs(const struct supply *supply) {
     return supply->needs;
 }
 
-void supply_settle(struct supply *supply, uint64_t wanted, uint64_t beside) {
-    supply->wanted = wanted;
+void supply_settle(struct supply *supply, uint64_t most, uint64_t beside) {
+    supply->most = most;
     supply->beside = beside;
 }
 
@@ -234,8 +236,7 @@ static enum status limit_settle(struct supply *supply, bool make, struct error *
     if (supply->options.keep)
         least = all;
     char need[TEXT_SIZE_MAX], have[TEXT_SIZE_MAX];
-    if (supply->wanted &&
-        least > supply->wanted) /* once cached shards are gone, more may be needed than for the whole */
+    if (supply->most && least > supply->most) /* once cached shards are gone, more may be needed than for the whole */
         return error_set(error, STATUS_USAGE, "--disk is too small: to go on takes at least %" PRIu64 " bytes (%s)",
                          least, text_size(least, need));
     if (least > room)
@@ -244,7 +245,7 @@ static enum status limit_settle(struct supply *supply, bool make, struct error *
                          "command goes on",
                          text_size(least, need), text_size(room, have),
                          supply->options.keep ? "" : " beside what is missing of the output");
-    supply->limit = supply->wanted ? supply->wanted : usual;
+    supply->limit = supply->most ? supply->most : usual;
     supply->limit = supply->limit < room ? supply->limit : room;
     if (supply->options.keep)
         supply->limit = UINT64_MAX;

@@ -30,7 +30,7 @@ struct supply {
     struct supply_needs needs;
     struct companions *companions; /* NULL: none are needed */
     struct supply_shard *shards;   /* [checkpoint.shard_count] */
-    uint64_t wanted, beside;       /* what supply_settle was given */
+    uint64_t most, beside;         /* what supply_settle was given */
     uint64_t total;                /* bytes to be downloaded by this run */
     double begun;
     uint32_t *coming; /* shards that the thread downloads, and their files */

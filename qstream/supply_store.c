@@ -27,12 +27,7 @@ static char *target_path(const struct supply_store *store, const struct hub_file
 
 /* ---- room ---- */
 
-uint64_t store_disk(uint64_t size) {
-    enum { BLOCK = 4096 }; /* of most file systems */
-    return (size + BLOCK - 1) / BLOCK * BLOCK;
-}
-
-uint64_t store_bytes(const struct hub_file *file) { return store_disk(partial_bytes(file)); }
+uint64_t store_bytes(const struct hub_file *file) { return file_disk_bytes(partial_bytes(file)); }
 
 uint64_t store_taken(const struct supply_store *store, const struct hub_file *file) {
     char *target = target_path(store, file), *partial = target ? text_format("%s.partial", target) : NULL;
@@ -127,8 +122,7 @@ void store_remove(const struct supply_store *store) {
 
 bool store_has(const struct supply_store *store, const struct hub_file *file) {
     char *target = target_path(store, file);
-    struct stat found;
-    bool has = target && stat(target, &found) == 0 && S_ISREG(found.st_mode) && (uint64_t)found.st_size == file->size;
+    bool has = target && file_has_size(target, file->size);
     free(target);
     return has;
 }

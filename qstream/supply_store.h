@@ -19,10 +19,7 @@ struct supply_store {
     atomic_uint_fast64_t fetched; /* bytes that came over the network */
 };
 
-/* Bytes that a file of `size` bytes takes on the disk. */
-uint64_t store_disk(uint64_t size);
-
-/* The same for a shard, at most: while it comes it takes more than when it is there. */
+/* Bytes that a shard takes on the disk, at most: while it comes it takes more than when it is there. */
 uint64_t store_bytes(const struct hub_file *file);
 
 /* Bytes that are on the disk of it, be it whole or not. */

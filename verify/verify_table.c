@@ -176,8 +176,8 @@ static void verdict_put(const struct verification *verification, struct text *ou
     text_printf(out, "; %" PRIu64 " too many in the output\n", accounting->extra);
     text_printf(out, "%s: ", verification_passed(verification) ? "PASS" : "FAIL");
     text_append_escaped(out, verification->options->folder);
-    text_printf(out, ": %zu error%s, %zu warning%s\n", counts[VERIFY_ERROR], counts[VERIFY_ERROR] == 1 ? "" : "s",
-                counts[VERIFY_WARNING], counts[VERIFY_WARNING] == 1 ? "" : "s");
+    text_printf(out, ": %zu error%s, %zu warning%s\n", counts[VERIFY_ERROR], text_plural(counts[VERIFY_ERROR]),
+                counts[VERIFY_WARNING], text_plural(counts[VERIFY_WARNING]));
 }
 
 enum status verification_table(const struct verification *verification, struct text *out, struct error *error) {

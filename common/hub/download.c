@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/hub/file_lock.h"
@@ -12,6 +10,7 @@
 #include "common/hub/partial.h"
 #include "common/interrupt.h"
 #include "common/progress.h"
+#include "common/source.h"
 #include "common/thread_team.h"
 
 enum {
@@ -82,20 +81,12 @@ static void change_tell(struct download *download, enum status status, const str
 }
 
 static void wait_a_while(struct download *download, pthread_cond_t *condition) {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += POLL_NANOSECONDS;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(condition, &download->mutex, &until);
+    condition_wait(condition, &download->mutex, CLOCK_MONOTONIC, POLL_NANOSECONDS);
 }
 
 /* ---- an item begins and ends ---- */
 
-static bool at_target(const struct download_item *item) {
-    struct stat file;
-    return stat(item->target, &file) == 0 && S_ISREG(file.st_mode) && (uint64_t)file.st_size == item->file->size;
-}
+static bool at_target(const struct download_item *item) { return file_has_size(item->target, item->file->size); }
 
 static char *partial_path(const struct download_item *item) { return text_format("%s.partial", item->target); }
 

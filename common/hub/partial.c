@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "common/pwrite_all.h"
 #include "common/source.h"
 
 /* As it lies behind the file's bytes, in this machine's byte order. */
@@ -96,16 +97,6 @@ static bool read_all(int fd, void *buffer, size_t size, uint64_t offset) {
         if (count == 0)
             errno = EIO;
         if (count == 0 || (count < 0 && errno != EINTR))
-            return false;
-        done += count > 0 ? (size_t)count : 0;
-    }
-    return true;
-}
-
-static bool write_all(int fd, const void *bytes, size_t size, uint64_t offset) {
-    for (size_t done = 0; done < size;) {
-        const ssize_t count = pwrite(fd, (const char *)bytes + done, size - done, (off_t)(offset + done));
-        if (count < 0 && errno != EINTR)
             return false;
         done += count > 0 ? (size_t)count : 0;
     }
@@ -205,7 +196,7 @@ static enum status room_take(struct partial *partial, struct error *error) {
 }
 
 static enum status header_write(struct partial *partial, struct error *error) {
-    if (write_all(partial->fd, &partial->header, sizeof partial->header, partial->header.size))
+    if (pwrite_all(partial->fd, &partial->header, sizeof partial->header, partial->header.size))
         return STATUS_OK;
     return error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", partial->path);
 }
@@ -310,7 +301,7 @@ enum status partial_note(struct partial *partial, size_t number, struct error *e
         return STATUS_OK;
     const struct record record = {here, record_check(&partial->header, number, here)};
     const uint64_t offset = partial->header.size + sizeof partial->header + number * sizeof record;
-    if (!write_all(partial->fd, &record, sizeof record, offset))
+    if (!pwrite_all(partial->fd, &record, sizeof record, offset))
         return error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", partial->path);
     chunk->noted = here;
     return STATUS_OK;
@@ -326,7 +317,7 @@ enum status partial_write(struct partial *partial, uint64_t offset, const void *
         const size_t length = end - offset < size ? (size_t)(end - offset) : size;
         const size_t known = here <= offset ? 0 : here - offset < length ? (size_t)(here - offset) : length;
         if (known < length) {
-            if (!write_all(partial->fd, at + known, length - known, offset + known))
+            if (!pwrite_all(partial->fd, at + known, length - known, offset + known))
                 return error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", partial->path);
             const uint64_t now = offset + length - number * partial->header.chunk_bytes;
             atomic_store(&chunk->here, now);

@@ -5,10 +5,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/hub/cache.h"
 #include "common/hub/range_source.h"
+#include "common/source.h"
 #include "common/text.h"
 
 /* Of files with up to so many bytes all is read, and their hash checked: tokenizers are among them. */
@@ -68,9 +68,7 @@ static char *cached_path(const struct repository *repository, const struct hub_f
                            file->path), /* of a cache without links */
     };
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
-        struct stat there;
-        if (!found && paths[i] && stat(paths[i], &there) == 0 && S_ISREG(there.st_mode) &&
-            (uint64_t)there.st_size == file->size)
+        if (!found && paths[i] && file_has_size(paths[i], file->size))
             found = paths[i];
         else
             free(paths[i]);

@@ -29,7 +29,7 @@ static void size_put(struct text *out, uint64_t bytes) {
 /* "1 window", "5 windows" */
 static void plural_put(struct text *out, uint64_t number, const char *noun) {
     count_put(out, number);
-    text_printf(out, " %s%s", noun, number == 1 ? "" : "s");
+    text_printf(out, " %s%s", noun, text_plural(number));
 }
 
 enum { PPL_TEXT = 32 };

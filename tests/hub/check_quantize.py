@@ -100,6 +100,15 @@ def scales_only() -> None:
         require(last[0]["end"] < min(request["begin"] for request in hub.requests(where="cdn", range=None) if request not in last))
 
 
+@case
+def small_files() -> None:
+    """files that go along come once, with --keep-source, too"""
+    for options in ([], ["--keep-source"]):
+        with stand_in("plain") as hub:
+            require_same(hub, quantize(hub, "plain", *options), reference("plain"))
+            require_equal(len(hub.requests("/tokenizer.json$", method="GET", status=200)), 1, f"times that tokenizer.json came {options}")
+
+
 # ---- disk ----
 
 
