@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -303,7 +302,7 @@ static enum status digest_write(const struct making *making, struct error *error
 
 enum status companions_make(const char *path, const struct schedule *schedule, const uint8_t source[SHA256_SIZE],
                             companions_read_function *read, void *context, struct error *error) {
-    char *partial = text_format("%s.partial", path), *folder = strdup(path);
+    char *partial = text_format("%s.partial", path);
     struct making making = {.schedule = schedule,
                             .read = read,
                             .context = context,
@@ -312,7 +311,7 @@ enum status companions_make(const char *path, const struct schedule *schedule, c
                             .lock = PTHREAD_MUTEX_INITIALIZER,
                             .place = HEADER};
     uint8_t header[HEADER];
-    enum status status = partial && folder ? header_fill(schedule, source, header, error) : error_set_memory(error);
+    enum status status = partial ? header_fill(schedule, source, header, error) : error_set_memory(error);
     if (status == STATUS_OK && (making.fd = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
         status = error_set_errno(error, STATUS_IO, errno, "cannot create '%s'", partial);
     if (status == STATUS_OK)
@@ -328,8 +327,7 @@ enum status companions_make(const char *path, const struct schedule *schedule, c
     if (status == STATUS_OK && rename(partial, path) != 0)
         status = error_set_errno(error, STATUS_IO, errno, "cannot rename '%s'", partial);
     if (status == STATUS_OK)
-        status = folder_sync(dirname(folder), error);
+        status = folder_above_sync(path, error);
     free(partial);
-    free(folder);
     return status;
 }

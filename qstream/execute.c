@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -675,14 +674,9 @@ static uint64_t work_survey(struct run *run) {
 
 /* The journal of work that cannot be trusted goes, for good. */
 static enum status journal_remove(const char *path, struct error *error) {
-    char *folder = strdup(path);
-    enum status status = folder ? STATUS_OK : error_set_memory(error);
-    if (status == STATUS_OK && unlink(path) != 0 && errno != ENOENT)
-        status = error_set_errno(error, STATUS_IO, errno, "cannot remove the journal '%s'", path);
-    if (status == STATUS_OK)
-        status = folder_sync(dirname(folder), error);
-    free(folder);
-    return status;
+    if (unlink(path) != 0 && errno != ENOENT)
+        return error_set_errno(error, STATUS_IO, errno, "cannot remove the journal '%s'", path);
+    return folder_above_sync(path, error);
 }
 
 enum status execute(const struct plan *plan, const struct execute_options *options,
@@ -694,10 +688,8 @@ enum status execute(const struct plan *plan, const struct execute_options *optio
         status = journal_open(options->journal, fingerprint, run_state_visit, state, &journal, error);
     if (status == STATUS_OK)
         status = files_check(&run, error);
-    char *journal_folder = strdup(options->journal); /* the journal's own entry is as much of a promise */
-    if (status == STATUS_OK)
-        status = journal_folder ? folder_sync(dirname(journal_folder), error) : error_set_memory(error);
-    free(journal_folder);
+    if (status == STATUS_OK) /* the journal's own entry is as much of a promise */
+        status = folder_above_sync(options->journal, error);
     if (status == STATUS_OK && options->supply)
         status = supply_begin(options->supply, state, fingerprint->source, error);
     if (status == STATUS_OK && options->first_shard < options->end_shard)

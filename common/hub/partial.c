@@ -370,11 +370,7 @@ enum status partial_finish(struct partial *partial, const char *target, struct e
     if (rename(partial->path, target) != 0)
         return error_set_errno(error, STATUS_IO, errno, "cannot rename '%s' to '%s'", partial->path, target);
     partial->removed = true;
-    const char *slash = strrchr(target, '/');
-    char *folder = slash ? strndup(target, (size_t)(slash - target) + 1) : strdup(".");
-    const enum status status = folder ? folder_sync(folder, error) : error_set_memory(error);
-    free(folder);
-    return status;
+    return folder_above_sync(target, error);
 }
 
 void partial_remove(struct partial *partial) {
