@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/file_bytes.h"
 #include "common/thread_team.h"
 
 enum { VERSION = 1, HEADER = 8 + 4 + 4 + SHA256_SIZE, PIECE_BYTES = 1 << 20, READERS = 8 };
@@ -237,17 +238,9 @@ static bool piece_take(struct making *making, struct piece *piece) {
 
 static enum status write_at(const struct making *making, const uint8_t *bytes, size_t size, uint64_t offset,
                             struct error *error) {
-    while (size > 0) {
-        ssize_t done = pwrite(making->fd, bytes, size, (off_t)offset);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0)
-            return error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", making->path);
-        bytes += done;
-        offset += (uint64_t)done;
-        size -= (size_t)done;
-    }
-    return STATUS_OK;
+    return file_bytes_write(making->fd, bytes, size, offset)
+               ? STATUS_OK
+               : error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", making->path);
 }
 
 static void reader_main(void *context, unsigned number) {

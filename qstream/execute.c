@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/file_bytes.h"
 #include "common/interrupt.h"
 #include "common/progress.h"
 #include "common/thread_team.h"
@@ -95,19 +96,11 @@ static void run_fail(struct run *run, enum status status, const struct error *er
 
 static enum status write_at(int fd, const char *name, const uint8_t *bytes, size_t size, uint64_t offset,
                             struct error *error) {
-    while (size > 0) {
-        ssize_t done = pwrite(fd, bytes, size, (off_t)offset);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0)
-            return error_set_errno(error, STATUS_IO, errno,
-                                   "cannot write '%s.partial'; what is done is kept, run the same command to go on",
-                                   name);
-        bytes += done;
-        offset += (uint64_t)done;
-        size -= (size_t)done;
-    }
-    return STATUS_OK;
+    return file_bytes_write(fd, bytes, size, offset)
+               ? STATUS_OK
+               : error_set_errno(error, STATUS_IO, errno,
+                                 "cannot write '%s.partial'; what is done is kept, run the same command to go on",
+                                 name);
 }
 
 /* Opens a shard's file: a new one, or the one that an earlier run left, maybe under its final name already. */

@@ -10,6 +10,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "common/file_bytes.h"
 #include "common/hub/cache.h"
 #include "common/hub/cache_listing.h"
 #include "common/hub/download.h"
@@ -267,12 +268,8 @@ static enum status blob_copy(const struct fetch *fetch, const struct hub_file *f
         if (status != STATUS_OK)
             break;
         hub_check_add(check, buffer, size);
-        for (size_t wrote = 0; wrote < size && status == STATUS_OK;) {
-            const ssize_t count = write(fd, buffer + wrote, size - wrote);
-            if (count < 0 && errno != EINTR)
-                status = error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", path);
-            wrote += count > 0 ? (size_t)count : 0;
-        }
+        if (!file_bytes_write(fd, buffer, size, at))
+            status = error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", path);
         if (status == STATUS_OK && interrupt_pending())
             status = error_set(error, STATUS_INTERRUPTED, "interrupted");
         at += size;
