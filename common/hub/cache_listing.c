@@ -16,14 +16,10 @@
 
 enum { TREE_BYTES_MAX = 64 << 20, FOLDER_DEPTH_MAX = 64 };
 
-static bool is_hex(const char *text, size_t length) {
-    return text && strlen(text) == length && strspn(text, "0123456789abcdef") == length;
-}
-
 /* Notes the hash that a file of the cache is named after; it stays without one when the name is none. */
 static void etag_take(struct hub_file *file, const char *etag) {
-    file->lfs = etag && sha256_from_hex(etag, file->sha256);
-    if (!file->lfs && is_hex(etag, HUB_OID_HEX - 1))
+    file->lfs = sha256_from_hex(etag, file->sha256);
+    if (!file->lfs && hub_is_commit(etag))
         memcpy(file->oid, etag, HUB_OID_HEX);
 }
 
@@ -49,13 +45,12 @@ static bool tree_entry(const char *path, const json_t *info, struct hub_file *fi
     const json_t *size = json_object_get(info, "size");
     const char *oid = json_string_value(json_object_get(info, "blob_id"));
     const char *sha256 = json_string_value(json_object_get(info, "lfs_sha256"));
-    if (!hub_tree_path_is_safe(path) || !json_is_integer(size) || json_integer_value(size) < 0 ||
-        !is_hex(oid, HUB_OID_HEX - 1) || (sha256 && !is_hex(sha256, HUB_ETAG_HEX - 1)))
+    *file = (struct hub_file){.size = (uint64_t)json_integer_value(size), .lfs = sha256 != NULL};
+    if (!hub_tree_path_is_safe(path) || !json_is_integer(size) || json_integer_value(size) < 0 || !oid ||
+        !hub_is_commit(oid) || (sha256 && !sha256_from_hex(sha256, file->sha256)))
         return false;
-    *file = (struct hub_file){.path = strdup(path), .size = (uint64_t)json_integer_value(size)};
+    file->path = strdup(path);
     memcpy(file->oid, oid, HUB_OID_HEX);
-    if (sha256)
-        etag_take(file, sha256);
     return true;
 }
 
