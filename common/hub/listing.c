@@ -127,13 +127,33 @@ static enum status tree_read(struct hub *hub, struct hub_listing *listing, struc
 
 enum status hub_listing_read(struct hub *hub, const struct hub_reference *reference, struct hub_listing *listing,
                              struct error *error) {
+    enum status status = hub_listing_begin(reference, listing, error);
+    if (status == STATUS_OK)
+        status = commit_read(hub, listing, error);
+    return status == STATUS_OK ? tree_read(hub, listing, error) : status;
+}
+
+/* ---- a listing ---- */
+
+enum status hub_listing_begin(const struct hub_reference *reference, struct hub_listing *listing, struct error *error) {
     *listing = (struct hub_listing){.reference.dataset = reference->dataset};
     listing->reference.repository = strdup(reference->repository);
     listing->reference.revision = strdup(reference->revision);
-    if (!listing->reference.repository || !listing->reference.revision)
+    return listing->reference.repository && listing->reference.revision ? STATUS_OK : error_set_memory(error);
+}
+
+enum status hub_listing_add(struct hub_listing *listing, const struct hub_file *file, struct error *error) {
+    const size_t count = listing->count;
+    struct hub_file *files = listing->files;
+    if ((count & (count - 1)) == 0) /* a power of two: full */
+        files = reallocarray(files, count ? 2 * count : 1, sizeof *files);
+    listing->files = files ? files : listing->files;
+    if (!files || !file->path) {
+        free(file->path);
         return error_set_memory(error);
-    enum status status = commit_read(hub, listing, error);
-    return status == STATUS_OK ? tree_read(hub, listing, error) : status;
+    }
+    files[listing->count++] = *file;
+    return STATUS_OK;
 }
 
 void hub_listing_free(struct hub_listing *listing) {

@@ -169,17 +169,9 @@ static enum status entry_add(const char *name, struct entry *entry, struct hub_l
         return error_set(error, STATUS_BAD_INPUT, "'%s': the file '%s' has two sizes", name, path);
     if (listing->count == FILES_MAX)
         return error_set(error, STATUS_BAD_INPUT, "'%s': more than %d files", name, FILES_MAX);
-    if ((listing->count & (listing->count - 1)) == 0) { /* a power of two: full */
-        struct hub_file *files =
-            reallocarray(listing->files, listing->count ? 2 * listing->count : 1, sizeof *listing->files);
-        if (!files)
-            return error_set_memory(error);
-        listing->files = files;
-    }
     file->path = entry->path.bytes; /* goes over */
     entry->path = (struct text){0};
-    listing->files[listing->count++] = *file;
-    return STATUS_OK;
+    return hub_listing_add(listing, file, error);
 }
 
 enum status hub_tree_page(const char *name, const char *json, size_t length, struct hub_listing *listing,
