@@ -38,11 +38,6 @@ static enum status local_open(const char *where, struct folder *folder, struct e
     return folder->path ? STATUS_OK : error_set_memory(error);
 }
 
-/* "hf://org/name@COMMIT"; NULL without memory. */
-static char *id_of(const struct hub_reference *reference, const char *commit) {
-    return text_format("hf://%s%s@%s", reference->dataset ? "datasets/" : "", reference->repository, commit);
-}
-
 /* Offline, the cache says what a revision is, and its snapshot is the folder. */
 static enum status cached_open(const struct hub *hub, const struct hub_reference *reference, struct folder *folder,
                                struct error *error) {
@@ -51,7 +46,7 @@ static enum status cached_open(const struct hub *hub, const struct hub_reference
     struct stat found;
     bool known = hub_cache_commit(environment, reference, commit);
     if (known) {
-        folder->id = id_of(reference, commit);
+        folder->id = hub_reference_text(reference, commit);
         folder->path = hub_cache_snapshot(environment, reference, commit, NULL);
         if (!folder->id || !folder->path)
             return error_set_memory(error);
@@ -73,8 +68,10 @@ static enum status hub_folder_open(const char *where, struct folder *folder, str
         status = cached_open(hub, &reference, folder, error);
     else if (status == STATUS_OK)
         status = repository_open(hub, &reference, &folder->there, error);
-    if (status == STATUS_OK && folder->there && !(folder->id = id_of(&reference, folder->there->listing.commit)))
-        status = error_set_memory(error);
+    if (status == STATUS_OK && folder->there) {
+        folder->id = hub_reference_text(&reference, folder->there->listing.commit);
+        status = folder->id ? STATUS_OK : error_set_memory(error);
+    }
     hub_reference_free(&reference);
     return status;
 }
