@@ -229,7 +229,7 @@ static int by_name(const void *a, const void *b) {
     return strcmp(((const struct folder_entry *)a)->name, ((const struct folder_entry *)b)->name);
 }
 
-/* The entries of an open folder, in no order. */
+/* The entries of an open folder, in no order; after an error, those that were read. */
 static enum status entries_read(DIR *list, const char *path, struct folder_entry **entries, size_t *count,
                                 struct error *error) {
     size_t capacity = 0;
@@ -254,13 +254,9 @@ static enum status entries_read(DIR *list, const char *path, struct folder_entry
     return errno ? error_set_errno(error, STATUS_IO, errno, "cannot list '%s'", path) : STATUS_OK;
 }
 
-enum status folder_list(const struct folder *folder, const char *inside, struct folder_entry **entries, size_t *count,
-                        struct error *error) {
-    if (folder->there)
-        return repository_list(folder->there, inside, entries, count, error);
-    *entries = NULL;
-    *count = 0;
-    char *path = *inside ? path_of(folder, inside) : strdup(folder->path);
+static enum status local_list(const char *folder, const char *inside, struct folder_entry **entries, size_t *count,
+                              struct error *error) {
+    char *path = *inside ? text_format("%s/%s", folder, inside) : strdup(folder);
     if (!path)
         return error_set_memory(error);
     if (*inside)
@@ -271,6 +267,15 @@ enum status folder_list(const struct folder *folder, const char *inside, struct 
     if (list)
         closedir(list);
     free(path);
+    return status;
+}
+
+enum status folder_list(const struct folder *folder, const char *inside, struct folder_entry **entries, size_t *count,
+                        struct error *error) {
+    *entries = NULL;
+    *count = 0;
+    const enum status status = folder->there ? repository_list(folder->there, inside, entries, count, error)
+                                             : local_list(folder->path, inside, entries, count, error);
     if (status != STATUS_OK) {
         folder_entries_free(*entries, *count);
         *entries = NULL;
