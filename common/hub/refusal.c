@@ -119,10 +119,11 @@ static enum status kind_write(const struct hub *hub, const struct hub_subject *s
                              "%s has no '%s', or it is private and your token may not read it%s%s%s%s",
                              hub->environment.endpoint, repository,
                              kind == UNKNOWN_OR_PRIVATE ? ", or the token is not valid" : "", before, words, after);
+        /* Its own words to strangers, "Invalid username or password.", lead astray. */
         return error_set(error, STATUS_BAD_INPUT,
                          "%s has no '%s', or it is private: check the name; of a private one, set HF_TOKEN or run 'hf "
-                         "auth login'%s%s%s",
-                         hub->environment.endpoint, repository, before, words, after);
+                         "auth login'",
+                         hub->environment.endpoint, repository);
     case NO_REVISION:
         return error_set(error, STATUS_BAD_INPUT, "'%s' has no revision '%s'%s%s%s", repository,
                          subject->reference->revision, before, words, after);
