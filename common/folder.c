@@ -38,11 +38,6 @@ static enum status local_open(const char *where, struct folder *folder, struct e
     return folder->path ? STATUS_OK : error_set_memory(error);
 }
 
-/* "hf://org/name@COMMIT"; NULL without memory. */
-static char *id_of(const struct hub_reference *reference, const char *commit) {
-    return text_format("hf://%s%s@%s", reference->dataset ? "datasets/" : "", reference->repository, commit);
-}
-
 /* Offline, the cache says what a revision is, and its snapshot is the folder. */
 static enum status cached_open(const struct hub *hub, const struct hub_reference *reference, struct folder *folder,
                                struct error *error) {
@@ -51,7 +46,7 @@ static enum status cached_open(const struct hub *hub, const struct hub_reference
     struct stat found;
     bool known = hub_cache_commit(environment, reference, commit);
     if (known) {
-        folder->id = id_of(reference, commit);
+        folder->id = hub_reference_text(reference, commit);
         folder->path = hub_cache_snapshot(environment, reference, commit, NULL);
         if (!folder->id || !folder->path)
             return error_set_memory(error);
@@ -73,8 +68,10 @@ static enum status hub_folder_open(const char *where, struct folder *folder, str
         status = cached_open(hub, &reference, folder, error);
     else if (status == STATUS_OK)
         status = repository_open(hub, &reference, &folder->there, error);
-    if (status == STATUS_OK && folder->there && !(folder->id = id_of(&reference, folder->there->listing.commit)))
-        status = error_set_memory(error);
+    if (status == STATUS_OK && folder->there) {
+        folder->id = hub_reference_text(&reference, folder->there->listing.commit);
+        status = folder->id ? STATUS_OK : error_set_memory(error);
+    }
     hub_reference_free(&reference);
     return status;
 }
@@ -232,7 +229,7 @@ static int by_name(const void *a, const void *b) {
     return strcmp(((const struct folder_entry *)a)->name, ((const struct folder_entry *)b)->name);
 }
 
-/* The entries of an open folder, in no order. */
+/* The entries of an open folder, in no order; after an error, those that were read. */
 static enum status entries_read(DIR *list, const char *path, struct folder_entry **entries, size_t *count,
                                 struct error *error) {
     size_t capacity = 0;
@@ -257,13 +254,9 @@ static enum status entries_read(DIR *list, const char *path, struct folder_entry
     return errno ? error_set_errno(error, STATUS_IO, errno, "cannot list '%s'", path) : STATUS_OK;
 }
 
-enum status folder_list(const struct folder *folder, const char *inside, struct folder_entry **entries, size_t *count,
-                        struct error *error) {
-    if (folder->there)
-        return repository_list(folder->there, inside, entries, count, error);
-    *entries = NULL;
-    *count = 0;
-    char *path = *inside ? path_of(folder, inside) : strdup(folder->path);
+static enum status local_list(const char *folder, const char *inside, struct folder_entry **entries, size_t *count,
+                              struct error *error) {
+    char *path = *inside ? text_format("%s/%s", folder, inside) : strdup(folder);
     if (!path)
         return error_set_memory(error);
     if (*inside)
@@ -274,6 +267,15 @@ enum status folder_list(const struct folder *folder, const char *inside, struct 
     if (list)
         closedir(list);
     free(path);
+    return status;
+}
+
+enum status folder_list(const struct folder *folder, const char *inside, struct folder_entry **entries, size_t *count,
+                        struct error *error) {
+    *entries = NULL;
+    *count = 0;
+    const enum status status = folder->there ? repository_list(folder->there, inside, entries, count, error)
+                                             : local_list(folder->path, inside, entries, count, error);
     if (status != STATUS_OK) {
         folder_entries_free(*entries, *count);
         *entries = NULL;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/parquet.h"
+#include "common/parquet_encoding.h"
 
 /* A file is MAGIC, pages, metadata, the metadata's length in 4 bytes, MAGIC. */
 static const char magic[] = "PAR1", magic_encrypted[] = "PARE";
@@ -190,8 +191,7 @@ enum status parquet_footer_open(const char *name, const uint8_t *bytes, size_t l
                                    : "'%s' is no Parquet file, or is cut off: it does not begin and end with PAR1",
                          name);
     }
-    const uint8_t *tail = bytes + length - TAIL;
-    const size_t size = (size_t)tail[0] | (size_t)tail[1] << 8 | (size_t)tail[2] << 16 | (size_t)tail[3] << 24;
+    const size_t size = parquet_u32(bytes + length - TAIL);
     if (size > length - MAGIC - TAIL)
         return error_set(error, STATUS_BAD_INPUT,
                          "'%s' is not a valid Parquet file: its metadata would have %zu bytes, more than the file",

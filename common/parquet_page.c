@@ -14,48 +14,25 @@ struct content {
     bool compressed;
 };
 
-static struct content data_page_read(struct thrift_reader *reader, enum thrift_type type) {
+/* The header of a data page of version 1, or of a dictionary page, which has no levels. */
+static struct content page_read(struct thrift_reader *reader, enum thrift_type type, bool has_levels) {
     struct content content = {.there = true, .compressed = true};
     struct thrift_field field = {0};
     thrift_struct(reader, type);
     while (thrift_field_next(reader, &field))
-        switch (field.id) {
-        case 1:
+        if (field.id == 1)
             content.values = thrift_i32(reader, field.type);
-            break;
-        case 2:
+        else if (field.id == 2)
             content.encoding = thrift_i32(reader, field.type);
-            break;
-        case 3:
+        else if (field.id == 3 && has_levels)
             content.level_encoding = thrift_i32(reader, field.type);
-            break;
-        default:
+        else
             thrift_skip(reader, field.type);
-        }
     content.rows = content.values;
     return content;
 }
 
-static struct content dictionary_page_read(struct thrift_reader *reader, enum thrift_type type) {
-    struct content content = {.there = true, .compressed = true};
-    struct thrift_field field = {0};
-    thrift_struct(reader, type);
-    while (thrift_field_next(reader, &field))
-        switch (field.id) {
-        case 1:
-            content.values = thrift_i32(reader, field.type);
-            break;
-        case 2:
-            content.encoding = thrift_i32(reader, field.type);
-            break;
-        default:
-            thrift_skip(reader, field.type);
-        }
-    content.rows = content.values;
-    return content;
-}
-
-static struct content data_page_v2_read(struct thrift_reader *reader, enum thrift_type type) {
+static struct content page_v2_read(struct thrift_reader *reader, enum thrift_type type) {
     struct content content = {.there = true, .compressed = true, .level_encoding = PARQUET_RLE};
     struct thrift_field field = {0};
     thrift_struct(reader, type);
@@ -110,13 +87,13 @@ static struct page_header page_header_read(struct thrift_reader *reader) {
             header.crc = thrift_i32(reader, field.type);
             break;
         case 5:
-            header.data = data_page_read(reader, field.type);
+            header.data = page_read(reader, field.type, true);
             break;
         case 7:
-            header.dictionary = dictionary_page_read(reader, field.type);
+            header.dictionary = page_read(reader, field.type, false);
             break;
         case 8:
-            header.data_v2 = data_page_v2_read(reader, field.type);
+            header.data_v2 = page_v2_read(reader, field.type);
             break;
         default:
             thrift_skip(reader, field.type);

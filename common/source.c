@@ -249,3 +249,17 @@ enum status folder_make(const char *path, struct error *error) {
     free(copy);
     return status;
 }
+
+/* Does it to the folder that `path` lies in. */
+static enum status above_do(const char *path, enum status (*act)(const char *folder, struct error *error),
+                            struct error *error) {
+    const char *slash = strrchr(path, '/');
+    char *folder = !slash ? strdup(".") : slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+    enum status status = folder ? act(folder, error) : error_set_memory(error);
+    free(folder);
+    return status;
+}
+
+enum status folder_above_make(const char *path, struct error *error) { return above_do(path, folder_make, error); }
+
+enum status folder_above_sync(const char *path, struct error *error) { return above_do(path, folder_sync, error); }

@@ -70,6 +70,10 @@ enum status folder_make(const char *path, struct error *error);
 /* Makes the entries of a folder durable: files created, renamed or removed in it. */
 enum status folder_sync(const char *path, struct error *error);
 
+/* The same for the folder that `path` lies in. */
+enum status folder_above_make(const char *path, struct error *error);
+enum status folder_above_sync(const char *path, struct error *error);
+
 /*
  * Reads a whole small file (JSON, recipes) into memory, NUL-terminated; the caller frees *bytes.
  * More than `limit` bytes: STATUS_BAD_INPUT.

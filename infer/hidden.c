@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "common/pwrite_all.h"
+#include "common/file_bytes.h"
 #include "common/text.h"
 
 static enum status file_open(struct hidden *hidden, struct error *error) {
@@ -60,8 +60,8 @@ void hidden_close(struct hidden *hidden) {
     *hidden = (struct hidden){.file = -1};
 }
 
-static off_t slot_offset(const struct hidden *hidden, size_t slot) {
-    return (off_t)((slot - hidden->in_memory) * hidden->slot_bytes);
+static uint64_t slot_offset(const struct hidden *hidden, size_t slot) {
+    return (slot - hidden->in_memory) * hidden->slot_bytes;
 }
 
 enum status hidden_get(struct hidden *hidden, size_t slot, unsigned work, int fresh, float **values,
@@ -71,23 +71,15 @@ enum status hidden_get(struct hidden *hidden, size_t slot, unsigned work, int fr
         return STATUS_OK;
     }
     *values = hidden->work[work];
-    for (uint64_t done = 0; !fresh && done < hidden->slot_bytes;) {
-        const ssize_t n = pread(hidden->file, (char *)hidden->work[work] + done, hidden->slot_bytes - done,
-                                slot_offset(hidden, slot) + (off_t)done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return error_set_errno(error, STATUS_IO, n < 0 ? errno : EIO, "'%s': hidden states could not be read back",
-                                   hidden->folder);
-        done += (uint64_t)n;
-    }
+    if (!fresh && !file_bytes_read(hidden->file, hidden->work[work], hidden->slot_bytes, slot_offset(hidden, slot)))
+        return error_set_errno(error, STATUS_IO, errno, "'%s': hidden states could not be read back", hidden->folder);
     return STATUS_OK;
 }
 
 enum status hidden_put(struct hidden *hidden, size_t slot, unsigned work, struct error *error) {
     if (slot < hidden->in_memory)
         return STATUS_OK;
-    return pwrite_all(hidden->file, hidden->work[work], hidden->slot_bytes, (uint64_t)slot_offset(hidden, slot))
-               ? STATUS_OK
-               : error_set_errno(error, STATUS_IO, errno, "'%s': hidden states could not be written", hidden->folder);
+    if (!file_bytes_write(hidden->file, hidden->work[work], hidden->slot_bytes, slot_offset(hidden, slot)))
+        return error_set_errno(error, STATUS_IO, errno, "'%s': hidden states could not be written", hidden->folder);
+    return STATUS_OK;
 }

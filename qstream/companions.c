@@ -2,14 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "common/pwrite_all.h"
+#include "common/file_bytes.h"
 #include "common/thread_team.h"
 
 enum { VERSION = 1, HEADER = 8 + 4 + 4 + SHA256_SIZE, PIECE_BYTES = 1 << 20, READERS = 8 };
@@ -239,7 +238,7 @@ static bool piece_take(struct making *making, struct piece *piece) {
 
 static enum status write_at(const struct making *making, const uint8_t *bytes, size_t size, uint64_t offset,
                             struct error *error) {
-    return pwrite_all(making->fd, bytes, size, offset)
+    return file_bytes_write(making->fd, bytes, size, offset)
                ? STATUS_OK
                : error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", making->path);
 }
@@ -296,7 +295,7 @@ static enum status digest_write(const struct making *making, struct error *error
 
 enum status companions_make(const char *path, const struct schedule *schedule, const uint8_t source[SHA256_SIZE],
                             companions_read_function *read, void *context, struct error *error) {
-    char *partial = text_format("%s.partial", path), *folder = strdup(path);
+    char *partial = text_format("%s.partial", path);
     struct making making = {.schedule = schedule,
                             .read = read,
                             .context = context,
@@ -305,7 +304,7 @@ enum status companions_make(const char *path, const struct schedule *schedule, c
                             .lock = PTHREAD_MUTEX_INITIALIZER,
                             .place = HEADER};
     uint8_t header[HEADER];
-    enum status status = partial && folder ? header_fill(schedule, source, header, error) : error_set_memory(error);
+    enum status status = partial ? header_fill(schedule, source, header, error) : error_set_memory(error);
     if (status == STATUS_OK && (making.fd = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
         status = error_set_errno(error, STATUS_IO, errno, "cannot create '%s'", partial);
     if (status == STATUS_OK)
@@ -321,8 +320,7 @@ enum status companions_make(const char *path, const struct schedule *schedule, c
     if (status == STATUS_OK && rename(partial, path) != 0)
         status = error_set_errno(error, STATUS_IO, errno, "cannot rename '%s'", partial);
     if (status == STATUS_OK)
-        status = folder_sync(dirname(folder), error);
+        status = folder_above_sync(path, error);
     free(partial);
-    free(folder);
     return status;
 }

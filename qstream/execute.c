@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -12,9 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/file_bytes.h"
 #include "common/interrupt.h"
 #include "common/progress.h"
-#include "common/pwrite_all.h"
 #include "common/thread_team.h"
 #include "qstream/tile.h"
 
@@ -97,7 +96,7 @@ static void run_fail(struct run *run, enum status status, const struct error *er
 
 static enum status write_at(int fd, const char *name, const uint8_t *bytes, size_t size, uint64_t offset,
                             struct error *error) {
-    return pwrite_all(fd, bytes, size, offset)
+    return file_bytes_write(fd, bytes, size, offset)
                ? STATUS_OK
                : error_set_errno(error, STATUS_IO, errno,
                                  "cannot write '%s.partial'; what is done is kept, run the same command to go on",
@@ -664,14 +663,9 @@ static uint64_t work_survey(struct run *run) {
 
 /* The journal of work that cannot be trusted goes, for good. */
 static enum status journal_remove(const char *path, struct error *error) {
-    char *folder = strdup(path);
-    enum status status = folder ? STATUS_OK : error_set_memory(error);
-    if (status == STATUS_OK && unlink(path) != 0 && errno != ENOENT)
-        status = error_set_errno(error, STATUS_IO, errno, "cannot remove the journal '%s'", path);
-    if (status == STATUS_OK)
-        status = folder_sync(dirname(folder), error);
-    free(folder);
-    return status;
+    if (unlink(path) != 0 && errno != ENOENT)
+        return error_set_errno(error, STATUS_IO, errno, "cannot remove the journal '%s'", path);
+    return folder_above_sync(path, error);
 }
 
 enum status execute(const struct plan *plan, const struct execute_options *options,
@@ -683,10 +677,8 @@ enum status execute(const struct plan *plan, const struct execute_options *optio
         status = journal_open(options->journal, fingerprint, run_state_visit, state, &journal, error);
     if (status == STATUS_OK)
         status = files_check(&run, error);
-    char *journal_folder = strdup(options->journal); /* the journal's own entry is as much of a promise */
-    if (status == STATUS_OK)
-        status = journal_folder ? folder_sync(dirname(journal_folder), error) : error_set_memory(error);
-    free(journal_folder);
+    if (status == STATUS_OK) /* the journal's own entry is as much of a promise */
+        status = folder_above_sync(options->journal, error);
     if (status == STATUS_OK && options->supply)
         status = supply_begin(options->supply, state, fingerprint->source, error);
     if (status == STATUS_OK && options->first_shard < options->end_shard)

@@ -9,6 +9,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "common/file_bytes.h"
 #include "common/hub/cache.h"
 #include "common/hub/cache_listing.h"
 #include "common/hub/download.h"
@@ -19,7 +20,6 @@
 #include "common/interrupt.h"
 #include "common/name_table.h"
 #include "common/progress.h"
-#include "common/pwrite_all.h"
 #include "common/source.h"
 
 /* ---- where things are ---- */
@@ -260,7 +260,7 @@ static enum status blob_copy(const struct fetch *fetch, const struct hub_file *f
         if (status != STATUS_OK)
             break;
         hub_check_add(check, buffer, size);
-        if (!pwrite_all(fd, buffer, size, at))
+        if (!file_bytes_write(fd, buffer, size, at))
             status = error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", path);
         if (status == STATUS_OK && interrupt_pending())
             status = error_set(error, STATUS_INTERRUPTED, "interrupted");

@@ -34,15 +34,6 @@ char *named_dataset_path(const struct named_dataset *dataset, const char *to) {
     return text_format("%s%s%s", to, text_ends_with(to, "/") ? "" : "/", dataset->text);
 }
 
-/* Makes the folder that `path` lies in. */
-static enum status above_make(const char *path, struct error *error) {
-    const char *slash = strrchr(path, '/');
-    char *folder = slash && slash > path ? strndup(path, (size_t)(slash - path)) : NULL;
-    const enum status status = folder ? folder_make(folder, error) : STATUS_OK;
-    free(folder);
-    return status;
-}
-
 /* Whether the text is there already. */
 static bool is_written(const struct text *text, const char *path) {
     char *bytes = NULL;
@@ -64,7 +55,7 @@ enum status named_dataset_write(const struct named_dataset *dataset, const struc
     if (status == STATUS_OK)
         status = dataset->check(dataset->name, text.bytes, text.length, error);
     if (status == STATUS_OK && !is_written(&text, path)) {
-        status = above_make(path, error);
+        status = folder_above_make(path, error);
         if (status == STATUS_OK)
             status = new_file_write(path, text.bytes, text.length, error);
     }

@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "common/pwrite_all.h"
+#include "common/file_bytes.h"
 
 enum { VERSION = 1, HEADER = 8 + 4 + 3 * SHA256_SIZE + 4, RECORD = 48 };
 static const char magic[8] = {'q', 's', 't', 'r', 'e', 'a', 'm', 'J'};
@@ -55,9 +55,9 @@ static void record_fill(uint8_t out[RECORD], const struct journal_record *record
     store32(out + RECORD - 4, (uint32_t)crc32(seed, out, RECORD - 4));
 }
 
-static enum status write_all(int fd, const char *path, const uint8_t *bytes, size_t size, off_t offset,
-                             struct error *error) {
-    return pwrite_all(fd, bytes, size, (uint64_t)offset)
+static enum status write_at(int fd, const char *path, const uint8_t *bytes, size_t size, off_t offset,
+                            struct error *error) {
+    return file_bytes_write(fd, bytes, size, (uint64_t)offset)
                ? STATUS_OK
                : error_set_errno(error, STATUS_IO, errno, "cannot write the journal '%s'", path);
 }
@@ -175,7 +175,7 @@ enum status journal_open(const char *path, const struct fingerprint *fingerprint
     if (status == STATUS_OK && file.st_size <= HEADER && (got < HEADER || !header_whole(header))) {
         /* New, or torn before its first sync: nothing was promised yet. */
         journal->end = HEADER;
-        status = write_all(journal->fd, path, wanted, HEADER, 0, error);
+        status = write_at(journal->fd, path, wanted, HEADER, 0, error);
         if (status == STATUS_OK && (ftruncate(journal->fd, HEADER) != 0 || fsync(journal->fd) != 0))
             status = error_set_errno(error, STATUS_IO, errno, "cannot write the journal '%s'", path);
     } else if (status == STATUS_OK) {
@@ -221,7 +221,7 @@ enum status journal_append(struct journal *journal, const struct journal_record 
         return error_set_memory(error);
     for (size_t i = 0; i < count; i++)
         record_fill(bytes + i * RECORD, &records[i], journal->seed);
-    enum status status = write_all(journal->fd, journal->path, bytes, count * RECORD, journal->end, error);
+    enum status status = write_at(journal->fd, journal->path, bytes, count * RECORD, journal->end, error);
     free(bytes);
     if (status == STATUS_OK && fdatasync(journal->fd) != 0)
         status = error_set_errno(error, STATUS_IO, errno, "cannot sync the journal '%s'", journal->path);

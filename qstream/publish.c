@@ -323,13 +323,6 @@ static enum status manifest_render(const struct plan *plan, const struct recipe 
     return out->failed ? error_set_memory(error) : STATUS_OK;
 }
 
-static bool hex_byte(const char *text, uint8_t *byte) {
-    const char digits[3] = {text[0], text[1], '\0'};
-    char *end;
-    *byte = (uint8_t)strtoul(digits, &end, 16);
-    return end == digits + 2;
-}
-
 bool manifest_fingerprint(const char *folder, struct fingerprint *fingerprint) {
     char *path = text_format("%s/%s", folder, manifest_name), *bytes = NULL;
     size_t length;
@@ -344,9 +337,7 @@ bool manifest_fingerprint(const char *folder, struct fingerprint *fingerprint) {
     bool good = true;
     for (int k = 0; k < 3 && good; k++) {
         const char *hex = json_string_value(json_object_get(parts, keys[k]));
-        good = hex && strlen(hex) == 2 * SHA256_SIZE;
-        for (int i = 0; good && i < SHA256_SIZE; i++)
-            good = hex_byte(hex + 2 * i, &fields[k][i]);
+        good = hex && sha256_from_hex(hex, fields[k]);
     }
     json_decref(root);
     return good;

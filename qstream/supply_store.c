@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -65,7 +64,7 @@ enum status store_prepare(const struct supply_store *store, struct error *error)
     char *folder = strdup(store->folder);
     enum status status = folder ? folder_make(folder, error) : error_set_memory(error);
     if (status == STATUS_OK) /* what is recorded in it must not vanish with it */
-        status = folder_sync(dirname(folder), error);
+        status = folder_above_sync(folder, error);
     free(folder);
     if (status == STATUS_OK && store->keep)
         status = hub_cache_prepare(&store->hub->environment, reference_of(store), error);

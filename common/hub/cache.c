@@ -86,14 +86,6 @@ bool hub_cache_commit(const struct hub_environment *environment, const struct hu
     return known;
 }
 
-/* The folder that holds `path`, made with those above it. */
-static enum status folder_above_make(const char *path, struct error *error) {
-    char *folder = strndup(path, (size_t)(strrchr(path, '/') - path));
-    const enum status status = folder ? folder_make(folder, error) : error_set_memory(error);
-    free(folder);
-    return status;
-}
-
 enum status hub_cache_reference_write(const struct hub_environment *environment, const struct hub_reference *reference,
                                       const char *commit, struct error *error) {
     char now[HUB_OID_HEX];

@@ -16,30 +16,11 @@
 
 enum { TREE_BYTES_MAX = 64 << 20, FOLDER_DEPTH_MAX = 64 };
 
-static bool is_hex(const char *text, size_t length) {
-    return text && strlen(text) == length && strspn(text, "0123456789abcdef") == length;
-}
-
 /* Notes the hash that a file of the cache is named after; it stays without one when the name is none. */
 static void etag_take(struct hub_file *file, const char *etag) {
-    file->lfs = etag && sha256_from_hex(etag, file->sha256);
-    if (!file->lfs && is_hex(etag, HUB_OID_HEX - 1))
+    file->lfs = sha256_from_hex(etag, file->sha256);
+    if (!file->lfs && hub_is_commit(etag))
         memcpy(file->oid, etag, HUB_OID_HEX);
-}
-
-/* Takes over file->path. */
-static enum status file_add(struct hub_listing *listing, const struct hub_file *file, struct error *error) {
-    const size_t count = listing->count;
-    struct hub_file *files = listing->files;
-    if ((count & (count - 1)) == 0) /* a power of two: full */
-        files = reallocarray(files, count ? 2 * count : 1, sizeof *files);
-    if (!files || !file->path) {
-        free(file->path);
-        return error_set_memory(error);
-    }
-    listing->files = files;
-    files[listing->count++] = *file;
-    return STATUS_OK;
 }
 
 /* ---- the list of the repository ---- */
@@ -49,13 +30,12 @@ static bool tree_entry(const char *path, const json_t *info, struct hub_file *fi
     const json_t *size = json_object_get(info, "size");
     const char *oid = json_string_value(json_object_get(info, "blob_id"));
     const char *sha256 = json_string_value(json_object_get(info, "lfs_sha256"));
-    if (!hub_tree_path_is_safe(path) || !json_is_integer(size) || json_integer_value(size) < 0 ||
-        !is_hex(oid, HUB_OID_HEX - 1) || (sha256 && !is_hex(sha256, HUB_ETAG_HEX - 1)))
+    *file = (struct hub_file){.size = (uint64_t)json_integer_value(size), .lfs = sha256 != NULL};
+    if (!hub_tree_path_is_safe(path) || !json_is_integer(size) || json_integer_value(size) < 0 || !oid ||
+        !hub_is_commit(oid) || (sha256 && !sha256_from_hex(sha256, file->sha256)))
         return false;
-    *file = (struct hub_file){.path = strdup(path), .size = (uint64_t)json_integer_value(size)};
+    file->path = strdup(path);
     memcpy(file->oid, oid, HUB_OID_HEX);
-    if (sha256)
-        etag_take(file, sha256);
     return true;
 }
 
@@ -77,7 +57,7 @@ static enum status tree_file_read(const char *path, struct hub_listing *listing,
             struct hub_file file;
             *whole = *whole && status == STATUS_OK && tree_entry(name, info, &file);
             if (*whole)
-                status = file_add(listing, &file, error);
+                status = hub_listing_add(listing, &file, error);
         }
     json_decref(root);
     return status;
@@ -136,7 +116,7 @@ static enum status entry_walk(const char *snapshot, const char *inside, unsigned
         found = (struct hub_file){.path = strdup(inside), .size = there ? (uint64_t)file.st_size : 1};
         const char *slash = strrchr(link, '/');
         etag_take(&found, slash ? slash + 1 : link);
-        status = file_add(listing, &found, error);
+        status = hub_listing_add(listing, &found, error);
     }
     free(path);
     return status;
@@ -179,16 +159,14 @@ static void files_forget(struct hub_listing *listing) {
 enum status hub_cache_listing(const struct hub_environment *environment, const struct hub_reference *reference,
                               struct hub_listing *listing, bool *whole, struct error *error) {
     *whole = false;
-    *listing = (struct hub_listing){.reference.dataset = reference->dataset};
-    listing->reference.repository = strdup(reference->repository);
-    listing->reference.revision = strdup(reference->revision);
-    if (!listing->reference.repository || !listing->reference.revision)
-        return error_set_memory(error);
+    enum status status = hub_listing_begin(reference, listing, error);
+    if (status != STATUS_OK)
+        return status;
     const bool known = hub_cache_commit(environment, reference, listing->commit);
     char *folder = hub_cache_repository(environment, reference);
     char *snapshot = hub_cache_snapshot(environment, reference, listing->commit, NULL);
     char *tree = folder ? text_format("%s/trees/%s.json", folder, listing->commit) : NULL;
-    enum status status = folder && snapshot && tree ? STATUS_OK : error_set_memory(error);
+    status = folder && snapshot && tree ? STATUS_OK : error_set_memory(error);
     if (status == STATUS_OK && (!known || access(snapshot, F_OK) != 0))
         status =
             error_set(error, STATUS_IO, "'%s' at the revision '%s' is not in the cache '%s', and HF_HUB_OFFLINE is set",

@@ -37,16 +37,15 @@ struct slot {
     bool whole;       /* the server ignores ranges: one connection reads from the beginning */
 };
 
-/* What an item waits for. */
-enum turn { TURN_NEW, TURN_BUSY /* another process has its lock */, TURN_BEGUN };
-
 struct download {
     struct hub *hub;
     const struct hub_listing *listing;
     const struct download_options *options;
     struct download_item *items;
-    enum turn *turns; /* of the items */
     size_t count, finished;
+    size_t new_next;   /* the first item that was not looked at yet */
+    bool *busy;        /* for each item: another process has its lock */
+    size_t busy_count; /* of them */
     size_t busy_next;  /* the item whose lock is tried next */
     double busy_tried; /* when one was tried last */
     struct slot *slots;
@@ -157,19 +156,16 @@ static enum status slot_open(struct download *download, struct slot *slot, bool 
 
 /* The next item to begin, those whose lock was held before in turn and one at a time; `count` when there is none. */
 static size_t item_next(struct download *download) {
-    for (size_t i = 0; i < download->count; i++)
-        if (download->turns[i] == TURN_NEW)
-            return i;
+    if (download->new_next < download->count)
+        return download->new_next;
     const double now = seconds_now();
-    if (now - download->busy_tried < POLL_NANOSECONDS * 1e-9)
+    if (download->busy_count == 0 || now - download->busy_tried < POLL_NANOSECONDS * 1e-9)
         return download->count;
     download->busy_tried = now;
-    for (size_t i = 0; i < download->count; i++) {
-        const size_t item = (download->busy_next + i) % download->count;
-        if (download->turns[item] == TURN_BUSY)
-            return item;
-    }
-    return download->count;
+    size_t item = download->busy_next % download->count;
+    while (!download->busy[item])
+        item = (item + 1) % download->count;
+    return item;
 }
 
 /* Begins an item, if there is one and a slot is free; waits for no lock. False: there was nothing that could begin. */
@@ -182,18 +178,21 @@ static bool item_begin(struct download *download) {
         return false;
     struct error error = {0};
     bool busy;
-    const bool new = download->turns[next] == TURN_NEW;
+    const bool new = next == download->new_next;
     const struct download_options *options = download->options;
     if (new && options->admit && !options->admit(options->context, &download->items[next]))
         return false;
     slot->item = &download->items[next];
-    download->turns[next] = TURN_BEGUN;
+    download->new_next += new;
+    download->busy_count -= !new;
+    download->busy[next] = false;
     pthread_mutex_unlock(&download->mutex);
     const enum status status = slot_open(download, slot, &busy, &error);
     pthread_mutex_lock(&download->mutex);
     slot->open = status == STATUS_OK && !busy && !slot->item->done;
     if (busy) {
-        download->turns[next] = TURN_BUSY;
+        download->busy[next] = true;
+        download->busy_count++;
         download->busy_next = next + 1;
     }
     if (status == STATUS_OK && slot->item->done)
@@ -413,7 +412,7 @@ static void hash_run(void *context, unsigned number) {
 
 static void progress_show(struct download *download) {
     struct progress_part parts[32];
-    size_t count = 0, busy = 0, under_way = 0;
+    size_t count = 0, under_way = 0;
     uint64_t done = download->bytes_done;
     for (size_t i = 0; i < download->slot_count; i++) {
         const struct slot *slot = &download->slots[i];
@@ -425,14 +424,12 @@ static void progress_show(struct download *download) {
         if (count < sizeof parts / sizeof *parts)
             parts[count++] = (struct progress_part){slot->item->file->path, present, slot->item->file->size};
     }
-    for (size_t i = 0; i < download->count; i++)
-        busy += download->turns[i] == TURN_BUSY;
     const double now = seconds_now();
-    if (busy == 0 || under_way > 0)
+    if (download->busy_count == 0 || under_way > 0)
         download->locked_since = now;
     if (!download->told && !download->options->quiet && now - download->locked_since > LOCK_PATIENCE) {
         progress_end(&download->progress);
-        fprintf(stderr, "qstream: waiting for another process that fetches %zu of the files\n", busy);
+        fprintf(stderr, "qstream: waiting for another process that fetches %zu of the files\n", download->busy_count);
         download->told = true;
     }
     progress_update_parts(&download->progress, done, parts, count);
@@ -485,8 +482,8 @@ enum status download(struct hub *hub, const struct hub_listing *listing, struct 
     all.locked_since = seconds_now();
     all.slot_count = 2 * (size_t)options->connections; /* files whose bytes are all there are hashed and synced */
     all.slots = calloc(all.slot_count, sizeof *all.slots);
-    all.turns = calloc(count + 1, sizeof *all.turns);
-    if (!all.slots || !all.turns)
+    all.busy = calloc(count + 1, sizeof *all.busy);
+    if (!all.slots || !all.busy)
         all.status = error_set_memory(&all.error);
     for (size_t i = 0; all.slots && i < all.slot_count; i++)
         all.slots[i].lock = -1;
@@ -495,7 +492,7 @@ enum status download(struct hub *hub, const struct hub_listing *listing, struct 
     for (size_t i = 0; all.slots && i < all.slot_count; i++)
         slot_free(&all.slots[i]);
     free(all.slots);
-    free(all.turns);
+    free(all.busy);
     pthread_cond_destroy(&all.grown);
     pthread_cond_destroy(&all.changed);
     pthread_mutex_destroy(&all.mutex);

@@ -43,8 +43,8 @@ static void etag_normalize(char *etag) {
 }
 
 static bool looks_like_hash(const char *etag) {
-    const size_t length = strlen(etag);
-    return (length == HUB_OID_HEX - 1 || length == HUB_ETAG_HEX - 1) && strspn(etag, "0123456789abcdef") == length;
+    uint8_t digest[SHA256_SIZE];
+    return hub_is_commit(etag) || sha256_from_hex(etag, digest);
 }
 
 static enum status contradiction(const struct hub_listing *listing, const struct hub_file *file, const char *what,

@@ -285,6 +285,21 @@ static enum status transfer_prepare(struct http *http, struct transfer *transfer
     return STATUS_OK;
 }
 
+/* What a user can do about it; "" when that is not known. */
+static const char *advice_of(CURLcode result) {
+    switch (result) {
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return "; SSL_CERT_FILE may name a file with its authority's certificate";
+    case CURLE_COULDNT_RESOLVE_PROXY:
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_CONNECT:
+        return "; is the network up? Where a proxy is needed, https_proxy names it; HF_HUB_OFFLINE=1 takes what the "
+               "cache has";
+    default:
+        return "";
+    }
+}
+
 static enum status transfer_outcome(struct transfer *transfer, CURLcode result) {
     struct http_reply *reply = transfer->reply;
     libcurl.easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &reply->code);
@@ -295,11 +310,8 @@ static enum status transfer_outcome(struct transfer *transfer, CURLcode result) 
     if (result == CURLE_OK)
         result = CURLE_GOT_NOTHING; /* the connection ended inside the header, which libcurl lets pass */
     const char *reason = *transfer->reason ? transfer->reason : libcurl.easy_strerror(result);
-    const char *advice = result == CURLE_PEER_FAILED_VERIFICATION
-                             ? "; SSL_CERT_FILE may name a file with its authority's certificate"
-                             : "";
     char what[2 * CURL_ERROR_SIZE];
-    snprintf(what, sizeof what, "%s%s", reason, advice);
+    snprintf(what, sizeof what, "%s%s", reason, advice_of(result));
     reply->transient = libcurl_is_transient(result);
     return transfer_fail(transfer, STATUS_IO, what);
 }

@@ -255,3 +255,13 @@ char *hub_resolve_url(const struct hub *hub, const struct hub_reference *referen
     free(quoted_path);
     return url;
 }
+
+char *hub_api_url(const struct hub *hub, const struct hub_reference *reference, const char *what, const char *revision,
+                  const char *query) {
+    char *quoted = hub_quote(revision, ""), *url = NULL;
+    if (quoted)
+        url = text_format("%s/api/%s/%s/%s/%s%s", hub->environment.endpoint, reference->dataset ? "datasets" : "models",
+                          reference->repository, what, quoted, query);
+    free(quoted);
+    return url;
+}

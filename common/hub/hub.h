@@ -78,4 +78,8 @@ char *hub_quote(const char *text, const char *kept);
 char *hub_resolve_url(const struct hub *hub, const struct hub_reference *reference, const char *revision,
                       const char *path);
 
+/* ENDPOINT/api/models/REPOSITORY/WHAT/REVISION, or datasets; `query` is "" or begins with '?'. The same. */
+char *hub_api_url(const struct hub *hub, const struct hub_reference *reference, const char *what, const char *revision,
+                  const char *query);
+
 #endif

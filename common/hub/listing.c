@@ -21,16 +21,6 @@ static enum status page_get(struct hub *hub, const struct hub_listing *listing, 
     return hub_perform(hub, &request, reply, error);
 }
 
-static char *api_url(const struct hub *hub, const struct hub_reference *reference, const char *what,
-                     const char *revision, const char *query) {
-    char *quoted = hub_quote(revision, ""), *url = NULL;
-    if (quoted)
-        url = text_format("%s/api/%s/%s/%s/%s%s", hub->environment.endpoint, reference->dataset ? "datasets" : "models",
-                          reference->repository, what, quoted, query);
-    free(quoted);
-    return url;
-}
-
 static enum status commit_read(struct hub *hub, struct hub_listing *listing, struct error *error) {
     const struct hub_reference *reference = &listing->reference;
     if (hub_is_commit(reference->revision)) {
@@ -38,7 +28,7 @@ static enum status commit_read(struct hub *hub, struct hub_listing *listing, str
         return STATUS_OK;
     }
     struct http_reply reply = {0};
-    char *url = api_url(hub, reference, "revision", reference->revision, "");
+    char *url = hub_api_url(hub, reference, "revision", reference->revision, "");
     enum status status = url ? page_get(hub, listing, url, INFO_BYTES_MAX, &reply, error) : error_set_memory(error);
     if (status == STATUS_OK)
         status =
@@ -101,7 +91,7 @@ static void pages_free(struct pages *pages) {
 static enum status tree_read(struct hub *hub, struct hub_listing *listing, struct error *error) {
     struct pages pages = {0};
     enum status status = STATUS_OK;
-    char *url = api_url(hub, &listing->reference, "tree", listing->commit, "?recursive=true&expand=false");
+    char *url = hub_api_url(hub, &listing->reference, "tree", listing->commit, "?recursive=true&expand=false");
     if (!url)
         status = error_set_memory(error);
     while (status == STATUS_OK && url) {
@@ -127,13 +117,33 @@ static enum status tree_read(struct hub *hub, struct hub_listing *listing, struc
 
 enum status hub_listing_read(struct hub *hub, const struct hub_reference *reference, struct hub_listing *listing,
                              struct error *error) {
+    enum status status = hub_listing_begin(reference, listing, error);
+    if (status == STATUS_OK)
+        status = commit_read(hub, listing, error);
+    return status == STATUS_OK ? tree_read(hub, listing, error) : status;
+}
+
+/* ---- a listing ---- */
+
+enum status hub_listing_begin(const struct hub_reference *reference, struct hub_listing *listing, struct error *error) {
     *listing = (struct hub_listing){.reference.dataset = reference->dataset};
     listing->reference.repository = strdup(reference->repository);
     listing->reference.revision = strdup(reference->revision);
-    if (!listing->reference.repository || !listing->reference.revision)
+    return listing->reference.repository && listing->reference.revision ? STATUS_OK : error_set_memory(error);
+}
+
+enum status hub_listing_add(struct hub_listing *listing, const struct hub_file *file, struct error *error) {
+    const size_t count = listing->count;
+    struct hub_file *files = listing->files;
+    if ((count & (count - 1)) == 0) /* a power of two: full */
+        files = reallocarray(files, count ? 2 * count : 1, sizeof *files);
+    listing->files = files ? files : listing->files;
+    if (!files || !file->path) {
+        free(file->path);
         return error_set_memory(error);
-    enum status status = commit_read(hub, listing, error);
-    return status == STATUS_OK ? tree_read(hub, listing, error) : status;
+    }
+    files[listing->count++] = *file;
+    return STATUS_OK;
 }
 
 void hub_listing_free(struct hub_listing *listing) {

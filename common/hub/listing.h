@@ -32,6 +32,12 @@ enum status hub_listing_read(struct hub *hub, const struct hub_reference *refere
                              struct error *error);
 void hub_listing_free(struct hub_listing *listing);
 
+/* For those who make one: an empty listing with a copy of the reference; free it also after an error. */
+enum status hub_listing_begin(const struct hub_reference *reference, struct hub_listing *listing, struct error *error);
+
+/* Appends a file, in no order (hub_tree_finish sorts). Takes file->path over, also when it fails; NULL: no memory. */
+enum status hub_listing_add(struct hub_listing *listing, const struct hub_file *file, struct error *error);
+
 /* NULL when there is none of that path. */
 const struct hub_file *hub_listing_find(const struct hub_listing *listing, const char *path);
 

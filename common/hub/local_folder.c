@@ -41,14 +41,6 @@ char *local_folder_target(const char *folder, const struct hub_file *file) {
                        hub_file_etag(file, etag));
 }
 
-/* The folder that holds `path`, made with those above it. */
-static enum status above_make(const char *path, struct error *error) {
-    char *above = path ? strndup(path, (size_t)(strrchr(path, '/') - path)) : NULL;
-    const enum status status = above ? folder_make(above, error) : error_set_memory(error);
-    free(above);
-    return status;
-}
-
 enum status local_folder_prepare(const char *folder, struct error *error) {
     char *path = text_format("%s/%s", folder, notes), *ignore = text_format("%s/%s/.gitignore", folder, notes);
     enum status status = path && ignore ? folder_make(path, error) : error_set_memory(error);
@@ -66,9 +58,9 @@ enum status local_folder_prepare_file(const char *folder, const struct hub_file 
         return error_set(error, STATUS_BAD_INPUT,
                          "'%s' would lie among huggingface_hub's own notes in '%s'; --exclude it", file->path, folder);
     char *path = local_folder_path(folder, file), *lock = local_folder_lock(folder, file);
-    enum status status = above_make(path, error);
+    enum status status = path && lock ? folder_above_make(path, error) : error_set_memory(error);
     if (status == STATUS_OK)
-        status = above_make(lock, error);
+        status = folder_above_make(lock, error);
     free(lock);
     free(path);
     return status;
@@ -155,14 +147,6 @@ enum status local_folder_has(const char *folder, const char *commit, const struc
 
 /* ---- placing ---- */
 
-/* Makes the rename of `path` durable. */
-static enum status above_sync(const char *path, struct error *error) {
-    char *above = strndup(path, (size_t)(strrchr(path, '/') - path) + 1);
-    const enum status status = above ? folder_sync(above, error) : error_set_memory(error);
-    free(above);
-    return status;
-}
-
 static enum status note_write(const char *folder, const char *commit, const struct hub_file *file,
                               struct error *error) {
     struct timespec now;
@@ -183,7 +167,7 @@ enum status local_folder_place(const char *folder, const char *commit, const str
     char *target = local_folder_target(folder, file), *path = local_folder_path(folder, file);
     enum status status = target && path ? STATUS_OK : error_set_memory(error);
     if (status == STATUS_OK && rename(target, path) == 0)
-        status = above_sync(path, error); /* the note must not outlive what it is about */
+        status = folder_above_sync(path, error); /* the note must not outlive what it is about */
     else if (status == STATUS_OK && errno != ENOENT)
         status = error_set_errno(error, STATUS_IO, errno, "cannot rename '%s' to '%s'", target, path);
     if (status == STATUS_OK)

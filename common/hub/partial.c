@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "common/pwrite_all.h"
+#include "common/file_bytes.h"
 #include "common/source.h"
 
 /* As it lies behind the file's bytes, in this machine's byte order. */
@@ -90,23 +90,10 @@ static uint64_t record_check(const struct header *header, uint64_t number, uint6
     return crc32(check, (const Bytef *)fields, sizeof fields);
 }
 
-/* pread(2) of all bytes; false when there are fewer, too. */
-static bool read_all(int fd, void *buffer, size_t size, uint64_t offset) {
-    for (size_t done = 0; done < size;) {
-        const ssize_t count = pread(fd, (char *)buffer + done, size - done, (off_t)(offset + done));
-        if (count == 0)
-            errno = EIO;
-        if (count == 0 || (count < 0 && errno != EINTR))
-            return false;
-        done += count > 0 ? (size_t)count : 0;
-    }
-    return true;
-}
-
 /* What a chunk's record says; 0 when it cannot be believed. */
 static uint64_t record_read(int fd, const struct header *header, size_t number) {
     struct record record;
-    if (!read_all(fd, &record, sizeof record, header->size + sizeof *header + number * sizeof record) ||
+    if (!file_bytes_read(fd, &record, sizeof record, header->size + sizeof *header + number * sizeof record) ||
         record.check != record_check(header, number, record.here) || record.here > chunk_length(header, number))
         return 0;
     return record.here;
@@ -121,8 +108,8 @@ static enum note note_find(int fd, const struct header *header) {
         return NOTE_NONE;
     if ((uint64_t)file.st_size == header->size && header->size > 0)
         return NOTE_COMPLETE;
-    return (uint64_t)file.st_size == length_with_note(header) && read_all(fd, &found, sizeof found, header->size) &&
-                   memcmp(&found, header, sizeof found) == 0
+    return (uint64_t)file.st_size == length_with_note(header) &&
+                   file_bytes_read(fd, &found, sizeof found, header->size) && memcmp(&found, header, sizeof found) == 0
                ? NOTE_THERE
                : NOTE_NONE;
 }
@@ -142,6 +129,20 @@ void partial_look(const char *path, const struct hub_file *file, uint64_t *prese
     if (fstat(fd, &stat) == 0)
         *taken = (uint64_t)stat.st_blocks * 512;
     close(fd);
+}
+
+/* Notes what came of a chunk since its last note. */
+static enum status chunk_note(struct partial *partial, size_t number, struct error *error) {
+    struct chunk *chunk = &partial->chunks[number];
+    const uint64_t here = atomic_load(&chunk->here);
+    if (here == chunk->noted)
+        return STATUS_OK;
+    const struct record record = {here, record_check(&partial->header, number, here)};
+    const uint64_t offset = partial->header.size + sizeof partial->header + number * sizeof record;
+    if (!file_bytes_write(partial->fd, &record, sizeof record, offset))
+        return error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", partial->path);
+    chunk->noted = here;
+    return STATUS_OK;
 }
 
 /* ---- opening ---- */
@@ -196,7 +197,7 @@ static enum status room_take(struct partial *partial, struct error *error) {
 }
 
 static enum status header_write(struct partial *partial, struct error *error) {
-    if (pwrite_all(partial->fd, &partial->header, sizeof partial->header, partial->header.size))
+    if (file_bytes_write(partial->fd, &partial->header, sizeof partial->header, partial->header.size))
         return STATUS_OK;
     return error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", partial->path);
 }
@@ -256,7 +257,7 @@ void partial_close(struct partial *partial) {
     if (!partial)
         return;
     for (size_t i = 0; partial->fd >= 0 && partial->chunks && i < partial->count && !partial->removed; i++)
-        partial_note(partial, i, NULL); /* what cannot be noted is fetched again */
+        chunk_note(partial, i, NULL); /* what cannot be noted is fetched again */
     if (partial->fd >= 0)
         close(partial->fd);
     free(partial->chunks);
@@ -265,8 +266,6 @@ void partial_close(struct partial *partial) {
 }
 
 /* ---- its bytes ---- */
-
-uint64_t partial_chunk_bytes(const struct partial *partial) { return partial->header.chunk_bytes; }
 
 size_t partial_chunk_count(const struct partial *partial) { return partial->count; }
 
@@ -294,19 +293,6 @@ uint64_t partial_frontier(const struct partial *partial, uint64_t offset) {
     return partial->header.size;
 }
 
-enum status partial_note(struct partial *partial, size_t number, struct error *error) {
-    struct chunk *chunk = &partial->chunks[number];
-    const uint64_t here = atomic_load(&chunk->here);
-    if (here == chunk->noted)
-        return STATUS_OK;
-    const struct record record = {here, record_check(&partial->header, number, here)};
-    const uint64_t offset = partial->header.size + sizeof partial->header + number * sizeof record;
-    if (!pwrite_all(partial->fd, &record, sizeof record, offset))
-        return error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", partial->path);
-    chunk->noted = here;
-    return STATUS_OK;
-}
-
 enum status partial_write(struct partial *partial, uint64_t offset, const void *bytes, size_t size,
                           struct error *error) {
     const char *at = bytes;
@@ -317,12 +303,12 @@ enum status partial_write(struct partial *partial, uint64_t offset, const void *
         const size_t length = end - offset < size ? (size_t)(end - offset) : size;
         const size_t known = here <= offset ? 0 : here - offset < length ? (size_t)(here - offset) : length;
         if (known < length) {
-            if (!pwrite_all(partial->fd, at + known, length - known, offset + known))
+            if (!file_bytes_write(partial->fd, at + known, length - known, offset + known))
                 return error_set_errno(error, STATUS_IO, errno, "cannot write '%s'", partial->path);
             const uint64_t now = offset + length - number * partial->header.chunk_bytes;
             atomic_store(&chunk->here, now);
             if (now - chunk->noted >= PARTIAL_NOTE_BYTES || offset + length == end) {
-                const enum status status = partial_note(partial, number, error);
+                const enum status status = chunk_note(partial, number, error);
                 if (status != STATUS_OK)
                     return status;
             }
@@ -336,7 +322,7 @@ enum status partial_write(struct partial *partial, uint64_t offset, const void *
 
 enum status partial_read(const struct partial *partial, uint64_t offset, void *buffer, size_t size,
                          struct error *error) {
-    if (read_all(partial->fd, buffer, size, offset))
+    if (file_bytes_read(partial->fd, buffer, size, offset))
         return STATUS_OK;
     return error_set_errno(error, STATUS_IO, errno, "cannot read '%s'", partial->path);
 }
@@ -345,7 +331,7 @@ enum status partial_restart(struct partial *partial, struct error *error) {
     enum status status = STATUS_OK;
     for (size_t i = 0; i < partial->count && status == STATUS_OK; i++) {
         atomic_store(&partial->chunks[i].here, 0);
-        status = partial_note(partial, i, error);
+        status = chunk_note(partial, i, error);
     }
     return status;
 }
@@ -361,11 +347,7 @@ enum status partial_finish(struct partial *partial, const char *target, struct e
     if (rename(partial->path, target) != 0)
         return error_set_errno(error, STATUS_IO, errno, "cannot rename '%s' to '%s'", partial->path, target);
     partial->removed = true;
-    const char *slash = strrchr(target, '/');
-    char *folder = slash ? strndup(target, (size_t)(slash - target) + 1) : strdup(".");
-    const enum status status = folder ? folder_sync(folder, error) : error_set_memory(error);
-    free(folder);
-    return status;
+    return folder_above_sync(target, error);
 }
 
 void partial_remove(struct partial *partial) {

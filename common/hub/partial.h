@@ -29,8 +29,7 @@ void partial_look(const char *path, const struct hub_file *file, uint64_t *prese
 /* Bytes of a partial file when all of `file` is in it: more than the file has. */
 uint64_t partial_bytes(const struct hub_file *file);
 
-/* Chunks are numbered from 0; chunk n begins at n * partial_chunk_bytes. */
-uint64_t partial_chunk_bytes(const struct partial *partial);
+/* Chunks are numbered from 0, in the order of the file, without gaps. */
 size_t partial_chunk_count(const struct partial *partial);
 uint64_t partial_chunk_end(const struct partial *partial, size_t chunk);  /* offset in the file */
 uint64_t partial_chunk_here(const struct partial *partial, size_t chunk); /* offset of its first byte that is missing */
@@ -46,9 +45,6 @@ uint64_t partial_frontier(const struct partial *partial, uint64_t offset);
  */
 enum status partial_write(struct partial *partial, uint64_t offset, const void *bytes, size_t size,
                           struct error *error);
-
-/* Notes what came of a chunk since its last note. */
-enum status partial_note(struct partial *partial, size_t chunk, struct error *error);
 
 /* Reads bytes that are there. */
 enum status partial_read(const struct partial *partial, uint64_t offset, void *buffer, size_t size,

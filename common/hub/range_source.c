@@ -373,8 +373,9 @@ enum status range_source_open(struct hub *hub, const struct hub_listing *listing
                               struct byte_source **out, struct error *error) {
     *out = NULL;
     struct range_source *source = calloc(1, sizeof *source);
-    char *name = text_format("hf://%s%s@%s/%s", listing->reference.dataset ? "datasets/" : "",
-                             listing->reference.repository, listing->reference.revision, file->path);
+    char *repository = hub_reference_text(&listing->reference, listing->reference.revision);
+    char *name = repository ? text_format("%s/%s", repository, file->path) : NULL;
+    free(repository);
     if (!source || !name) {
         free(source);
         free(name);

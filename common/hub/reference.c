@@ -68,9 +68,9 @@ enum status hub_reference_parse(const char *text, struct hub_reference *referenc
     return STATUS_OK;
 }
 
-char *hub_reference_text(const struct hub_reference *reference) {
-    return text_format("%s%s%s@%s", scheme, reference->dataset ? datasets : "", reference->repository,
-                       reference->revision);
+char *hub_reference_text(const struct hub_reference *reference, const char *revision) {
+    return text_format("%s%s%s%s%s", scheme, reference->dataset ? datasets : "", reference->repository,
+                       revision ? "@" : "", revision ? revision : "");
 }
 
 bool hub_is_commit(const char *revision) {

@@ -24,10 +24,13 @@ bool hub_reference_is(const char *text);
  */
 enum status hub_reference_parse(const char *text, struct hub_reference *reference, struct error *error);
 
-/* "hf://org/name@revision", for messages and manifests; "hf://datasets/..." of a dataset. The caller frees; NULL without memory. */
-char *hub_reference_text(const struct hub_reference *reference);
+/*
+ * "hf://org/name[@revision]", for messages and manifests; "hf://datasets/..." of a dataset. `revision` NULL: without one. The
+ * caller frees; NULL without memory.
+ */
+char *hub_reference_text(const struct hub_reference *reference, const char *revision);
 
-/* Whether a revision is a commit: 40 lower-case hexadecimal digits. */
+/* Whether a revision is a commit, or another hash of git's: 40 lower-case hexadecimal digits. */
 bool hub_is_commit(const char *revision);
 
 void hub_reference_free(struct hub_reference *reference);

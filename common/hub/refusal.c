@@ -52,10 +52,7 @@ static char *server_words(const struct http_reply *reply, const char *token) {
     return line;
 }
 
-/* "hf://org/name", or with its revision; its page, to visit. */
-static char *repository_text(const struct hub_reference *reference) {
-    return text_format("hf://%s%s", reference->dataset ? "datasets/" : "", reference->repository);
-}
+/* The repository's page, to visit. */
 static char *page_text(const struct hub *hub, const struct hub_reference *reference) {
     return text_format("%s/%s%s", hub->environment.endpoint, reference->dataset ? "datasets/" : "",
                        reference->repository);
@@ -122,10 +119,11 @@ static enum status kind_write(const struct hub *hub, const struct hub_subject *s
                              "%s has no '%s', or it is private and your token may not read it%s%s%s%s",
                              hub->environment.endpoint, repository,
                              kind == UNKNOWN_OR_PRIVATE ? ", or the token is not valid" : "", before, words, after);
+        /* Its own words to strangers, "Invalid username or password.", lead astray. */
         return error_set(error, STATUS_BAD_INPUT,
                          "%s has no '%s', or it is private: check the name; of a private one, set HF_TOKEN or run 'hf "
-                         "auth login'%s%s%s",
-                         hub->environment.endpoint, repository, before, words, after);
+                         "auth login'",
+                         hub->environment.endpoint, repository);
     case NO_REVISION:
         return error_set(error, STATUS_BAD_INPUT, "'%s' has no revision '%s'%s%s%s", repository,
                          subject->reference->revision, before, words, after);
@@ -159,7 +157,7 @@ static enum status kind_write(const struct hub *hub, const struct hub_subject *s
 enum status hub_refusal(const struct hub *hub, const struct hub_subject *subject, const char *url, bool away,
                         const struct http_reply *reply, struct error *error) {
     char *shown = hub_url_shown(url), *words = server_words(reply, hub->environment.token);
-    char *repository = repository_text(subject->reference), *page = page_text(hub, subject->reference);
+    char *repository = hub_reference_text(subject->reference, NULL), *page = page_text(hub, subject->reference);
     const char *file = subject->file ? subject->file : "", *slash = subject->file ? "/" : "";
     enum status status;
     if (!shown || !repository || !page) {

@@ -192,10 +192,6 @@ bool repository_look(const struct repository *repository, const char *path, stru
     return entry->kind == FOLDER_FOLDER;
 }
 
-static int by_name(const void *a, const void *b) {
-    return strcmp(((const struct folder_entry *)a)->name, ((const struct folder_entry *)b)->name);
-}
-
 enum status repository_list(const struct repository *repository, const char *inside, struct folder_entry **entries,
                             size_t *count, struct error *error) {
     const struct hub_listing *listing = &repository->listing;
@@ -223,13 +219,6 @@ enum status repository_list(const struct repository *repository, const char *ins
             status = error_set_memory(error);
         else
             (*count)++;
-    }
-    if (status != STATUS_OK) {
-        folder_entries_free(*entries, *count);
-        *entries = NULL;
-        *count = 0;
-    } else {
-        qsort(*entries, *count, sizeof **entries, by_name);
     }
     return status;
 }

@@ -21,7 +21,10 @@ struct repository {
 enum status repository_open(struct hub *hub, const struct hub_reference *reference,
                             const struct repository **repository, struct error *error);
 
-/* As folder_file_open, folder_file_read, folder_look, folder_list and folder_memory; `name` is the folder's, for messages. */
+/*
+ * As folder_file_open, folder_file_read, folder_look and folder_list, whose entries here come in no order; `name` is the
+ * folder's, for messages.
+ */
 enum status repository_file_open(const struct repository *repository, const char *name, const char *file,
                                  struct byte_source **source, struct error *error);
 enum status repository_file_read(const struct repository *repository, const char *name, const char *file, size_t limit,

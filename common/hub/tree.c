@@ -7,7 +7,7 @@
 
 #include "common/json_scan.h"
 
-enum { FILES_MAX = 1000000, PATH_BYTES_MAX = 1024, PART_BYTES_MAX = 255, SHA256_DIGITS = HUB_ETAG_HEX - 1 };
+enum { FILES_MAX = 1000000, PATH_BYTES_MAX = 1024, PART_BYTES_MAX = 255 };
 
 /* ---- JSON ---- */
 
@@ -40,19 +40,15 @@ static bool value_skip(struct scanner *scan) {
     return scan_value(scan, &skipped);
 }
 
-static bool hex_is(const char *text, size_t digits) {
-    return strlen(text) == digits && strspn(text, "0123456789abcdef") == digits;
-}
-
-/* A string of so many hexadecimal digits, and its NUL. */
-static bool hex_scan(struct scanner *scan, char *hex, size_t digits) {
+/* A string: git's SHA-1 of something, or the SHA-256 of bytes; the other one is NULL. */
+static bool hash_scan(struct scanner *scan, char *oid, uint8_t *sha256) {
     struct json_span span;
     struct text text = {0};
     bool good = scan_string(scan, &span) && scan_string_decode(scan, span, &text) && !text.failed;
-    if (good && !hex_is(text.bytes, digits))
+    if (good && !(oid ? hub_is_commit(text.bytes) : sha256_from_hex(text.bytes, sha256)))
         good = scan_fail(scan, "a hash was expected");
-    if (good)
-        memcpy(hex, text.bytes, digits + 1);
+    if (good && oid)
+        memcpy(oid, text.bytes, HUB_OID_HEX);
     text_free(&text);
     return good;
 }
@@ -61,7 +57,7 @@ static bool hex_scan(struct scanner *scan, char *hex, size_t digits) {
 
 static bool commit_member(struct scanner *scan, const char *key, void *context) {
     char *commit = context;
-    return strcmp(key, "sha") == 0 ? hex_scan(scan, commit, HUB_OID_HEX - 1) : value_skip(scan);
+    return strcmp(key, "sha") == 0 ? hash_scan(scan, commit, NULL) : value_skip(scan);
 }
 
 enum status hub_tree_commit(const char *name, const char *json, size_t length, char commit[HUB_OID_HEX],
@@ -104,7 +100,6 @@ bool hub_tree_path_is_safe(const char *path) {
 struct entry {
     struct hub_file file;
     struct text path;
-    char sha256[HUB_ETAG_HEX];
     uint64_t lfs_size;
     bool is_file, typed, sized, hashed, lfs_hashed, lfs_sized;
 };
@@ -113,7 +108,7 @@ static bool lfs_member(struct scanner *scan, const char *key, void *context) {
     struct entry *entry = context;
     if (strcmp(key, "oid") == 0) {
         entry->lfs_hashed = true;
-        return hex_scan(scan, entry->sha256, SHA256_DIGITS);
+        return hash_scan(scan, NULL, entry->file.sha256);
     }
     if (strcmp(key, "size") == 0) {
         entry->lfs_sized = true;
@@ -147,20 +142,13 @@ static bool entry_member(struct scanner *scan, const char *key, void *context) {
     }
     if (strcmp(key, "oid") == 0) {
         entry->hashed = true;
-        return hex_scan(scan, entry->file.oid, HUB_OID_HEX - 1);
+        return hash_scan(scan, entry->file.oid, NULL);
     }
     if (strcmp(key, "lfs") == 0 && scan_next_is(scan, '{')) {
         entry->file.lfs = true;
         return object_scan(scan, lfs_member, entry);
     }
     return value_skip(scan);
-}
-
-static void sha256_set(uint8_t digest[SHA256_SIZE], const char *hex) {
-    for (int i = 0; i < SHA256_SIZE; i++) {
-        const char digits[3] = {hex[2 * i], hex[2 * i + 1], '\0'};
-        digest[i] = (uint8_t)strtoul(digits, NULL, 16);
-    }
 }
 
 static enum status entry_add(const char *name, struct entry *entry, struct hub_listing *listing, struct error *error) {
@@ -179,21 +167,11 @@ static enum status entry_add(const char *name, struct entry *entry, struct hub_l
         return error_set(error, STATUS_BAD_INPUT, "'%s': the file '%s' has no size or no hash", name, path);
     if (file->lfs && entry->lfs_sized && entry->lfs_size != file->size)
         return error_set(error, STATUS_BAD_INPUT, "'%s': the file '%s' has two sizes", name, path);
-    if (file->lfs)
-        sha256_set(file->sha256, entry->sha256);
     if (listing->count == FILES_MAX)
         return error_set(error, STATUS_BAD_INPUT, "'%s': more than %d files", name, FILES_MAX);
-    if ((listing->count & (listing->count - 1)) == 0) { /* a power of two: full */
-        struct hub_file *files =
-            reallocarray(listing->files, listing->count ? 2 * listing->count : 1, sizeof *listing->files);
-        if (!files)
-            return error_set_memory(error);
-        listing->files = files;
-    }
     file->path = entry->path.bytes; /* goes over */
     entry->path = (struct text){0};
-    listing->files[listing->count++] = *file;
-    return STATUS_OK;
+    return hub_listing_add(listing, file, error);
 }
 
 enum status hub_tree_page(const char *name, const char *json, size_t length, struct hub_listing *listing,

@@ -41,14 +41,8 @@ static const char *branch_of(const struct upload *upload) {
 }
 
 char *upload_url(const struct upload *upload, const char *what) {
-    char *revision = hub_quote(upload->reference->revision, "");
-    char *url = revision ? text_format("%s/api/models/%s/%s/%s%s", upload->hub->environment.endpoint,
-
-                                       upload->reference->repository, what, revision,
-                                       upload->create_pull_request ? "?create_pr=1" : "")
-                         : NULL;
-    free(revision);
-    return url;
+    return hub_api_url(upload->hub, upload->reference, what, upload->reference->revision,
+                       upload->create_pull_request ? "?create_pr=1" : "");
 }
 
 /* ---- what is there ---- */
@@ -145,16 +139,8 @@ static enum status fates_ask(struct upload *upload, const char *url, struct uplo
         status = file_describe(files[i], &question, error);
     }
     text_append_string(&question, "]}");
-    static const char *const fields[] = {"Content-Type: application/json"};
-    const struct hub_request request = {.subject = {.reference = upload->reference},
-                                        .method = "POST",
-                                        .url = url,
-                                        .fields = fields,
-                                        .field_count = 1,
-                                        .body = question.bytes,
-                                        .body_size = question.length};
     if (status == STATUS_OK)
-        status = question.failed ? error_set_memory(error) : json_call(upload->hub, &request, &reply, &root, error);
+        status = json_post(upload->hub, upload->reference, url, &question, &reply, &root, error);
     const json_t *answers = json_object_get(root, "files");
     for (size_t i = 0; i < json_array_size(answers) && status == STATUS_OK; i++) {
         const char *path = json_string_value(json_object_get(json_array_get(answers, i), "path"));

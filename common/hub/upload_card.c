@@ -27,7 +27,6 @@ static enum status card_refuse(const struct upload_file *card, const struct http
 }
 
 enum status upload_card_check(const struct upload *upload, struct error *error) {
-    static const char *const fields[] = {"Content-Type: application/json"};
     const struct upload_file *card = card_find(upload);
     if (!card || card->source->identity.size > CARD_BYTES_MOST)
         return STATUS_OK;
@@ -43,14 +42,7 @@ enum status upload_card_check(const struct upload *upload, struct error *error) 
         text_append_string(&body, "{\"repoType\":\"model\",\"content\":");
         text_append_json_string(&body, content);
         text_append_string(&body, "}");
-        const struct hub_request request = {.subject = {.reference = upload->reference},
-                                            .method = "POST",
-                                            .url = url,
-                                            .fields = fields,
-                                            .field_count = 1,
-                                            .body = body.bytes,
-                                            .body_size = body.length};
-        status = body.failed ? error_set_memory(error) : hub_perform(upload->hub, &request, &reply, error);
+        status = json_post(upload->hub, upload->reference, url, &body, &reply, NULL, error);
     }
     if (reply.code == BAD_REQUEST)
         status = card_refuse(card, &reply, error);

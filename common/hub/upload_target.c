@@ -7,19 +7,17 @@
 
 enum { UNAUTHORIZED = 401, FORBIDDEN = 403, NOT_FOUND = 404, CONFLICT = 409, INFO_BYTES_MOST = 64 << 20 };
 
-/* GET of ENDPOINT/api/PLACE; `root` NULL: what the reply says does not matter. */
-static enum status get(struct hub *hub, const struct hub_reference *reference, const char *place,
-                       struct http_reply *reply, json_t **root, struct error *error) {
-    char *url = place ? text_format("%s/api/%s", hub->environment.endpoint, place) : NULL;
+/* "ENDPOINT/api/models/REPOSITORY/WHAT"; NULL without memory. */
+static char *target_url(const struct hub *hub, const struct hub_reference *reference, const char *what) {
+    return text_format("%s/api/models/%s%s", hub->environment.endpoint, reference->repository, what);
+}
+
+/* GET of a URL, which is taken over; NULL is no memory. `root` as in json_call.h. */
+static enum status get(struct hub *hub, const struct hub_reference *reference, char *url, struct http_reply *reply,
+                       json_t **root, struct error *error) {
     const struct hub_request request = {
         .subject = {.reference = reference}, .method = "GET", .url = url, .body_limit = INFO_BYTES_MOST};
-    enum status status;
-    if (!url)
-        status = error_set_memory(error);
-    else if (root)
-        status = json_call(hub, &request, reply, root, error);
-    else
-        status = hub_perform(hub, &request, reply, error);
+    enum status status = url ? json_call(hub, &request, reply, root, error) : error_set_memory(error);
     free(url);
     return status;
 }
@@ -48,9 +46,8 @@ static enum status branch_find(struct hub *hub, const struct hub_reference *refe
                                struct error *error) {
     struct http_reply reply = {0};
     json_t *root = NULL;
-    char *revision = hub_quote(reference->revision, "");
-    char *place = revision ? text_format("models/%s/revision/%s", reference->repository, revision) : NULL;
-    enum status status = get(hub, reference, place, &reply, &root, error);
+    enum status status =
+        get(hub, reference, hub_api_url(hub, reference, "revision", reference->revision, ""), &reply, &root, error);
     const char *commit = json_string_value(json_object_get(root, "sha"));
     if (status != STATUS_OK && is_missing(&reply, "RevisionNotFound")) {
         status = STATUS_OK;
@@ -63,8 +60,6 @@ static enum status branch_find(struct hub *hub, const struct hub_reference *refe
     }
     json_decref(root);
     http_reply_free(&reply);
-    free(revision);
-    free(place);
     return status;
 }
 
@@ -72,9 +67,8 @@ enum status hub_target_find(struct hub *hub, const struct hub_reference *referen
                             struct error *error) {
     struct http_reply reply = {0};
     json_t *root = NULL;
-    char *place = text_format("models/%s", reference->repository);
     *repository = (struct hub_target){0};
-    enum status status = get(hub, reference, place, &reply, &root, error);
+    enum status status = get(hub, reference, target_url(hub, reference, ""), &reply, &root, error);
     /* to a stranger, who has no token, the Hub does not tell missing ones from private ones */
     const bool missing = is_missing(&reply, "RepoNotFound") || (reply.code == UNAUTHORIZED && !hub->environment.token);
     if (status == STATUS_OK)
@@ -83,7 +77,6 @@ enum status hub_target_find(struct hub *hub, const struct hub_reference *referen
         status = STATUS_OK;
     json_decref(root);
     http_reply_free(&reply);
-    free(place);
     return status == STATUS_OK && repository->found ? branch_find(hub, reference, repository, error) : status;
 }
 
@@ -92,7 +85,8 @@ enum status hub_target_find(struct hub *hub, const struct hub_reference *referen
 static enum status token_check(struct hub *hub, const struct hub_reference *reference, struct error *error) {
     struct http_reply reply = {0};
     json_t *root = NULL;
-    enum status status = get(hub, reference, "whoami-v2", &reply, &root, error);
+    char *url = text_format("%s/api/whoami-v2", hub->environment.endpoint);
+    enum status status = get(hub, reference, url, &reply, &root, error);
     const json_t *token = json_object_get(json_object_get(root, "auth"), "accessToken");
     const char *role = json_string_value(json_object_get(token, "role"));
     if (status != STATUS_OK && reply.code == NOT_FOUND) /* no Hub that tells */
@@ -111,8 +105,7 @@ enum status hub_target_check(struct hub *hub, const struct hub_reference *refere
     if (status != STATUS_OK || !into)
         return status;
     struct http_reply reply = {0};
-    char *place = text_format("models/%s/auth-check/write", reference->repository);
-    status = get(hub, reference, place, &reply, NULL, error);
+    status = get(hub, reference, target_url(hub, reference, "/auth-check/write"), &reply, NULL, error);
     if (reply.code == UNAUTHORIZED || reply.code == FORBIDDEN)
         status = error_set(error, STATUS_BAD_INPUT,
                            "your token may not write to '%s': use one that may, or propose the files by --create-pr",
@@ -120,25 +113,16 @@ enum status hub_target_check(struct hub *hub, const struct hub_reference *refere
     else if (reply.code == NOT_FOUND) /* no Hub that tells */
         status = STATUS_OK;
     http_reply_free(&reply);
-    free(place);
     return status;
 }
 
 /* ---- making ---- */
 
-static enum status make(struct hub *hub, const struct hub_reference *reference, const char *place,
-                        const struct text *body, struct error *error) {
-    static const char *const fields[] = {"Content-Type: application/json"};
-    char *url = place ? text_format("%s/api/%s", hub->environment.endpoint, place) : NULL;
+/* POST to a URL, which is taken over; NULL is no memory. What is there already is no error. */
+static enum status make(struct hub *hub, const struct hub_reference *reference, char *url, const struct text *body,
+                        struct error *error) {
     struct http_reply reply = {0};
-    const struct hub_request request = {.subject = {.reference = reference},
-                                        .method = "POST",
-                                        .url = url,
-                                        .fields = fields,
-                                        .field_count = 1,
-                                        .body = body->bytes,
-                                        .body_size = body->length};
-    enum status status = url && !body->failed ? hub_perform(hub, &request, &reply, error) : error_set_memory(error);
+    enum status status = url ? json_post(hub, reference, url, body, &reply, NULL, error) : error_set_memory(error);
     if (reply.code == CONFLICT)
         status = STATUS_OK;
     http_reply_free(&reply);
@@ -153,19 +137,17 @@ enum status hub_target_create(struct hub *hub, const struct hub_reference *refer
     text_printf(&body, "{\"organization\":\"%.*s\",\"name\":\"%s\",\"type\":\"model\"%s}", (int)organization,
                 reference->repository, reference->repository + organization + 1,
                 private ? ",\"visibility\":\"private\"" : "");
-    enum status status = make(hub, reference, "repos/create", &body, error);
+    enum status status =
+        make(hub, reference, text_format("%s/api/repos/create", hub->environment.endpoint), &body, error);
     text_free(&body);
     return status;
 }
 
 enum status hub_target_branch(struct hub *hub, const struct hub_reference *reference, struct error *error) {
     struct text body = {0};
-    char *revision = hub_quote(reference->revision, "");
-    char *place = revision ? text_format("models/%s/branch/%s", reference->repository, revision) : NULL;
     text_append_string(&body, "{}");
-    enum status status = make(hub, reference, place, &body, error);
-    free(revision);
-    free(place);
+    enum status status =
+        make(hub, reference, hub_api_url(hub, reference, "branch", reference->revision, ""), &body, error);
     text_free(&body);
     return status;
 }

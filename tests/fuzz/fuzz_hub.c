@@ -90,7 +90,7 @@ static void reference_check(const char *text) {
     struct hub_reference reference, again;
     struct error error;
     if (hub_reference_parse(text, &reference, &error) == STATUS_OK) {
-        char *whole = hub_reference_text(&reference), *quoted = hub_quote(reference.revision, "");
+        char *whole = hub_reference_text(&reference, reference.revision), *quoted = hub_quote(reference.revision, "");
         REQUIRE(whole && hub_reference_is(whole) && quoted && !strpbrk(quoted, "/?#&"));
         REQUIRE(hub_reference_parse(whole, &again, &error) == STATUS_OK);
         REQUIRE(strcmp(again.repository, reference.repository) == 0 && again.dataset == reference.dataset);

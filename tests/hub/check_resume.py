@@ -164,6 +164,8 @@ def hostile_partials() -> None:
         HUB.no_faults()
         for partial in partial_files():
             content = bytearray(partial.read_bytes())
+            if not content:
+                continue  # killed between its making and its first byte
             damage = round % 8
             if damage == 0:
                 content = content[: chance.randrange(len(content))]

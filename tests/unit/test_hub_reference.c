@@ -30,7 +30,7 @@ static void given_a_name_then_it_is_taken_apart(void **state) {
         struct hub_reference reference;
         struct error error;
         assert_ok(hub_reference_parse(cases[i].text, &reference, &error), error);
-        char *whole = hub_reference_text(&reference);
+        char *whole = hub_reference_text(&reference, reference.revision);
         assert_string_equal(reference.repository, cases[i].repository);
         assert_string_equal(reference.revision, cases[i].revision);
         assert_int_equal(reference.dataset, cases[i].dataset);
