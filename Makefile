@@ -28,9 +28,17 @@ SOURCES = $(shell git ls-files '*.[ch]' '*.inc' '*.cu' '*.cuh' '*.cc' 2>/dev/nul
 .PHONY: all
 all: $(BUILD)/qstream ## build build/qstream
 
-$(BUILD)/qstream: $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMANDS)) $(OBJECTS)
+LIBRARY = $(BUILD)/libqstream.a
+
+$(BUILD)/qstream: $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMANDS)) $(LIBRARY)
 	$(Q)echo "  LD $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBRARIES)
+
+# All but the commands: what links it takes only what it needs.
+$(LIBRARY): $(OBJECTS)
+	$(Q)echo "  AR $@"
+	$(Q)rm -f $@
+	$(Q)$(AR) rcs $@ $^
 
 # Files named after an instruction set are compiled for it and called only where the machine has it.
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
@@ -62,21 +70,33 @@ $(PAGES): %.o: %.c
 	$(Q)echo "  CC $<"
 	$(Q)$(CC) $(QCFLAGS) -c -o $@ $<
 
-$(BUILD)/unit/%: tests/unit/%.c $(OBJECTS)
+$(BUILD)/unit/%: tests/unit/%.c $(LIBRARY)
 	@mkdir -p $(@D)
 	$(Q)echo "  LD $@"
-	$(Q)$(CC) $(QCFLAGS) $(LDFLAGS) -o $@ $< $(OBJECTS) -lcmocka $(LIBRARIES)
+	$(Q)$(CC) $(QCFLAGS) $(LDFLAGS) -o $@ $< $(LIBRARY) -lcmocka $(LIBRARIES)
+
+# With the sanitizers, and counters for libFuzzer: what the suites named asan and the fuzzing run.
+SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
+FUZZERS = $(patsubst tests/fuzz/fuzz_%.c,build/asan/fuzz_%,$(wildcard tests/fuzz/fuzz_*.c))
+
+.PHONY: asan
+asan: ## build with clang and its sanitizers, build/asan
+	$(MAKE) BUILD=build/asan CC=clang CFLAGS="$(SANITIZE)" all unit $(FUZZERS)
+
+$(BUILD)/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.c $(LIBRARY)
+	$(Q)echo "  LD $@"
+	$(Q)$(CC) $(QCFLAGS) -fsanitize=fuzzer -o $@ $(filter %.c,$^) $(LIBRARY) $(LIBRARIES)
 
 # What tests/hub drives.
-$(BUILD)/unit/hub_client: tests/hub/client.c $(OBJECTS)
+$(BUILD)/unit/hub_client: tests/hub/client.c $(LIBRARY)
 	@mkdir -p $(@D)
 	$(Q)echo "  LD $@"
-	$(Q)$(CC) $(QCFLAGS) $(LDFLAGS) -o $@ $< $(OBJECTS) $(LIBRARIES)
+	$(Q)$(CC) $(QCFLAGS) $(LDFLAGS) -o $@ $< $(LIBRARY) $(LIBRARIES)
 
 # The tests of the CUDA plug-in, through its table: of the emulated one (tests/cuda/run_cuda.sh) or of the real one on a GPU.
 PLUGIN_TESTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard tests/cuda/test_plugin*.c)))
 $(BUILD)/cuda-test/test_plugin_tsan: LDFLAGS += -fsanitize=thread # for a plug-in that was compiled with it
-$(BUILD)/cuda-test/test_plugin $(BUILD)/cuda-test/test_plugin_tsan: $(PLUGIN_TESTS) $(OBJECTS)
+$(BUILD)/cuda-test/test_plugin $(BUILD)/cuda-test/test_plugin_tsan: $(PLUGIN_TESTS) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(Q)echo "  LD $@"
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBRARIES)

@@ -8,38 +8,22 @@
 
 enum { FILE_MAX = 1 << 28 };
 
-/* A member of the object in FOLDER/NAME, or of the object `nested` in it; *value is NULL where there is none. */
-static enum status member_read(const struct folder *folder, const char *name, const char *nested, const char *key,
-                               json_t **value, struct error *error) {
-    *value = NULL;
-    char *path = text_format("%s/%s", folder_name(folder), name);
-    if (!path)
-        return error_set_memory(error);
-    char *json = NULL;
-    size_t length;
-    enum status status = STATUS_OK;
-    if (folder_has(folder, name)) {
-        status = folder_file_read(folder, name, FILE_MAX, &json, &length, error);
-        if (status == STATUS_OK)
-            status = json_text_check(path, json, length, error);
-    }
-    if (status == STATUS_OK && json) {
-        struct json_span object = json_text_object(json, length);
-        struct json_member member;
-        bool found = !nested || (json_text_member(json, object, nested, &member) && json[member.value.begin] == '{');
-        if (found && nested)
-            object = member.value;
-        if (found && json_text_member(json, object, key, &member)) {
-            json_error_t at;
-            *value = json_loadb(json + member.value.begin, member.value.end - member.value.begin,
-                                JSON_DECODE_ANY | JSON_ALLOW_NUL, &at);
-            if (!*value)
-                status = error_set(error, STATUS_BAD_INPUT, "'%s': %s cannot be read: %s", path, key, at.text);
-        }
-    }
-    free(json);
-    free(path);
-    return status;
+/* The bytes of FOLDER/NAME, a JSON object; *json is NULL where there is none. The caller frees, also after an error. */
+static enum status object_read(const struct folder *folder, const char *path, const char *name, char **json,
+                               size_t *length, struct error *error) {
+    *json = NULL;
+    if (!folder_has(folder, name))
+        return STATUS_OK;
+    enum status status = folder_file_read(folder, name, FILE_MAX, json, length, error);
+    return status == STATUS_OK ? json_text_check(path, *json, *length, error) : status;
+}
+
+/* Any JSON value; `path` and `key` say where it is. */
+static enum status value_parse(const char *path, const char *key, const char *json, size_t length, json_t **value,
+                               struct error *error) {
+    json_error_t at;
+    *value = json_loadb(json, length, JSON_DECODE_ANY | JSON_ALLOW_NUL, &at);
+    return *value ? STATUS_OK : error_set(error, STATUS_BAD_INPUT, "'%s': %s cannot be read: %s", path, key, at.text);
 }
 
 /* Appends a number, or the numbers of a list; false when it is something else. */
@@ -88,9 +72,13 @@ static enum status begin_refuse(json_t *processor, const struct folder *folder, 
     return error_set(error, STATUS_BAD_INPUT, "'%s/tokenizer.json': post_processor %s", folder_name(folder), why);
 }
 
-static enum status begin_read(const struct folder *folder, struct token_ids *ids, struct error *error) {
-    json_t *processor;
-    enum status status = member_read(folder, "tokenizer.json", NULL, "post_processor", &processor, error);
+static enum status begin_read(const struct folder *folder, const char *json, struct token_ids *ids,
+                              struct error *error) {
+    json_t *processor = NULL;
+    char *path = text_format("%s/tokenizer.json", folder_name(folder));
+    enum status status =
+        path ? value_parse(path, "post_processor", json, strlen(json), &processor, error) : error_set_memory(error);
+    free(path);
     const json_t *steps = has_type(processor, "Sequence") ? json_object_get(processor, "processors") : NULL;
     const size_t count = steps ? json_array_size(steps) : 1;
     for (size_t i = 0; i < count && status == STATUS_OK; i++) {
@@ -111,28 +99,52 @@ static enum status begin_read(const struct folder *folder, struct token_ids *ids
 
 /* ---- end ---- */
 
+/* eos_token_id of an object. */
+static enum status end_find(const char *path, const char *json, struct json_span object, struct token_ids *ids,
+                            struct error *error) {
+    static const char key[] = "eos_token_id";
+    struct json_member member;
+    json_t *value;
+    if (!json_text_member(json, object, key, &member))
+        return STATUS_OK;
+    enum status status =
+        value_parse(path, key, json + member.value.begin, member.value.end - member.value.begin, &value, error);
+    if (status == STATUS_OK && !json_is_null(value) && !ids_append(value, ids, &status, error))
+        status = error_set(error, STATUS_BAD_INPUT, "'%s': %s is no token id", path, key);
+    json_decref(value);
+    return status;
+}
+
+/* Those of the object in FOLDER/FILE, and of the object `nested` in it (NULL: none). */
 static enum status end_read(const struct folder *folder, const char *file, const char *nested, struct token_ids *ids,
                             struct error *error) {
-    json_t *value;
-    enum status status = member_read(folder, file, nested, "eos_token_id", &value, error);
-    if (status == STATUS_OK && value && !json_is_null(value) && !ids_append(value, ids, &status, error))
-        status = error_set(error, STATUS_BAD_INPUT, "'%s/%s': eos_token_id is no token id", folder_name(folder), file);
-    json_decref(value);
+    char *path = text_format("%s/%s", folder_name(folder), file), *json = NULL;
+    size_t length;
+    struct json_member member;
+    enum status status = path ? object_read(folder, path, file, &json, &length, error) : error_set_memory(error);
+    if (status == STATUS_OK && json) {
+        const struct json_span object = json_text_object(json, length);
+        status = end_find(path, json, object, ids, error);
+        if (status == STATUS_OK && nested && json_text_member(json, object, nested, &member) &&
+            json[member.value.begin] == '{')
+            status = end_find(path, json, member.value, ids, error);
+    }
+    free(json);
+    free(path);
     return status;
 }
 
 enum status special_tokens_read(const struct folder *folder, const struct tokenizer *tokenizer,
                                 struct special_tokens *tokens, struct error *error) {
     enum status status = STATUS_OK;
+    const char *processor = tokenizer_post_processor(tokenizer);
     const int32_t tekken = folder_has(folder, "tokenizer.json") ? -1 : tokenizer_id(tokenizer, "<s>");
     if (tekken >= 0)
         status = token_ids_append(&tokens->begin, tekken, error);
-    else
-        status = begin_read(folder, &tokens->begin, error);
+    else if (processor)
+        status = begin_read(folder, processor, &tokens->begin, error);
     if (status == STATUS_OK)
         status = end_read(folder, "generation_config.json", NULL, &tokens->end, error);
-    if (status == STATUS_OK)
-        status = end_read(folder, "config.json", NULL, &tokens->end, error);
     return status == STATUS_OK ? end_read(folder, "config.json", "text_config", &tokens->end, error) : status;
 }
 

@@ -84,7 +84,6 @@ one_test() {
 }
 
 only=${1:-}
-sanitize="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 
 # Every unit test of a build folder, under an optional emulator; as many at a time as there are processors.
@@ -108,8 +107,7 @@ jobs=$(nproc)
 
 one build make -j"$jobs" all
 one build-unit make -j"$jobs" unit
-one build-asan make -j"$jobs" BUILD=build/asan CFLAGS="$sanitize" all unit
-one build-clang make -j"$jobs" BUILD=build/clang CC=clang all
+one build-asan make -j"$jobs" asan
 one build-cuda make -j"$jobs" cuda
 one build-model make -j"$jobs" cuda-model
 if [ "$(uname -m)" = x86_64 ]; then
@@ -137,9 +135,9 @@ suite cuda-gates tests/cuda/gates.sh --access sm_90
 suite audit tests/audit/run_audit.sh
 suite audit-asan env QSTREAM=build/asan/qstream tests/audit/run_audit.sh
 suite verify-asan env QSTREAM=build/asan/qstream build/venv/bin/python tests/verify/corruption.py --places 1
-suite tokenizer-asan env BUILD=build/asan CFLAGS="$sanitize" tests/tokenizer/run_tokenizer.sh --only "sample model" --count 200
+suite tokenizer-asan env BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/tokenizer/run_tokenizer.sh --only "sample model" --count 200
 suite parquet tests/parquet/run_parquet.sh
-suite parquet-asan env BUILD=build/asan CFLAGS="$sanitize" tests/parquet/run_parquet.sh --only damage
+suite parquet-asan env BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/parquet/run_parquet.sh --only damage
 suite browser tests/browser/run_browser.sh
 if [ "$(uname -m)" = x86_64 ]; then
     suite unit-arm64 units_arm64

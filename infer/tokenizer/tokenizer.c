@@ -75,10 +75,13 @@ void tokenizer_close(struct tokenizer *tokenizer) {
     pre_tokenizer_free(&tokenizer->pre);
     pair_table_free(&tokenizer->bpe.pairs);
     vocabulary_free(&tokenizer->vocabulary);
+    free(tokenizer->post_processor);
     free(tokenizer);
 }
 
 /* ---- asking ---- */
+
+const char *tokenizer_post_processor(const struct tokenizer *tokenizer) { return tokenizer->post_processor; }
 
 uint32_t tokenizer_size(const struct tokenizer *tokenizer) { return tokenizer->vocabulary.size; }
 

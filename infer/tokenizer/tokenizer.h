@@ -30,6 +30,9 @@ void token_ids_free(struct token_ids *tokens);
 enum status tokenizer_open(const struct folder *folder, struct tokenizer **tokenizer, struct error *error);
 void tokenizer_close(struct tokenizer *tokenizer); /* NULL is fine */
 
+/* The member post_processor of tokenizer.json, as JSON: it tells the tokens around a text. NULL when there is none. */
+const char *tokenizer_post_processor(const struct tokenizer *tokenizer);
+
 /* One more than the largest id that it can give. */
 uint32_t tokenizer_size(const struct tokenizer *tokenizer);
 

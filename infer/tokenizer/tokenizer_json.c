@@ -445,13 +445,17 @@ static enum status added_tokens_read(struct reading *reading, struct json_span s
 
 /* ---- the file ---- */
 
-enum file_part { VERSION, ADDED_TOKENS, NORMALIZER, PRE_TOKENIZER, DECODER, MODEL, FILE_PARTS };
+enum file_part { VERSION, ADDED_TOKENS, NORMALIZER, PRE_TOKENIZER, POST_PROCESSOR, DECODER, MODEL, FILE_PARTS };
 
 enum status tokenizer_json_read(struct tokenizer *tokenizer, const char *json, size_t length, struct error *error) {
     static const char *const names[FILE_PARTS] = {
-        [VERSION] = "version",       [ADDED_TOKENS] = "added_tokens",
-        [NORMALIZER] = "normalizer", [PRE_TOKENIZER] = "pre_tokenizer",
-        [DECODER] = "decoder",       [MODEL] = "model",
+        [VERSION] = "version",
+        [ADDED_TOKENS] = "added_tokens",
+        [NORMALIZER] = "normalizer",
+        [PRE_TOKENIZER] = "pre_tokenizer",
+        [POST_PROCESSOR] = "post_processor",
+        [DECODER] = "decoder",
+        [MODEL] = "model",
     };
     struct reading reading = {.tokenizer = tokenizer, .json = json, .error = error};
     struct scanner scan = {.json = json, .length = length};
@@ -475,6 +479,10 @@ enum status tokenizer_json_read(struct tokenizer *tokenizer, const char *json, s
         status = model_read(&reading, parts[MODEL]);
     if (status == STATUS_OK)
         status = added_tokens_read(&reading, parts[ADDED_TOKENS]);
+    const struct json_span post = parts[POST_PROCESSOR];
+    if (status == STATUS_OK && !part_is_missing(post) &&
+        !(tokenizer->post_processor = strndup(json + post.begin, post.end - post.begin)))
+        status = error_set_memory(error);
     text_free(&reading.scratch);
     return status;
 }

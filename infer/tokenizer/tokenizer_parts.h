@@ -16,6 +16,7 @@ struct tokenizer {
     bool nfc;                              /* text is normalized after the first search for added tokens */
     struct added_tokens first, normalized; /* looked for in the text as it is, and in the normalized text */
     struct pre_tokenizer pre;
+    char *post_processor; /* of tokenizer.json, as JSON; NULL: none */
 };
 
 /* Limits on the files: Llama 3's and Tekken's have 9 to 20 MB. */

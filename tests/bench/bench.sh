@@ -43,15 +43,8 @@ python=$build/venv/bin/python
 compiler=${CC:-gcc}
 "$compiler" -O2 -std=c17 -D_GNU_SOURCE -o "$bench/measure" "$here/measure.c"
 "$compiler" -O2 -std=c17 -D_GNU_SOURCE -pthread -o "$bench/memcpy" "$here/memcpy.c"
-objects=()
-for object in "$build"/obj/common/*.o "$build"/obj/common/hub/*.o "$build"/obj/qstream/*.o; do
-    case $object in
-    */main.o | */command_*.o | */*_arguments.o) ;;
-    *) objects+=("$object") ;;
-    esac
-done
-"$compiler" -O2 -std=c17 -D_GNU_SOURCE -I"$root" -pthread -o "$bench/kernels" "$here/kernels.c" "${objects[@]}" \
-    -ljansson -lcrypto -lpcre2-8 -lz -lm -ldl -pthread
+"$compiler" -O2 -std=c17 -D_GNU_SOURCE -I"$root" -pthread -o "$bench/kernels" "$here/kernels.c" \
+    "$build/libqstream.a" -ljansson -lcrypto -lpcre2-8 -lz -lm -ldl -pthread
 
 # ---- the layer ----
 free_mb() { # FOLDER

@@ -451,8 +451,8 @@ static void given_expected_figures_then_junit_has_a_case_for_each(void **state) 
     const char *const parts[] = {
         "tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\"",
         "<testcase classname=\"ppl.test.one\" name=\"ppl\">\n<system-out>ppl 6.520819 is ",
-        "<testcase classname=\"ppl.test.one\" name=\"nll\">\n<failure message=\"nll 1.875 is 0.075 (4.17 %) above the "
-        "expected 1.8; 0.01 is allowed (published-only)\"/>",
+        ("<testcase classname=\"ppl.test.one\" name=\"nll\">\n<failure message=\"nll 1.875 is 0.075 (4.17 %) above the "
+         "expected 1.8; 0.01 is allowed (published-only)\"/>"),
         "name=\"kl_mean\">\n<skipped message=\"kl_mean was not measured: it needs --baseline; expected is 0.1",
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)

@@ -578,8 +578,8 @@ static void given_any_patterns_and_names_then_each_name_has_the_groups_that_plai
                                         "Model.Layers.2",
                                         "model.blocks.2.x",
                                         "mlp2",
-                                        "\xc3\xa9"
-                                        "2",
+                                        ("\xc3\xa9"
+                                         "2"),
                                         "2"};
     enum { TARGETS = sizeof targets / sizeof *targets, NAMES = sizeof names / sizeof *names };
     struct quant_group groups[TARGETS] = {0};

@@ -176,8 +176,8 @@ static void given_unusual_names_inside_the_folder_then_they_are_taken(void **sta
                                         "...",
                                         ".hidden",
                                         "a/.b",
-                                        "gr\xc3\xb6\xc3\x9f"
-                                        "e",
+                                        ("gr\xc3\xb6\xc3\x9f"
+                                         "e"),
                                         "a\\\\b",
                                         "a/b/c/d/e",
                                         "~"};
