@@ -19,9 +19,10 @@ COMMANDS = $(sort qstream/main.c $(wildcard qstream/command_*.c))
 QUANTIZE = $(filter-out $(COMMANDS),$(sort $(wildcard qstream/*.c)))
 INSPECT = $(sort $(wildcard inspect/*.c))
 VERIFY = $(sort $(wildcard verify/*.c))
+CALIBRATE = $(sort $(wildcard calibrate/*.c))
 INFER = $(sort $(wildcard infer/*.c infer/*/*.c))
 PAGES = $(patsubst %.html,$(BUILD)/obj/%_html.o,$(sort $(wildcard */page.html infer/*/page.html)))
-OBJECTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMON) $(QUANTIZE) $(INSPECT) $(VERIFY) $(INFER)) $(PAGES)
+OBJECTS = $(patsubst %.c,$(BUILD)/obj/%.o,$(COMMON) $(QUANTIZE) $(INSPECT) $(VERIFY) $(INFER) $(CALIBRATE)) $(PAGES)
 UNIT_TESTS = $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 SOURCES = $(shell git ls-files '*.[ch]' '*.inc' '*.cu' '*.cuh' '*.cc' 2>/dev/null)
 
@@ -113,7 +114,7 @@ MODEL_SOURCES = $(filter-out %/self_test.cc,$(sort $(wildcard tests/cuda/model/*
 MODEL_KERNELS = $(sort $(wildcard infer/cuda/*.cu))
 MODEL_OBJECTS = $(patsubst %,$(MODEL)/obj/%.o,$(MODEL_SOURCES) $(MODEL_KERNELS))
 MODEL_OWN_FLAGS = $(if $(findstring -fsanitize=thread,$(MODEL_FLAGS)),-DMODEL_TSAN) $(filter-out -fsanitize=thread -O1 -O0,$(MODEL_FLAGS)) \
-	-O3 -fno-tree-loop-distribute-patterns
+	-O3 $(if $(findstring clang,$(CXX)),,-fno-tree-loop-distribute-patterns)
 
 .PHONY: cuda-model
 cuda-model: $(MODEL)/libqstream_cuda.so $(MODEL)/qstream ## build the CUDA plug-in for tests on the CPU, build/cuda-model

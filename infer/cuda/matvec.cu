@@ -84,11 +84,11 @@ struct matvec_chunk {
 
 /*
  * The chunk `at` bytes into the rows, of which `left` are before the row's end; there *out stays as it is: x is 0.
- * `scale`: the chunk's, where a row has several.
+ * `scales`: of the row, where it has several; the chunk's is the one of that number.
  */
 template <int FORMAT, bool PLAIN>
 __device__ static inline void chunk_load(const block_rows &rows, uint32_t at, uint32_t left, bool several,
-                                         const float *scale, matvec_chunk &out) {
+                                         const float *scales, uint32_t number, matvec_chunk &out) {
     if (left == 0)
         return;
     if (PLAIN)
@@ -98,7 +98,7 @@ __device__ static inline void chunk_load(const block_rows &rows, uint32_t at, ui
     if (has_exponents<FORMAT>())
         out.exponent = __ldg(rows.exponents + at / (CHUNK_BYTES * MX_BLOCK / chunk_columns(FORMAT)));
     if (FORMAT == WEIGHT_FP8 && !PLAIN && several)
-        out.scale = __ldg(scale);
+        out.scale = __ldg(scales + number);
 }
 
 /* Which scale of a row a column has, as it moves on by always the same: without a division. */
@@ -231,7 +231,7 @@ __device__ static inline void group_sums(const matvec_arguments &a, const block_
             scales[i] = own.scales + (size_t)((part.row + inside) / own.scale_rows) * item.scale_across;
         next[i] = {};
         next[i].scale = 1;
-        chunk_load<FORMAT, PLAIN>(rows[i / (MATVEC_ROWS / 2)], at[i], left, several, scales[i] + scale.number, next[i]);
+        chunk_load<FORMAT, PLAIN>(rows[i / (MATVEC_ROWS / 2)], at[i], left, several, scales[i], scale.number, next[i]);
     }
     for (uint32_t step = first; step < steps; step += a.split) {
         chunk_x<FORMAT> x;
@@ -245,7 +245,7 @@ __device__ static inline void group_sums(const matvec_arguments &a, const block_
         for (uint32_t i = 0; i < MATVEC_ROWS; i++) {
             now[i] = next[i];
             at[i] += stride;
-            chunk_load<FORMAT, PLAIN>(rows[i / (MATVEC_ROWS / 2)], at[i], left, several, scales[i] + scale.number,
+            chunk_load<FORMAT, PLAIN>(rows[i / (MATVEC_ROWS / 2)], at[i], left, several, scales[i], scale.number,
                                       next[i]);
         }
         x.load(place);

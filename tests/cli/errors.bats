@@ -707,7 +707,7 @@ raw(change)"
     mkdir "$BATS_TEST_TMPDIR/disk"
     mount -t tmpfs -o size=$((size / 1024 + 200))k none "$BATS_TEST_TMPDIR/disk" || skip "cannot mount a tmpfs"
     DST=$BATS_TEST_TMPDIR/disk/out
-    run with_shim SHIM_FAIL=rename:4:EIO -- quantize --quiet
+    run with_shim SHIM_FAIL=rename:5:EIO -- quantize --quiet # the first is of generation_config.json
     exits 4
     [[ -e $DST/model-00003-of-00003.safetensors ]]
     quantize --quiet

@@ -94,7 +94,7 @@ if [ "${1:-}" = --quick ]; then
     later forward "$program" $model
     gather
 else
-    build asan BUILD=build/asan CC=clang CXX=clang++ CFLAGS="$sanitize -fsanitize=fuzzer-no-link" MODEL_FLAGS="$sanitize" \
+    build asan BUILD=build/asan CC=clang CXX=clang++ CFLAGS="$sanitize -fsanitize=fuzzer-no-link" MODEL_FLAGS="$sanitize -fno-sanitize=vptr,function" \
         build/asan/cuda-test/test_plugin build/asan/cuda-model/libqstream_cuda.so
     build tsan MODEL=build/tsan/cuda-model MODEL_FLAGS="-O1 -g -fsanitize=thread" "$out/test_plugin_tsan" \
         build/tsan/cuda-model/libqstream_cuda.so
