@@ -8,6 +8,7 @@
 #include "common/config_file.h"
 #include "common/progress.h"
 #include "common/version.h"
+#include "qstream/calibration.h"
 #include "qstream/command.h"
 #include "qstream/destination.h"
 #include "qstream/execute.h"
@@ -51,6 +52,11 @@ static enum status fingerprint_make(const struct plan *plan, const struct recipe
     text_printf(&options, "output %d rule %s gamma %s shard-size %" PRIu64 " hash-source %d tiles %u",
                 QSTREAM_OUTPUT_VERSION, scale_rule_name(plan->options.rule), gamma_name(plan->options.gamma),
                 plan->options.shard_size, plan->options.hash_source, plan->tile_count);
+    const struct plan_calibration *calibration = &plan->options.calibration;
+    if (calibration->windows > 0)
+        text_printf(&options, " calibration %s windows %u of %u damping %g sweeps %u %s", calibration->tokens,
+                    calibration->windows, calibration->window, calibration->damping, calibration->sweeps,
+                    calibration->bf16 ? "bf16" : "f32");
     enum status status = source.failed || options.failed ? error_set_memory(error) : STATUS_OK;
     if (status == STATUS_OK)
         status = sha256_of(source.bytes, source.length, fingerprint->source, error);
@@ -91,6 +97,7 @@ struct session {
     struct checkpoint checkpoint;
     struct layout layout;
     struct recipe recipe;
+    struct calibration calibration; /* with --calibrate */
     struct plan plan;
     struct fingerprint fingerprint;
     struct run_state state;
@@ -113,6 +120,10 @@ static enum status session_plan(struct session *session, struct error *error) {
         status = checkpoint_open(arguments->source, &session->checkpoint, error);
     if (status == STATUS_OK)
         status = layout_detect(&session->checkpoint, &session->layout, error);
+    if (status == STATUS_OK && arguments->calibrate) {
+        status = calibration_read(arguments, session->checkpoint.folder, &session->calibration, error);
+        session->arguments.plan.calibration = session->calibration.settings;
+    }
     if (status == STATUS_OK)
         status = plan_build(&session->checkpoint, &session->layout, &session->recipe, &arguments->plan, &session->plan,
                             error);
@@ -279,7 +290,10 @@ static enum status session_execute(struct session *session, struct error *error)
         status = error_set_memory(error);
     options.journal = journal;
     if (status == STATUS_OK)
-        status = execute(&session->plan, &options, &session->fingerprint, &session->state, error);
+        status = arguments->calibrate
+                     ? calibration_execute(&session->calibration, &session->plan, &session->publication, arguments,
+                                           &options, &session->fingerprint, &session->state, error)
+                     : execute(&session->plan, &options, &session->fingerprint, &session->state, error);
     free(journal);
     return status;
 }
@@ -426,6 +440,7 @@ int command_quantize(int argc, char **argv) {
     run_state_free(&session->state);
     plan_free(&session->plan);
     recipe_free(&session->recipe);
+    calibration_free(&session->calibration);
     layout_free(&session->layout);
     checkpoint_close(&session->checkpoint);
     supply_close(session->supply);

@@ -10,6 +10,8 @@
 struct quantize_arguments {
     const char *source, *destination, *recipe;
     struct plan_options plan;
+    const char *calibrate; /* file of the calibration text; NULL: none */
+    uint32_t calibrate_tokens, calibrate_skip;
     unsigned jobs;
     uint64_t memory;
     uint64_t disk;        /* 0: not said */

@@ -205,6 +205,12 @@ static enum status linear(struct pass *pass, const struct weight *first, const s
     return linear_run(pass->engine, &linear, error);
 }
 
+/* The run ends here. */
+static enum status end(const struct pass *pass, const struct operand_rows *inputs, struct error *error) {
+    const struct layer_run *run = pass->run;
+    return run->tap ? run->tap(run->tap_context, inputs, run->layer->weights[run->end].columns, error) : STATUS_OK;
+}
+
 static enum status attention(struct pass *pass, struct error *error) {
     const struct model *model = pass->run->model;
     const struct weight *weights = pass->run->layer->weights;
@@ -212,6 +218,8 @@ static enum status attention(struct pass *pass, struct error *error) {
     for (enum layer_weight i = WEIGHT_Q; i <= WEIGHT_V; i++) {
         if (i == WEIGHT_Q || !activations_equal(&weights[i], &weights[i - 1]))
             operands_fill(pass, pass->run->layer->attention_norm, NULL, &weights[i], operand, NULL, NULL);
+        if (pass->run->end == i)
+            return end(pass, operand, error);
         pass->which = i;
         const enum status status =
             linear(pass, &weights[i], operand, NULL, NULL, model->head_dim, heads_receive, error);
@@ -234,6 +242,8 @@ static enum status attention(struct pass *pass, struct error *error) {
     struct operand_rows out = {.act = pass->places.out, .token_scales = pass->places.middle_scales, .scale = 1};
     if (weights[WEIGHT_O].activations != ACTIVATIONS_FLOAT)
         operands_fill(pass, NULL, pass->places.out, &weights[WEIGHT_O], &out, NULL, NULL);
+    if (pass->run->end == WEIGHT_O)
+        return end(pass, &out, error);
     return linear(pass, &weights[WEIGHT_O], &out, NULL, NULL, 1, residual_receive, error);
 }
 
@@ -246,12 +256,16 @@ static enum status mlp(struct pass *pass, struct error *error) {
     } else {
         operands_fill(pass, pass->run->layer->mlp_norm, NULL, gate, first, up, second);
     }
+    if (pass->run->end == WEIGHT_GATE)
+        return end(pass, first, error);
     const enum status status = linear(pass, gate, first, up, second, 1, gate_receive, error);
     if (status != STATUS_OK)
         return status;
     struct operand_rows middle = {.act = pass->places.middle, .token_scales = pass->places.middle_scales, .scale = 1};
     if (weights[WEIGHT_DOWN].activations != ACTIVATIONS_FLOAT)
         operands_fill(pass, NULL, pass->places.middle, &weights[WEIGHT_DOWN], &middle, NULL, NULL);
+    if (pass->run->end == WEIGHT_DOWN)
+        return end(pass, &middle, error);
     return linear(pass, &weights[WEIGHT_DOWN], &middle, NULL, NULL, 1, residual_receive, error);
 }
 
@@ -286,8 +300,8 @@ enum status layer_run(struct engine *engine, const struct layer_run *run, struct
     space_lay(engine, model, run->group->tokens, kv_packed, run->space->bytes, &pass.places);
     if (pass.places.size > run->space->size)
         return error_set(error, STATUS_IO, "the space for activations is too small");
-    enum status status = attention(&pass, error);
-    if (status == STATUS_OK)
+    enum status status = run->begin == WEIGHT_Q ? attention(&pass, error) : STATUS_OK;
+    if (status == STATUS_OK && (run->end > WEIGHT_GATE || (run->end == WEIGHT_GATE && run->tap)))
         status = mlp(&pass, error);
     if (status != STATUS_OK)
         return status;

@@ -23,10 +23,20 @@ size_t layer_space_size(struct engine *engine, const struct model *model, uint32
 enum status layer_engine_size(struct engine *engine, const struct model *model, size_t *packed, size_t *scratch,
                               struct error *error);
 
+/* What looks at the inputs of a linear layer, as its product takes them: [tokens of the group, columns]. */
+typedef enum status layer_tap(void *context, const struct operand_rows *inputs, uint32_t columns, struct error *error);
+
 struct layer_run {
     const struct model *model;
     const struct layer *layer;
     uint32_t layer_number; /* for messages */
+    /*
+     * Which linear layers are run: from `begin`, WEIGHT_Q or WEIGHT_GATE (`hidden` is what attention left then), to before
+     * `end`: WEIGHT_Q, WEIGHT_O, WEIGHT_GATE, WEIGHT_DOWN or, for all, LAYER_WEIGHTS.
+     */
+    enum layer_weight begin, end;
+    layer_tap *tap; /* is given the inputs of `end`; may be NULL */
+    void *tap_context;
     const struct rope_table *rope;
     enum kv_rounding kv_rounding;
     const struct group *group;
