@@ -118,7 +118,7 @@ one lint tests/lint.sh
 suite unit-asan units_asan
 suite unit units build/unit
 # the longest first
-suite cli bats --formatter tap tests/cli
+suite cli bats --timing --formatter tap tests/cli
 suite infer tests/infer/run_infer.sh
 suite cuda tests/cuda/run_cuda.sh
 suite infer-asan env QSTREAM=build/asan/qstream tests/infer/run_infer.sh --quick
