@@ -1,6 +1,7 @@
 #include "calibrate/calibrate.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,7 @@ struct run {
     size_t packed, scratch, space_size;
     struct layer_space space;
     float *hidden;           /* of a group */
+    float *token_weights;    /* of a group */
     unsigned char *buffer;   /* of a layer of the output */
     unsigned char *original; /* of a weight of the source */
     struct layer layer;
@@ -188,7 +190,8 @@ static enum status run_open(struct run *run, struct error *error) {
     run->hidden = malloc((size_t)run->group_windows * options->tokens * model->hidden * sizeof *run->hidden);
     run->buffer = aligned_alloc(64, aligned(layer_bytes));
     run->original = aligned_alloc(64, aligned(original + 1));
-    if (!run->space.bytes || !run->hidden || !run->buffer || !run->original)
+    run->token_weights = malloc((size_t)run->group_windows * options->tokens * sizeof *run->token_weights);
+    if (!run->space.bytes || !run->hidden || !run->token_weights || !run->buffer || !run->original)
         return error_set_memory(error);
     enum status status = engine_space(&run->engine, run->packed, run->scratch, error);
     run->solver = (struct solver){&run->engine, run->engine.products};
@@ -213,6 +216,7 @@ static void run_close(struct run *run) {
     engine_close(&run->engine);
     free(run->space.bytes);
     free(run->hidden);
+    free(run->token_weights);
     free(run->buffer);
     free(run->original);
     model_close(&run->source);
@@ -231,15 +235,32 @@ struct passage {
     uint32_t windows; /* of the group under way */
 };
 
+/*
+ * Task: the weight of a token of the group: 1 / the root mean square of its hidden state. What a layer adds is normalized
+ * together with that, so an error counts by its share; else a few tokens with very large states, such as the first of a
+ * text, would count for all others.
+ */
+static void weigh_task(void *context, size_t task, unsigned thread) {
+    const struct run *run = context;
+    const uint32_t hidden = run->output.hidden;
+    const float *values = run->hidden + task * hidden;
+    double sum = 0;
+    (void)thread;
+    for (uint32_t i = 0; i < hidden; i++)
+        sum += (double)values[i] * (double)values[i];
+    run->token_weights[task] = sum > 0 ? (float)(1 / sqrt(sum / hidden)) : 0;
+}
+
 static enum status inputs_gather(void *context, const struct operand_rows *inputs, uint32_t columns,
                                  struct error *error) {
     const struct passage *passage = context;
     struct run *run = passage->run;
     enum status status = STATUS_OK;
     (void)columns;
+    workers_run(run->engine.workers, (size_t)passage->windows * run->options->tokens, weigh_task, run);
     for (uint32_t i = 0; status == STATUS_OK && i < passage->windows; i++)
-        status =
-            gram_add(&run->gram, &run->engine, inputs, (size_t)i * run->options->tokens, run->options->tokens, error);
+        status = gram_add(&run->gram, &run->engine, inputs, run->token_weights, (size_t)i * run->options->tokens,
+                          run->options->tokens, error);
     return status;
 }
 
@@ -322,32 +343,6 @@ static void original_row(const void *context, uint32_t row, float *values) {
     rows->round_bf16(values, weight->columns, values);
 }
 
-struct ranked {
-    float value;
-    uint32_t column;
-};
-
-static int compare_ranked(const void *a, const void *b) {
-    const struct ranked *x = a, *y = b;
-    return x->value != y->value ? (x->value > y->value) - (x->value < y->value)
-                                : (x->column < y->column) - (x->column > y->column);
-}
-
-/* Columns from the one with the weakest inputs to the one with the strongest, which is rounded first. */
-static enum status columns_order(const struct gram *gram, uint32_t **columns_of, struct error *error) {
-    struct ranked *ranked = malloc(gram->columns * sizeof *ranked);
-    *columns_of = malloc(gram->columns * sizeof **columns_of);
-    enum status status = ranked && *columns_of ? STATUS_OK : error_set_memory(error);
-    for (uint32_t c = 0; status == STATUS_OK && c < gram->columns; c++)
-        ranked[c] = (struct ranked){gram_value(gram, c, c), c};
-    if (status == STATUS_OK)
-        qsort(ranked, gram->columns, sizeof *ranked, compare_ranked);
-    for (uint32_t c = 0; status == STATUS_OK && c < gram->columns; c++)
-        (*columns_of)[c] = ranked[c].column;
-    free(ranked);
-    return status;
-}
-
 /* Factors the Gram matrix, with more damping where it has to be; without any use of it where even that fails. */
 static enum status gram_factor(struct run *run, struct factor *factor, double *damping, struct error *error) {
     *factor = (struct factor){0};
@@ -358,7 +353,7 @@ static enum status gram_factor(struct run *run, struct factor *factor, double *d
             memset(run->gram.values, 0, gram_tile_count(run->gram.tiles) * GRAM_TILE_VALUES * sizeof(float));
             *damping = 0;
         }
-        enum status status = columns_order(&run->gram, &columns_of, error);
+        enum status status = factor_order(&run->gram, &columns_of, error);
         if (status != STATUS_OK) {
             free(columns_of);
             return status;

@@ -17,6 +17,35 @@ uint64_t factor_bytes(uint32_t columns) {
     return (gram_tile_count(tiles) + tiles + 1) * GRAM_TILE_VALUES * sizeof(float) + (uint64_t)columns * 8;
 }
 
+/* ---- the order ---- */
+
+struct ranked {
+    float value;
+    uint32_t column;
+};
+
+static int compare_ranked(const void *a, const void *b) {
+    const struct ranked *x = a, *y = b;
+    return x->value != y->value ? (x->value > y->value) - (x->value < y->value)
+                                : (x->column < y->column) - (x->column > y->column);
+}
+
+enum status factor_order(const struct gram *gram, uint32_t **columns_of, struct error *error) {
+    struct ranked *ranked = malloc(gram->columns * sizeof *ranked);
+    *columns_of = malloc(gram->columns * sizeof **columns_of);
+    enum status status = ranked && *columns_of ? STATUS_OK : error_set_memory(error);
+    for (uint32_t c = 0; status == STATUS_OK && c < gram->columns; c++)
+        ranked[c] = (struct ranked){gram_value(gram, c, c), c};
+    if (status == STATUS_OK)
+        qsort(ranked, gram->columns, sizeof *ranked, compare_ranked);
+    for (uint32_t c = 0; status == STATUS_OK && c < gram->columns; c++)
+        (*columns_of)[c] = ranked[c].column;
+    free(ranked);
+    return status;
+}
+
+/* ---- factoring ---- */
+
 struct work {
     const struct solver *solver;
     const struct gram *gram;

@@ -29,6 +29,12 @@ struct factor {
     float *gains; /* D [columns], by place */
 };
 
+/*
+ * The columns from the one with the weakest inputs to the one with the strongest, which is rounded first: what it loses, all
+ * others can make up for. The caller frees *columns_of.
+ */
+enum status factor_order(const struct gram *gram, uint32_t **columns_of, struct error *error);
+
 uint64_t factor_bytes(uint32_t columns);
 
 /*

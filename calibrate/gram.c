@@ -55,6 +55,7 @@ struct addition {
     struct gram *gram;
     struct engine *engine;
     const struct operand_rows *inputs;
+    const float *weights;
     size_t first;
     uint32_t count; /* at most GRAM_TOKENS; the others are zero */
 };
@@ -79,9 +80,10 @@ static void turn_task(void *context, size_t task, unsigned thread) {
         const float *floats = act_to_floats(engine, from, width, values);
         if (floats != values)
             memcpy(values, floats, width * sizeof *values);
-        const float scale = inputs->scale * (inputs->per_token ? inputs->token_scales[addition->first + token] : 1);
-        if (scale != 1)
-            engine->rows->multiply(values, scale, width);
+        const size_t row = addition->first + token;
+        engine->rows->multiply(
+            values, addition->weights[row] * inputs->scale * (inputs->per_token ? inputs->token_scales[row] : 1),
+            width);
         if (engine->bf16) {
             uint16_t codes[GRAM_TILE];
             engine->rows->to_bf16(values, width, codes);
@@ -117,9 +119,9 @@ static void add_task(void *context, size_t task, unsigned thread) {
     }
 }
 
-enum status gram_add(struct gram *gram, struct engine *engine, const struct operand_rows *inputs, size_t first,
-                     uint32_t count, struct error *error) {
-    struct addition addition = {.gram = gram, .engine = engine, .inputs = inputs};
+enum status gram_add(struct gram *gram, struct engine *engine, const struct operand_rows *inputs, const float *weights,
+                     size_t first, uint32_t count, struct error *error) {
+    struct addition addition = {.gram = gram, .engine = engine, .inputs = inputs, .weights = weights};
     for (uint32_t done = 0; done < count; done += addition.count) {
         addition.first = first + done;
         addition.count = count - done < GRAM_TOKENS ? count - done : GRAM_TOKENS;

@@ -1,6 +1,7 @@
 /*
- * The Gram matrix of a linear layer's inputs, H = sum over tokens of x x^T [columns, columns]: half the Hessian of the
- * squared error of the layer's outputs, |W x - W' x|^2 summed = sum over rows of (w - w') H (w - w')^T.
+ * The Gram matrix of a linear layer's inputs, H = sum over tokens of (weight x) (weight x)^T [columns, columns]: half the
+ * Hessian of the squared error of the layer's outputs, weight^2 |W x - W' x|^2 summed = sum over rows of
+ * (w - w') H (w - w')^T.
  *
  * Stored in tiles of GRAM_TILE x GRAM_TILE float32, those of the lower triangle only: 2 * columns^2 bytes about. Columns
  * behind the last one, to the end of its tile, are zero.
@@ -35,11 +36,11 @@ void gram_close(struct gram *gram);
 void gram_end(struct gram *gram);
 
 /*
- * Adds the inputs of `count` tokens from row `first` on. Sums are taken in the order of the calls and of runs of
+ * Adds the inputs of `count` tokens from row `first` on, each times its weight, weights[row]. Sums are taken in the order of the calls and of runs of
  * GRAM_TOKENS tokens, whatever the number of threads.
  */
-enum status gram_add(struct gram *gram, struct engine *engine, const struct operand_rows *inputs, size_t first,
-                     uint32_t count, struct error *error);
+enum status gram_add(struct gram *gram, struct engine *engine, const struct operand_rows *inputs, const float *weights,
+                     size_t first, uint32_t count, struct error *error);
 
 /* H[row, column]. */
 float gram_value(const struct gram *gram, uint32_t row, uint32_t column);
