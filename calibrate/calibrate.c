@@ -36,10 +36,12 @@ struct run {
     uint32_t group_windows;
     size_t packed, scratch, space_size;
     struct layer_space space;
-    float *hidden;           /* of a group */
-    float *token_weights;    /* of a group */
-    unsigned char *buffer;   /* of a layer of the output */
-    unsigned char *original; /* of a weight of the source */
+    float *hidden;                 /* of a group */
+    double *squares;               /* of a group's tokens, */
+    float *token_weights;          /* from which these are made */
+    struct weight original_weight; /* in `original` */
+    unsigned char *buffer;         /* of a layer of the output */
+    unsigned char *original;       /* of a weight of the source */
     struct layer layer;
     uint32_t layer_number;
     struct states states;
@@ -191,7 +193,8 @@ static enum status run_open(struct run *run, struct error *error) {
     run->buffer = aligned_alloc(64, aligned(layer_bytes));
     run->original = aligned_alloc(64, aligned(original + 1));
     run->token_weights = malloc((size_t)run->group_windows * options->tokens * sizeof *run->token_weights);
-    if (!run->space.bytes || !run->hidden || !run->token_weights || !run->buffer || !run->original)
+    run->squares = malloc((size_t)run->group_windows * options->tokens * sizeof *run->squares);
+    if (!run->space.bytes || !run->hidden || !run->token_weights || !run->squares || !run->buffer || !run->original)
         return error_set_memory(error);
     enum status status = engine_space(&run->engine, run->packed, run->scratch, error);
     run->solver = (struct solver){&run->engine, run->engine.products};
@@ -217,6 +220,7 @@ static void run_close(struct run *run) {
     free(run->space.bytes);
     free(run->hidden);
     free(run->token_weights);
+    free(run->squares);
     free(run->buffer);
     free(run->original);
     model_close(&run->source);
@@ -229,40 +233,82 @@ static void run_close(struct run *run) {
 struct passage {
     struct run *run;
     enum layer_weight begin, end;
-    int from;         /* file of the states, -1: the embedding */
-    bool keep;        /* writes what comes out */
-    bool gather;      /* the inputs of `end` are added to run->gram */
-    uint32_t windows; /* of the group under way */
+    int from;                  /* file of the states, -1: the embedding */
+    bool keep;                 /* writes what comes out */
+    bool gather;               /* the inputs of `end` are added to run->gram */
+    const struct group *group; /* under way */
+    uint32_t windows;          /* of it */
 };
 
-/*
- * Task: the weight of a token of the group: 1 / the root mean square of its hidden state. What a layer adds is normalized
- * together with that, so an error counts by its share; else a few tokens with very large states, such as the first of a
- * text, would count for all others.
- */
-static void weigh_task(void *context, size_t task, unsigned thread) {
+/* ---- what a token counts ---- */
+
+/* Task: the sum of squares of a token's hidden state. */
+static void hidden_task(void *context, size_t task, unsigned thread) {
     const struct run *run = context;
-    const uint32_t hidden = run->output.hidden;
-    const float *values = run->hidden + task * hidden;
+    const float *values = run->hidden + task * run->output.hidden;
     double sum = 0;
     (void)thread;
-    for (uint32_t i = 0; i < hidden; i++)
+    for (uint32_t i = 0; i < run->output.hidden; i++)
         sum += (double)values[i] * (double)values[i];
-    run->token_weights[task] = sum > 0 ? (float)(1 / sqrt(sum / hidden)) : 0;
+    run->squares[task] = sum;
+}
+
+/* The same of the hidden state with what a linear layer adds to it, some rows of it. */
+static void sum_receive(void *context, struct tile *tile) {
+    const struct run *run = context;
+    for (uint32_t i = 0; i < tile->block->count; i++) {
+        const uint32_t token = tile->block->first + i;
+        const float *values = run->hidden + (size_t)token * run->output.hidden + tile->row;
+        double sum = 0;
+        for (uint32_t r = 0; r < tile->rows; r++) {
+            const double value = (double)values[r] + (double)tile->y[0][(size_t)i * tile->rows + r];
+            sum += value * value;
+        }
+        run->squares[token] += sum;
+    }
+}
+
+/*
+ * The weight of each token of a group: 1 / the root mean square of its hidden state behind the linear layer. That is
+ * normalized next, so an error counts by its share of it; else a few tokens with very large states, such as the first of a
+ * text, would count for all others.
+ */
+static enum status tokens_weigh(struct passage *passage, const struct operand_rows *inputs, struct error *error) {
+    struct run *run = passage->run;
+    const size_t tokens = (size_t)passage->windows * run->options->tokens;
+    enum status status = STATUS_OK;
+    if (passage->end == WEIGHT_O || passage->end == WEIGHT_DOWN) {
+        const struct linear linear = {.weights = {&run->original_weight},
+                                      .inputs = {inputs},
+                                      .blocks = passage->group->blocks,
+                                      .block_count = passage->group->block_count,
+                                      .row_multiple = 1,
+                                      .in_order = true,
+                                      .receive = sum_receive,
+                                      .context = run};
+        memset(run->squares, 0, tokens * sizeof *run->squares);
+        status = linear_run(&run->engine, &linear, error);
+    } else {
+        workers_run(run->engine.workers, tokens, hidden_task, run);
+    }
+    for (size_t i = 0; i < tokens; i++)
+        run->token_weights[i] = run->squares[i] > 0 ? (float)(1 / sqrt(run->squares[i] / run->output.hidden)) : 0;
+    return status;
 }
 
 static enum status inputs_gather(void *context, const struct operand_rows *inputs, uint32_t columns,
                                  struct error *error) {
-    const struct passage *passage = context;
+    struct passage *passage = context;
     struct run *run = passage->run;
-    enum status status = STATUS_OK;
     (void)columns;
-    workers_run(run->engine.workers, (size_t)passage->windows * run->options->tokens, weigh_task, run);
+    enum status status = tokens_weigh(passage, inputs, error);
     for (uint32_t i = 0; status == STATUS_OK && i < passage->windows; i++)
         status = gram_add(&run->gram, &run->engine, inputs, run->token_weights, (size_t)i * run->options->tokens,
                           run->options->tokens, error);
     return status;
 }
+
+/* ---- passes ---- */
 
 static enum status window_embed(struct run *run, uint32_t window, float *values, struct error *error) {
     const struct model *model = &run->output;
@@ -316,6 +362,7 @@ static enum status pass(struct passage *passage, struct error *error) {
         for (uint32_t i = 0; i < passage->windows; i++)
             windows[i] = (struct attention_window){i * options->tokens, options->tokens};
         struct group group;
+        passage->group = &group;
         status = group_make(windows, passage->windows, &group, error);
         if (status == STATUS_OK)
             status = group_pass(passage, first, &group, error);
@@ -326,16 +373,16 @@ static enum status pass(struct passage *passage, struct error *error) {
 
 /* ---- rounding ---- */
 
-struct original {
-    const struct run *run;
-    struct weight weight;
-};
+static enum status original_load(struct run *run, enum layer_weight number, struct error *error) {
+    const struct weight_place *place = &run->source.layers[run->layer_number].weights[number];
+    return weight_rows_load(&run->source, place, 0, place->weight.rows, run->original, &run->original_weight, error);
+}
 
 /* A row as the quantizer takes it: its value times its scale, in BF16. */
 static void original_row(const void *context, uint32_t row, float *values) {
-    const struct original *original = context;
-    const struct weight *weight = &original->weight;
-    const struct row_kernels *rows = original->run->engine.rows;
+    const struct run *run = context;
+    const struct weight *weight = &run->original_weight;
+    const struct row_kernels *rows = run->engine.rows;
     rows->unpack(weight, row, 0, weight->columns, values);
     if (weight->format == WEIGHT_FP8 && weight->scale_columns >= weight->columns &&
         (weight->scale_rows == 1 || weight->scale_rows >= weight->rows))
@@ -380,11 +427,8 @@ static bool weight_note(struct run *run, enum layer_weight weight, double dampin
 
 static enum status weight_round(struct run *run, enum layer_weight number, const struct factor *factor, double damping,
                                 struct error *error) {
-    const struct weight_place *place = &run->source.layers[run->layer_number].weights[number];
     const struct weight *output = &run->layer.weights[number];
-    struct original original = {.run = run};
-    enum status status =
-        weight_rows_load(&run->source, place, 0, place->weight.rows, run->original, &original.weight, error);
+    enum status status = original_load(run, number, error);
     if (status != STATUS_OK)
         return status;
     struct rounding rounding = {.gram = &run->gram,
@@ -394,7 +438,7 @@ static enum status weight_round(struct run *run, enum layer_weight number, const
                                 .cpu = run->options->cpu,
                                 .rows = output->rows,
                                 .row = original_row,
-                                .context = &original,
+                                .context = run,
                                 .packed = (uint8_t *)(uintptr_t)output->codes, /* in the layer's own buffer */
                                 .exponents = (uint8_t *)(uintptr_t)output->exponents};
     status = round_run(&run->solver, &rounding, error);
@@ -428,6 +472,8 @@ static enum status stage_run(struct run *run, const struct stage *stage, struct 
     enum status status = STATUS_OK;
     if (wanted)
         status = gram_open(&run->engine, run->layer.weights[stage->first].columns, &run->gram, error);
+    if (status == STATUS_OK && wanted && (stage->first == WEIGHT_O || stage->first == WEIGHT_DOWN))
+        status = original_load(run, stage->first, error);
     if (status == STATUS_OK)
         status = pass(&passage, error);
     return status == STATUS_OK && wanted ? stage_round(run, stage, error) : status;

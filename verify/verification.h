@@ -41,7 +41,8 @@ struct verification {
     struct pairing pairing;
     struct compare_result compared;
     struct verify_findings findings;
-    bool nearest; /* a code that is not nearest is an error */
+    bool nearest;    /* a code that is not nearest is an error */
+    bool calibrated; /* as the manifest says, and no option otherwise: MXFP4 codes and scales were chosen for outputs */
     enum setting_from rounding_from;
     enum known_rule rule;
     enum setting_from rule_from; /* FROM_DEFAULT: there is none */

@@ -73,7 +73,10 @@ static void finding_put(const struct verify_finding *finding, struct text *out) 
 
 static void settings_put(const struct verification *verification, struct text *out) {
     const struct verify_options *options = verification->options;
-    text_printf(out, ",\"settings\":{\"rounding\":\"%s\"", verification->nearest ? "nearest" : "any");
+    text_printf(out, ",\"settings\":{\"rounding\":\"%s\"",
+                verification->nearest      ? "nearest"
+                : verification->calibrated ? "calibrated"
+                                           : "any");
     member_string(out, "rounding_from", setting_from_name(verification->rounding_from));
     member_string(out, "rule", known_rule_name(verification->rule));
     member_string(out, "rule_from",

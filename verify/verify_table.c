@@ -140,7 +140,10 @@ static bool holds_mxfp4(const struct verification *verification) {
 static void settings_put(const struct verification *verification, struct text *out) {
     const struct compare_result *compared = &verification->compared;
     const char *rule = known_rule_name(verification->rule);
-    text_printf(out, "\nrounding: %s (%s)", verification->nearest ? "nearest" : "any",
+    text_printf(out, "\nrounding: %s (%s)",
+                verification->nearest      ? "nearest"
+                : verification->calibrated ? "calibrated"
+                                           : "any",
                 setting_from_name(verification->rounding_from));
     if (rule)
         text_printf(out, ", scales: %s (%s)", rule,
