@@ -46,8 +46,6 @@ struct run {
     uint32_t layer_number;
     struct states states;
     struct gram gram;
-    struct calibrate_weight *weights;
-    size_t weight_count, weight_room;
     struct progress progress;
     uint64_t done; /* bytes of hidden states that went through something */
 };
@@ -412,19 +410,6 @@ static enum status gram_factor(struct run *run, struct factor *factor, double *d
     }
 }
 
-static bool weight_note(struct run *run, enum layer_weight weight, double damping, double loss) {
-    if (run->weight_count == run->weight_room) {
-        const size_t room = run->weight_room ? 2 * run->weight_room : 64;
-        struct calibrate_weight *weights = realloc(run->weights, room * sizeof *weights);
-        if (!weights)
-            return false;
-        run->weights = weights;
-        run->weight_room = room;
-    }
-    run->weights[run->weight_count++] = (struct calibrate_weight){run->layer_number, weight, damping, loss};
-    return true;
-}
-
 static enum status weight_round(struct run *run, enum layer_weight number, const struct factor *factor, double damping,
                                 struct error *error) {
     const struct weight *output = &run->layer.weights[number];
@@ -441,10 +426,7 @@ static enum status weight_round(struct run *run, enum layer_weight number, const
                                 .context = run,
                                 .packed = (uint8_t *)(uintptr_t)output->codes, /* in the layer's own buffer */
                                 .exponents = (uint8_t *)(uintptr_t)output->exponents};
-    status = round_run(&run->solver, &rounding, error);
-    if (status == STATUS_OK && !weight_note(run, number, damping, rounding.loss))
-        status = error_set_memory(error);
-    return status;
+    return round_run(&run->solver, &rounding, error);
 }
 
 /* The weights of a stage whose Gram matrix is there. */
@@ -561,8 +543,7 @@ enum status calibrate_plan(const struct calibrate_options *options, struct calib
     return status;
 }
 
-enum status calibrate_run(const struct calibrate_options *options, struct calibrate_weight **weights, size_t *count,
-                          struct error *error) {
+enum status calibrate_run(const struct calibrate_options *options, struct error *error) {
     struct run run = {.options = options, .states = {.in = -1, .out = -1}};
     struct calibrate_budget budget;
     enum status status = run_plan(&run, &budget, error);
@@ -576,7 +557,5 @@ enum status calibrate_run(const struct calibrate_options *options, struct calibr
         status = layers_do(&run, error);
     progress_end(&run.progress);
     run_close(&run);
-    *weights = run.weights;
-    *count = run.weight_count;
     return status;
 }

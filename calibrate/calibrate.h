@@ -41,13 +41,6 @@ struct calibrate_options {
     void *context;
 };
 
-struct calibrate_weight {
-    uint32_t layer;
-    enum layer_weight weight;
-    double damping; /* that it took; 0: rounded to nearest, for its Gram matrix could not be factored */
-    double loss;    /* squared error of the outputs, over all tokens */
-};
-
 struct calibrate_budget {
     uint64_t weights, gram, work, total; /* bytes of memory */
     uint64_t states;                     /* bytes on the disk, at most */
@@ -59,10 +52,8 @@ enum status calibrate_plan(const struct calibrate_options *options, struct calib
                            struct error *error);
 
 /*
- * Rounds all weights that are wanted. `weights` [*count] is allocated, in the order in which they were rounded by this
- * run. STATUS_BAD_INPUT when a model cannot be run, STATUS_USAGE when --memory is too small.
+ * Rounds all weights that are wanted. STATUS_BAD_INPUT when a model cannot be run, STATUS_USAGE when --memory is too small.
  */
-enum status calibrate_run(const struct calibrate_options *options, struct calibrate_weight **weights, size_t *count,
-                          struct error *error);
+enum status calibrate_run(const struct calibrate_options *options, struct error *error);
 
 #endif

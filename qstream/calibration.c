@@ -25,14 +25,16 @@ enum status calibration_read(const struct quantize_arguments *arguments, const s
     struct tokenizer *tokenizer = NULL;
     struct plan_calibration *settings = &calibration->settings;
     uint8_t digest[SHA256_SIZE];
-    enum status status = tokenizer_open(source, &tokenizer, error);
+    enum status status = arguments->calibrate_ids ? STATUS_OK : tokenizer_open(source, &tokenizer, error);
     if (status == STATUS_OK)
         status = ppl_text_read(arguments->calibrate, PPL_TEXT_MAX, &text, error);
     if (status == STATUS_OK)
         status = sha256_of(text.bytes ? text.bytes : "", text.length, digest, error);
     if (status == STATUS_OK) {
         sha256_hex(digest, settings->text);
-        status = tokenizer_encode(tokenizer, text.bytes ? text.bytes : "", text.length, &calibration->tokens, error);
+        status = arguments->calibrate_ids ? ppl_tokens_parse(arguments->calibrate, &text, &calibration->tokens, error)
+                                          : tokenizer_encode(tokenizer, text.bytes ? text.bytes : "", text.length,
+                                                             &calibration->tokens, error);
     }
     text_free(&text);
     tokenizer_close(tokenizer);
@@ -65,19 +67,27 @@ void calibration_free(struct calibration *calibration) {
 
 /* ---- the output as a model ---- */
 
-/* A folder in which the shards in the making have their final names, with config.json and the index. The caller frees it. */
-static enum status view_make(const struct plan *plan, const struct publication *publication, const char *folder,
-                             char **view, struct error *error) {
-    *view = text_format("%s/%s/output", folder, work_folder);
-    enum status status = *view ? folder_make(*view, error) : error_set_memory(error);
+/* config.json and the index as they will be, into a folder. */
+static enum status view_describe(const struct publication *publication, const char *view, struct error *error) {
+    enum status status = STATUS_OK;
     for (size_t i = 0; status == STATUS_OK && i < publication->count; i++) {
         const struct publish_file *file = &publication->files[i];
         if (file->source || (strcmp(file->name, "config.json") != 0 && !text_ends_with(file->name, ".index.json")))
             continue;
-        char *path = text_format("%s/%s", *view, file->name);
+        char *path = text_format("%s/%s", view, file->name);
         status = path ? new_file_write(path, file->bytes.bytes, file->bytes.length, error) : error_set_memory(error);
         free(path);
     }
+    return status;
+}
+
+/* A folder in which the shards in the making have their final names. The caller frees its path, also after an error. */
+static enum status view_make(const struct plan *plan, const struct publication *publication, const char *folder,
+                             char **view, struct error *error) {
+    *view = text_format("%s/%s/output", folder, work_folder);
+    enum status status = *view ? folder_make(*view, error) : error_set_memory(error);
+    if (status == STATUS_OK)
+        status = view_describe(publication, *view, error);
     for (size_t s = 0; status == STATUS_OK && s < plan->shard_count; s++) {
         char *path = text_format("%s/%s", *view, plan->shards[s].file);
         char *target = text_format("../../%s.partial", plan->shards[s].file);
@@ -91,6 +101,39 @@ static enum status view_make(const struct plan *plan, const struct publication *
     return status;
 }
 
+/* A shard of its full size that has nothing but its header, and takes no more room than that. */
+static enum status header_write(const struct plan *plan, size_t shard, const char *path, struct error *error) {
+    struct text header = {0};
+    enum status status = plan_shard_header(plan, shard, &header, error);
+    if (status == STATUS_OK)
+        status = new_file_write(path, header.bytes, header.length, error);
+    if (status == STATUS_OK && truncate(path, (off_t)plan->shards[shard].size) != 0)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot extend '%s'", path);
+    text_free(&header);
+    return status;
+}
+
+/* The same of what is only planned, in a folder for temporary files. */
+static enum status planned_view_make(const struct plan *plan, const struct publication *publication, char **view,
+                                     struct error *error) {
+    const char *temporary = getenv("TMPDIR");
+    *view = text_format("%s/qstream-plan-XXXXXX", temporary && *temporary ? temporary : "/tmp");
+    enum status status = *view ? STATUS_OK : error_set_memory(error);
+    if (status == STATUS_OK && !mkdtemp(*view)) {
+        status = error_set_errno(error, STATUS_IO, errno, "cannot make the folder '%s'", *view);
+        free(*view);
+        *view = NULL;
+    }
+    if (status == STATUS_OK)
+        status = view_describe(publication, *view, error);
+    for (size_t s = 0; status == STATUS_OK && s < plan->shard_count; s++) {
+        char *path = text_format("%s/%s", *view, plan->shards[s].file);
+        status = path ? header_write(plan, s, path, error) : error_set_memory(error);
+        free(path);
+    }
+    return status;
+}
+
 /* ---- layers ---- */
 
 struct making {
@@ -98,14 +141,16 @@ struct making {
     const struct plan *plan;
     const struct execute_options *options;
     const struct fingerprint *fingerprint;
-    struct run_state *state;
-    uint32_t *jobs; /* [layers][LAYER_WEIGHTS]: the job of a weight, NO_JOB where it is not to be rounded */
+    struct run_state *state; /* NULL: nothing is done */
+    uint32_t *jobs;          /* [layers][LAYER_WEIGHTS]: the job of a weight, NO_JOB where it is not to be rounded */
     uint32_t layers;
 };
 #define NO_JOB UINT32_MAX
 
 static bool job_done(const struct making *making, uint32_t job) {
     const struct plan_job *planned = &making->plan->jobs[job];
+    if (!making->state)
+        return false;
     for (uint32_t t = planned->first_tile; t < planned->first_tile + planned->tile_count; t++)
         if (!making->state->tiles[t])
             return false;
@@ -216,40 +261,64 @@ static enum status jobs_find(struct making *making, const char *view, struct err
 
 /* ---- */
 
-/* Shards that do not exist yet get their header and size: the output can be opened as a model. */
-static enum status calibrated_make(struct making *making, const struct quantize_arguments *arguments, const char *view,
-                                   struct error *error) {
+static struct calibrate_options options_of(const struct making *making, const struct quantize_arguments *arguments,
+                                           const char *view) {
     const struct plan_calibration *settings = &making->calibration->settings;
-    char *states = text_format("%s/%s/calibration", making->options->folder, work_folder);
-    struct calibrate_options options = {.source = arguments->source,
-                                        .output = view,
-                                        .states_folder = states,
-                                        .ids = making->calibration->tokens.ids,
-                                        .windows = settings->windows,
-                                        .tokens = settings->window,
-                                        .damping = settings->damping,
-                                        .sweeps = settings->sweeps,
-                                        .compute = settings->bf16 ? COMPUTE_BF16 : COMPUTE_F32,
-                                        .cpu = arguments->cpu,
-                                        .jobs = arguments->jobs,
-                                        .memory = arguments->memory,
-                                        .quiet = arguments->quiet,
-                                        .wanted = weight_wanted,
-                                        .keep = layer_keep,
-                                        .context = making};
+    return (struct calibrate_options){.source = arguments->source,
+                                      .output = view,
+                                      .ids = making->calibration->tokens.ids,
+                                      .windows = settings->windows,
+                                      .tokens = settings->window,
+                                      .damping = settings->damping,
+                                      .sweeps = settings->sweeps,
+                                      .compute = settings->bf16 ? COMPUTE_BF16 : COMPUTE_F32,
+                                      .cpu = arguments->cpu,
+                                      .jobs = arguments->jobs,
+                                      .memory = arguments->memory,
+                                      .quiet = arguments->quiet,
+                                      .wanted = weight_wanted,
+                                      .keep = layer_keep,
+                                      .context = (void *)(uintptr_t)making};
+}
+
+enum status calibration_plan(struct calibration *calibration, const struct plan *plan,
+                             const struct publication *publication, const struct quantize_arguments *arguments,
+                             struct calibrate_budget *budget, struct error *error) {
+    struct making making = {.calibration = calibration, .plan = plan};
+    char *view = NULL;
+    calibration->jobs = calloc(plan->job_count, sizeof *calibration->jobs);
+    enum status status =
+        calibration->jobs ? planned_view_make(plan, publication, &view, error) : error_set_memory(error);
+    if (status == STATUS_OK)
+        status = jobs_find(&making, view, error);
+    if (status == STATUS_OK) {
+        const struct calibrate_options options = options_of(&making, arguments, view);
+        status = calibrate_plan(&options, budget, error);
+    }
+    if (view)
+        folder_remove(view);
+    free(view);
+    free(making.jobs);
+    return status;
+}
+
+static enum status layers_make(struct making *making, const struct quantize_arguments *arguments,
+                               const struct publication *publication, struct error *error) {
+    char *view = NULL, *states = text_format("%s/%s/calibration", making->options->folder, work_folder);
     enum status status = states ? folder_make(states, error) : error_set_memory(error);
     if (status == STATUS_OK)
-        status = sha256_of(making->fingerprint, sizeof *making->fingerprint, options.identity, error);
-    struct calibrate_weight *weights = NULL;
-    size_t count = 0;
+        status = view_make(making->plan, publication, making->options->folder, &view, error);
     if (status == STATUS_OK)
-        status = calibrate_run(&options, &weights, &count, error);
-    if (getenv("QSTREAM_LOSS"))
-        for (size_t i = 0; i < count; i++)
-            fprintf(stderr, "%u %s %g %.6g\n", weights[i].layer, layer_weight_name(weights[i].weight),
-                    weights[i].damping, weights[i].loss);
-    free(weights);
+        status = jobs_find(making, view, error);
+    if (status == STATUS_OK) {
+        struct calibrate_options options = options_of(making, arguments, view);
+        options.states_folder = states;
+        status = sha256_of(making->fingerprint, sizeof *making->fingerprint, options.identity, error);
+        if (status == STATUS_OK)
+            status = calibrate_run(&options, error);
+    }
     free(states);
+    free(view);
     return status;
 }
 
@@ -259,28 +328,16 @@ enum status calibration_execute(struct calibration *calibration, const struct pl
                                 struct run_state *state, struct error *error) {
     struct making making = {
         .calibration = calibration, .plan = plan, .options = options, .fingerprint = fingerprint, .state = state};
-    struct execute_options first = *options;
-    char *view = NULL;
-    calibration->jobs = calloc(plan->job_count, sizeof *calibration->jobs);
-    enum status status = calibration->jobs ? STATUS_OK : error_set_memory(error);
-    for (size_t j = 0; status == STATUS_OK && j < plan->job_count; j++)
-        calibration->jobs[j] = plan->jobs[j].kind == JOB_MXFP4;
-    first.left = calibration->jobs;
-    if (status == STATUS_OK) /* all but MXFP4; among it is all that tells which of those are a layer's */
-        status = execute(plan, &first, fingerprint, state, error);
-    if (status == STATUS_OK)
-        status = view_make(plan, publication, options->folder, &view, error);
-    if (status == STATUS_OK) {
-        memset(calibration->jobs, 0, plan->job_count * sizeof *calibration->jobs);
-        status = jobs_find(&making, view, error);
-    }
-    if (status == STATUS_OK)
-        status = execute(plan, &first, fingerprint, state, error);
-    if (status == STATUS_OK)
-        status = calibrated_make(&making, arguments, view, error);
+    struct execute_options others = *options;
+    others.left = calibration->jobs;
+    enum status status = execute(plan, &others, fingerprint, state, error);
+    bool all = true;
+    for (uint32_t j = 0; j < plan->job_count; j++)
+        all = all && (!calibration->jobs[j] || job_done(&making, j));
+    if (status == STATUS_OK && !all)
+        status = layers_make(&making, arguments, publication, error);
     if (status == STATUS_OK)
         status = execute(plan, options, fingerprint, state, error);
-    free(view);
     free(making.jobs);
     return status;
 }

@@ -5,6 +5,7 @@
 #ifndef QSTREAM_QSTREAM_CALIBRATION_H
 #define QSTREAM_QSTREAM_CALIBRATION_H
 
+#include "calibrate/calibrate.h"
 #include "infer/tokenizer/tokenizer.h"
 #include "qstream/execute.h"
 #include "qstream/publish.h"
@@ -24,7 +25,15 @@ enum status calibration_read(const struct quantize_arguments *arguments, const s
                              struct calibration *calibration, struct error *error);
 
 /*
- * Makes all that `options` ask for: first the jobs that need no calibration, then the others layer by layer. As execute,
+ * Looks at what is to be done, and what it takes; touches nothing but a folder for temporary files. STATUS_USAGE when the
+ * recipe leaves nothing to calibrate or --memory is too small, STATUS_BAD_INPUT when the model cannot be run.
+ */
+enum status calibration_plan(struct calibration *calibration, const struct plan *plan,
+                             const struct publication *publication, const struct quantize_arguments *arguments,
+                             struct calibrate_budget *budget, struct error *error);
+
+/*
+ * After calibration_plan. Makes all that `options` ask for: first the jobs that need no calibration, then the others layer by layer. As execute,
  * which it uses. `publication` has config.json and the index as they will be.
  */
 enum status calibration_execute(struct calibration *calibration, const struct plan *plan,

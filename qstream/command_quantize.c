@@ -98,6 +98,7 @@ struct session {
     struct layout layout;
     struct recipe recipe;
     struct calibration calibration; /* with --calibrate */
+    struct calibrate_budget budget;
     struct plan plan;
     struct fingerprint fingerprint;
     struct run_state state;
@@ -335,6 +336,9 @@ static enum status session_prepare(struct session *session, bool *done, struct e
         part_shards(&session->plan, arguments->part, arguments->parts, &session->first_shard, &session->end_shard);
     if (status == STATUS_OK)
         status = session_supply(session, error);
+    if (status == STATUS_OK && arguments->calibrate)
+        status = calibration_plan(&session->calibration, &session->plan, &session->publication, arguments,
+                                  &session->budget, error);
     if (status == STATUS_OK && arguments->dry_run) {
         tell(session, "planned");
         tell_left_out(session);

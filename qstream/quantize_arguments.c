@@ -22,6 +22,8 @@ const char quantize_usage[] =
     "  --gamma SOURCE     weights for the errors of --rule qstream: none (default), layernorm, original\n"
     "  --calibrate FILE   round MXFP4 weights of layers so that the layers' outputs on this text stay close (GPTQ):\n"
     "                     the same files, of the same size, from a model that qstream can run\n"
+    "  --calibrate-ids FILE\n"
+    "                     the same with tokens that were made elsewhere, a JSON array of ids\n"
     "  --calibrate-tokens N\n"
     "                     tokens of the text to use (default 65536)\n"
     "  --calibrate-skip N tokens of the text to leave out at its beginning\n"
@@ -64,7 +66,11 @@ static enum status option_parse(int option, const char *value, void *context, st
             }
         return error_set(error, STATUS_USAGE, "--gamma takes none, layernorm or original, not '%s'", value);
     case 'C':
+    case 'I':
+        if (arguments->calibrate)
+            return error_set(error, STATUS_USAGE, "--calibrate and --calibrate-ids: give one of them, once");
         arguments->calibrate = value;
+        arguments->calibrate_ids = option == 'I';
         return STATUS_OK;
     case 'T':
         return option_number("--calibrate-tokens", value, 1, UINT32_MAX, &arguments->calibrate_tokens, error);
@@ -118,6 +124,7 @@ enum status quantize_arguments_parse(int argc, char **argv, struct quantize_argu
         {"rule", required_argument, NULL, 'R'},
         {"gamma", required_argument, NULL, 'g'},
         {"calibrate", required_argument, NULL, 'C'},
+        {"calibrate-ids", required_argument, NULL, 'I'},
         {"calibrate-tokens", required_argument, NULL, 'T'},
         {"calibrate-skip", required_argument, NULL, 'S'},
         {"shard-size", required_argument, NULL, 's'},

@@ -10,7 +10,8 @@
 struct quantize_arguments {
     const char *source, *destination, *recipe;
     struct plan_options plan;
-    const char *calibrate; /* file of the calibration text; NULL: none */
+    const char *calibrate; /* file of the calibration text, or of its ids; NULL: none */
+    bool calibrate_ids;    /* it is a JSON array of ids */
     uint32_t calibrate_tokens, calibrate_skip;
     unsigned jobs;
     uint64_t memory;
