@@ -416,6 +416,8 @@ static enum status weight_round(struct run *run, enum layer_weight number, const
     enum status status = original_load(run, number, error);
     if (status != STATUS_OK)
         return status;
+    if (damping != run->options->damping && run->options->note)
+        run->options->note(run->options->context, run->layer_number, number, damping);
     struct rounding rounding = {.gram = &run->gram,
                                 .factor = factor,
                                 .damping = damping,

@@ -38,6 +38,8 @@ struct calibrate_options {
     bool (*wanted)(void *context, uint32_t layer, enum layer_weight weight);
     /* A layer's rounded weights [LAYER_WEIGHTS], those wanted, to be kept for good when it returns. */
     enum status (*keep)(void *context, uint32_t layer, const struct weight *weights, struct error *error);
+    /* Of a weight whose Gram matrix could only be factored with more damping; 0: not at all, it is rounded to nearest. */
+    void (*note)(void *context, uint32_t layer, enum layer_weight weight, double damping);
     void *context;
 };
 
@@ -46,6 +48,12 @@ struct calibrate_budget {
     uint64_t states;                     /* bytes on the disk, at most */
     double flops;
 };
+
+/*
+ * The rate of this machine's matrix products on all threads, in floating-point operations a second: half a second is
+ * spent on them.
+ */
+enum status calibrate_rate(const struct calibrate_options *options, double *rate, struct error *error);
 
 /* What it takes; nothing is computed. Errors as calibrate_run. */
 enum status calibrate_plan(const struct calibrate_options *options, struct calibrate_budget *budget,
