@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -207,6 +208,19 @@ static enum status layer_keep(void *context, uint32_t layer, const struct weight
     return status;
 }
 
+/* The factor of a Gram matrix needs more than it was meant to get: said, since the weight gains less from its text. */
+static void weight_note(void *context, uint32_t layer, enum layer_weight weight, double taken) {
+    const struct making *making = context;
+    if (making->options->quiet)
+        return;
+    if (taken > 0)
+        fprintf(stderr, "qstream: layer %u, %s: the inputs of the text say little about it: damping %g\n", layer,
+                layer_weight_name(weight), taken);
+    else
+        fprintf(stderr, "qstream: layer %u, %s: the inputs of the text cannot be used: rounded to nearest\n", layer,
+                layer_weight_name(weight));
+}
+
 /* ---- which jobs ---- */
 
 struct named_job {
@@ -278,12 +292,13 @@ static struct calibrate_options options_of(const struct making *making, const st
                                       .quiet = arguments->quiet,
                                       .wanted = weight_wanted,
                                       .keep = layer_keep,
+                                      .note = weight_note,
                                       .context = (void *)(uintptr_t)making};
 }
 
 enum status calibration_plan(struct calibration *calibration, const struct plan *plan,
                              const struct publication *publication, const struct quantize_arguments *arguments,
-                             struct calibrate_budget *budget, struct error *error) {
+                             struct calibrate_budget *budget, double *rate, struct error *error) {
     struct making making = {.calibration = calibration, .plan = plan};
     char *view = NULL;
     calibration->jobs = calloc(plan->job_count, sizeof *calibration->jobs);
@@ -294,6 +309,8 @@ enum status calibration_plan(struct calibration *calibration, const struct plan 
     if (status == STATUS_OK) {
         const struct calibrate_options options = options_of(&making, arguments, view);
         status = calibrate_plan(&options, budget, error);
+        if (status == STATUS_OK && arguments->dry_run)
+            status = calibrate_rate(&options, rate, error);
     }
     if (view)
         folder_remove(view);

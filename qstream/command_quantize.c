@@ -98,7 +98,8 @@ struct session {
     struct layout layout;
     struct recipe recipe;
     struct calibration calibration; /* with --calibrate */
-    struct calibrate_budget budget;
+    struct calibrate_budget budget; /* of that */
+    double rate;                    /* floating-point operations a second that this machine computes */
     struct plan plan;
     struct fingerprint fingerprint;
     struct run_state state;
@@ -184,6 +185,37 @@ static void supply_json(const struct session *session, struct text *out) {
                 supply_fetched(session->supply));
 }
 
+/* What calibrated rounding takes. */
+static void calibration_table(const struct session *session, struct text *out) {
+    const struct calibrate_budget *budget = &session->budget;
+    const struct plan_calibration *settings = &session->arguments.plan.calibration;
+    char total[TEXT_SIZE_MAX], gram[TEXT_SIZE_MAX], weights[TEXT_SIZE_MAX], states[TEXT_SIZE_MAX];
+    if (!session->arguments.calibrate)
+        return;
+    text_printf(out, "calibration: %u windows of %u tokens; memory %s (Gram matrices %s, weights %s), disk %s\n",
+                settings->windows, settings->window, text_size(budget->total, total), text_size(budget->gram, gram),
+                text_size(budget->weights, weights), text_size(budget->states, states));
+    text_printf(out, "             %.3g floating-point operations: %.3g hours at the %.3g GFLOP/s of this machine\n",
+                budget->flops, budget->flops / session->rate / 3600, session->rate / 1e9);
+}
+
+/* The same as a member of a JSON object. */
+static void calibration_json(const struct session *session, struct text *out) {
+    const struct calibrate_budget *budget = &session->budget;
+    const struct plan_calibration *settings = &session->arguments.plan.calibration;
+    if (!session->arguments.calibrate)
+        return;
+    text_printf(out,
+                ", \"calibration\": {\"windows\": %u, \"window\": %u, \"memory_bytes\": %" PRIu64
+                ", \"gram_bytes\": %" PRIu64 ", \"weight_bytes\": %" PRIu64 ", \"disk_bytes\": %" PRIu64
+                ", \"flops\": %.6g",
+                settings->windows, settings->window, budget->total, budget->gram, budget->weights, budget->states,
+                budget->flops);
+    if (session->rate > 0)
+        text_printf(out, ", \"flops_per_second\": %.6g", session->rate);
+    text_append_string(out, "}");
+}
+
 static void tell(const struct session *session, const char *state) {
     const struct quantize_arguments *arguments = &session->arguments;
     if (arguments->json) {
@@ -193,6 +225,7 @@ static void tell(const struct session *session, const char *state) {
         text_append_string(&out, ", ");
         plan_json(&session->plan, session->publication.folder_bytes, &out);
         supply_json(session, &out);
+        calibration_json(session, &out);
         text_append_string(&out, "}\n");
         if (!out.failed)
             fputs(out.bytes, stdout);
@@ -208,8 +241,10 @@ static void tell(const struct session *session, const char *state) {
     }
     struct text table = {0};
     plan_table(&session->plan, session->publication.folder_bytes, &table);
-    if (arguments->dry_run)
+    if (arguments->dry_run) {
         supply_table(session, &table);
+        calibration_table(session, &table);
+    }
     if (!table.failed)
         fputs(table.bytes, stdout);
     text_free(&table);
@@ -338,7 +373,7 @@ static enum status session_prepare(struct session *session, bool *done, struct e
         status = session_supply(session, error);
     if (status == STATUS_OK && arguments->calibrate)
         status = calibration_plan(&session->calibration, &session->plan, &session->publication, arguments,
-                                  &session->budget, error);
+                                  &session->budget, &session->rate, error);
     if (status == STATUS_OK && arguments->dry_run) {
         tell(session, "planned");
         tell_left_out(session);

@@ -133,7 +133,14 @@ void card_render(const struct plan *plan, const struct recipe *recipe, struct te
     bool mxfp4 = false;
     for (size_t m = 0; m < plan->module_count && !mxfp4; m++)
         mxfp4 = plan->modules[m].scheme == SCHEME_MXFP4;
-    if (mxfp4)
+    const struct plan_calibration *calibration = &plan->options.calibration;
+    if (mxfp4 && calibration->windows > 0)
+        text_printf(
+            out,
+            "MXFP4 weights of the language model's layers were rounded so that the layers' outputs stay close on a "
+            "calibration text of %" PRIu64 " tokens (GPTQ with coordinate descent), in the same bytes as without.\n\n",
+            (uint64_t)calibration->windows * calibration->window);
+    else if (mxfp4)
         text_printf(out, "MXFP4 scales were chosen by the rule `%s` (gamma: %s), codes rounded to nearest.\n\n",
                     scale_rule_name(plan->options.rule), gamma_name(plan->options.gamma));
     text_append_string(out, "Perplexity and task accuracy were not measured when this card was written.\n\n"

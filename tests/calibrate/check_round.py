@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Calibrated rounding of single weights against an independent implementation in float64. Prints TAP.
 
-    check_round.py ROUND [--seed N]
+    check_round.py ROUND [--quick] [--seed N]
 
 ROUND is tests/calibrate/round.c compiled. The reference is GPTQ as its paper has it: the inverse of the damped Gram
 matrix, its Cholesky factor, and columns that are brought up to date after each that is rounded; scales by trying all
@@ -146,6 +146,7 @@ CASES = [  # rows, columns, tokens, kind
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
+    parser.add_argument("--quick", action="store_true", help="the smaller ones only")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("QSTREAM_TEST_SEED", "1")))
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
@@ -160,6 +161,8 @@ def main():
         print(f"{'ok' if fine else 'not ok'} {number} - {text}{'' if fine else '  # ' + note}", flush=True)
 
     for rows, columns, tokens, kind in CASES:
+        if arguments.quick and rows * columns > 40000:
+            continue
         case = make(rng, rows, columns, tokens, kind)
         name = f"{kind} inputs, {rows} x {columns}, {tokens} tokens"
         plain = run(arguments.program, case)
