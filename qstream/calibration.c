@@ -54,6 +54,7 @@ enum status calibration_read(const struct quantize_arguments *arguments, const s
     settings->skip = skip;
     settings->damping = damping;
     settings->sweeps = SWEEPS;
+    settings->cpu = arguments->cpu;
     settings->bf16 = products_have_bf16(arguments->cpu);
     tokens->count = (size_t)settings->windows * settings->window;
     memmove(tokens->ids, tokens->ids + skip, tokens->count * sizeof *tokens->ids);

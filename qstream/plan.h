@@ -29,6 +29,7 @@ struct plan_calibration {
     double damping;
     unsigned sweeps;
     bool bf16;               /* what is computed in */
+    enum cpu_level cpu;      /* the last bits of sums depend on it */
     char text[SHA256_HEX];   /* of the whole text */
     char tokens[SHA256_HEX]; /* of the ids that are used, as little-endian 32-bit integers */
 };
