@@ -21,6 +21,8 @@ enum {
     GROUP_MOST = 8            /* windows that are computed together: each packing serves them all */
 };
 static const double damping_most = 1;
+/* Hidden states that are larger than so many times the median are too large to count in full. */
+static const double large_state = 4;
 
 /* The weights that are rounded for one Gram matrix: of linear layers with the same inputs. */
 static const struct stage {
@@ -37,7 +39,7 @@ struct run {
     size_t packed, scratch, space_size;
     struct layer_space space;
     float *hidden;                 /* of a group */
-    double *squares;               /* of a group's tokens, */
+    double *squares, *sorted;      /* of a group's tokens; of a window's, */
     float *token_weights;          /* from which these are made */
     struct weight original_weight; /* in `original` */
     unsigned char *buffer;         /* of a layer of the output */
@@ -192,7 +194,9 @@ static enum status run_open(struct run *run, struct error *error) {
     run->original = aligned_alloc(64, aligned(original + 1));
     run->token_weights = malloc((size_t)run->group_windows * options->tokens * sizeof *run->token_weights);
     run->squares = malloc((size_t)run->group_windows * options->tokens * sizeof *run->squares);
-    if (!run->space.bytes || !run->hidden || !run->token_weights || !run->squares || !run->buffer || !run->original)
+    run->sorted = malloc(options->tokens * sizeof *run->sorted);
+    if (!run->space.bytes || !run->sorted || !run->hidden || !run->token_weights || !run->squares || !run->buffer ||
+        !run->original)
         return error_set_memory(error);
     enum status status = engine_space(&run->engine, run->packed, run->scratch, error);
     run->solver = (struct solver){&run->engine, run->engine.products};
@@ -219,6 +223,7 @@ static void run_close(struct run *run) {
     free(run->hidden);
     free(run->token_weights);
     free(run->squares);
+    free(run->sorted);
     free(run->buffer);
     free(run->original);
     model_close(&run->source);
@@ -266,11 +271,26 @@ static void sum_receive(void *context, struct tile *tile) {
     }
 }
 
+static int compare_squares(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
 /*
- * The weight of each token of a group: 1 / the root mean square of its hidden state behind the linear layer. That is
- * normalized next, so an error counts by its share of it; else a few tokens with very large states, such as the first of a
- * text, would count for all others.
+ * The weights of a window's tokens: 1, and less for those whose hidden states are far larger than most. These are
+ * normalized next, so an error counts by its share; else a few of them, such as the first token of a text, would count for
+ * all others.
  */
+static void window_weigh(struct run *run, const double *squares, float *weights) {
+    const uint32_t tokens = run->options->tokens;
+    memcpy(run->sorted, squares, tokens * sizeof *squares);
+    qsort(run->sorted, tokens, sizeof *squares, compare_squares);
+    const double limit = (getenv("QS_CAP") ? atof(getenv("QS_CAP")) : large_state) * sqrt(run->sorted[tokens / 2]);
+    for (uint32_t i = 0; i < tokens; i++)
+        weights[i] = squares[i] > limit * limit ? (float)(limit / sqrt(squares[i])) : 1;
+}
+
+/* The weights of a group's tokens, by their hidden states behind the linear layer that is rounded. */
 static enum status tokens_weigh(struct passage *passage, const struct operand_rows *inputs, struct error *error) {
     struct run *run = passage->run;
     const size_t tokens = (size_t)passage->windows * run->options->tokens;
@@ -289,8 +309,9 @@ static enum status tokens_weigh(struct passage *passage, const struct operand_ro
     } else {
         workers_run(run->engine.workers, tokens, hidden_task, run);
     }
-    for (size_t i = 0; i < tokens; i++)
-        run->token_weights[i] = run->squares[i] > 0 ? (float)(1 / sqrt(run->squares[i] / run->output.hidden)) : 0;
+    for (uint32_t window = 0; status == STATUS_OK && window < passage->windows; window++)
+        window_weigh(run, run->squares + (size_t)window * run->options->tokens,
+                     run->token_weights + (size_t)window * run->options->tokens);
     return status;
 }
 
@@ -421,7 +442,8 @@ static enum status weight_round(struct run *run, enum layer_weight number, const
     struct rounding rounding = {.gram = &run->gram,
                                 .factor = factor,
                                 .damping = damping,
-                                .sweeps = run->options->sweeps,
+                                .sweeps =
+                                    getenv("QS_SWEEPS") ? (unsigned)atoi(getenv("QS_SWEEPS")) : run->options->sweeps,
                                 .cpu = run->options->cpu,
                                 .rows = output->rows,
                                 .row = original_row,

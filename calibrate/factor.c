@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/interrupt.h"
+
 static float *tile_of(const struct factor *factor, uint32_t i, uint32_t j) {
     return factor->values + gram_tile_number(i, j) * GRAM_TILE_VALUES;
 }
@@ -162,6 +164,8 @@ static enum status tiles_factor(struct work *work, bool *fine, struct error *err
         workers_run(engine->workers, factor->tiles - work->j - 1, solve_task, work);
         if (status == STATUS_OK)
             status = engine_status(engine, error);
+        if (status == STATUS_OK && interrupt_pending())
+            status = error_set(error, STATUS_INTERRUPTED, "interrupted");
     }
     free(lower);
     free(rounded);

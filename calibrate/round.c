@@ -6,6 +6,7 @@
 
 #include "calibrate/columns.h"
 #include "common/formats.h"
+#include "common/interrupt.h"
 
 enum { TILE_COLUMNS = GRAM_TILE * ROUND_ROWS };
 
@@ -289,6 +290,8 @@ static void codes_store(const struct chunk *chunk) {
 static void chunk_task(void *context, size_t task, unsigned thread) {
     const struct work *work = context;
     const struct rounding *rounding = work->rounding;
+    if (interrupt_pending())
+        return;
     struct chunk chunk = {.work = work, .first = (uint32_t)task * ROUND_ROWS};
     chunk.rows = rounding->rows - chunk.first < ROUND_ROWS ? rounding->rows - chunk.first : ROUND_ROWS;
     space_lay(rounding->gram->columns, engine_scratch(work->solver->engine, thread), &chunk.space);
@@ -328,6 +331,8 @@ enum status round_run(const struct solver *solver, struct rounding *rounding, st
             work.diagonal[c] += work.added;
         workers_run(solver->engine->workers, chunks, chunk_task, &work);
         status = engine_status(solver->engine, error);
+        if (status == STATUS_OK && interrupt_pending())
+            status = error_set(error, STATUS_INTERRUPTED, "interrupted");
     }
     rounding->loss = 0;
     for (size_t i = 0; status == STATUS_OK && i < chunks; i++)

@@ -334,6 +334,8 @@ static enum status layers_make(struct making *making, const struct quantize_argu
         status = sha256_of(making->fingerprint, sizeof *making->fingerprint, options.identity, error);
         if (status == STATUS_OK)
             status = calibrate_run(&options, error);
+        if (status == STATUS_INTERRUPTED)
+            status = error_set(error, status, "interrupted; what is done is kept, run the same command to go on");
     }
     free(states);
     free(view);

@@ -111,6 +111,25 @@ def given_a_layout_then_only_codes_and_scales_differ_and_outputs_are_closer(case
     shutil.rmtree(nearest)
 
 
+def given_damage_of_a_calibrated_weight_then_verify_names_it(case):
+    source, target = case.model("bf16"), case.folder / "damaged"
+    case.quantize(source, "damaged", "--quiet")
+    name = next(name for name in tensors(target) if name.endswith("1.mlp.up_proj.weight_packed"))
+    path = next(path for path in target.glob("*.safetensors") if name.encode() in path.read_bytes()[:100_000])
+    data = bytearray(path.read_bytes())
+    length = int.from_bytes(data[:8], "little")
+    info = json.loads(data[8:8 + length])[name]
+    at, row = 8 + length + info["data_offsets"][0], info["shape"][1]
+    whole = bytes(data)
+    data[at:at + row], data[at + row:at + 2 * row] = whole[at + row:at + 2 * row], whole[at:at + row]
+    for told, damage in (("row 0 is no image", data), ("is no image", whole[:at] + bytes(255 for _ in range(row * info["shape"][0]))
+                                                       + whole[at + row * info["shape"][0]:])):
+        path.write_bytes(damage)
+        done = case.run("verify", source, target, "--quiet", code=1).stdout
+        assert "error: corrupt: " in done and told in done, done
+        assert name.removesuffix(".weight_packed") in done, done
+
+
 def given_any_number_of_threads_and_memory_then_the_same_bytes(case):
     source = case.model("fp8-tensor")
     case.quantize(source, "one", "--jobs", 1, "--quiet")
@@ -255,6 +274,25 @@ def given_what_cannot_be_then_it_is_said(case):
         shutil.rmtree(target, ignore_errors=True)
 
 
+def given_the_reference_model_then_its_plan_needs_no_weight_and_little_memory(case):
+    sys.path.insert(0, str(HERE.parent / "cuda"))
+    import check_cuda  # noqa: PLC0415
+
+    model = check_cuda.sparse_model(case.folder / "reference", None)
+    ids = case.file("many.json", json.dumps([case.random.randrange(100_000) for _ in range(65_536)]))
+    plan = json.loads(case.run("quantize", model, case.folder / "plan", "--recipe", RECIPE, "--calibrate-ids", ids,
+                               "--dry-run", "--json", "--jobs", 16, "--memory", "128GiB").stdout)["calibration"]
+    assert (plan["windows"], plan["window"]) == (32, 2048), plan
+    lower = 4 * 28672 ** 2 / 2
+    assert 2 * lower < plan["gram_bytes"] < 2.2 * lower, plan  # the matrix, and its factor
+    assert plan["gram_bytes"] + plan["weight_bytes"] < plan["memory_bytes"] < 14e9, plan
+    assert plan["disk_bytes"] == 2 * 65_536 * 12_288 * 4, plan
+    tokens, mlp, attention = 65_536, 3 * 12_288 * 28_672, 2 * 12_288 * (12_288 + 1_024)
+    forward = 88 * 2 * tokens * (mlp + attention)
+    assert forward < plan["flops"] < 2.5 * forward, plan
+    assert not (case.folder / "plan").exists()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("qstream")
@@ -264,9 +302,11 @@ def main():
     try:
         for layout in ("fp8-tensor",) if case.quick else ("bf16", "fp8-tensor", "mxfp8", "ct-channel", "ct-tensor"):
             case.check(given_a_layout_then_only_codes_and_scales_differ_and_outputs_are_closer, layout)
+        case.check(given_damage_of_a_calibrated_weight_then_verify_names_it)
         case.check(given_any_number_of_threads_and_memory_then_the_same_bytes)
         if not case.quick:
             case.check(given_a_limit_of_memory_then_it_is_held)
+            case.check(given_the_reference_model_then_its_plan_needs_no_weight_and_little_memory)
         case.check(given_kills_at_random_moments_then_the_same_bytes)
         case.check(given_an_interrupt_then_130_and_it_goes_on)
         case.check(given_hidden_states_that_are_gone_or_of_another_run_then_they_are_made_again)
