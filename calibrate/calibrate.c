@@ -315,11 +315,12 @@ static enum status tokens_weigh(struct passage *passage, const struct operand_ro
     return status;
 }
 
-static enum status inputs_gather(void *context, const struct operand_rows *inputs, uint32_t columns,
+static enum status inputs_gather(void *context, enum layer_weight which, const struct operand_rows *inputs,
                                  struct error *error) {
     struct passage *passage = context;
     struct run *run = passage->run;
-    (void)columns;
+    if (which != passage->end)
+        return STATUS_OK;
     enum status status = tokens_weigh(passage, inputs, error);
     for (uint32_t i = 0; status == STATUS_OK && i < passage->windows; i++)
         status = gram_add(&run->gram, &run->engine, inputs, run->token_weights, (size_t)i * run->options->tokens,

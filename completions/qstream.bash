@@ -67,7 +67,7 @@ _qstream_folder() {
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         compopt -o filenames 2>/dev/null
         return ;;
-    --jobs | --show | --tensors | --memory | --sample | --part | --window | --stride | --expect | --tolerance | --case | \
+    --jobs | --show | --tensors | --memory | --sample | --part | --window | --windows | --stride | --expect | --tolerance | --case | \
         --server | --server-model | --in-flight | --timeout | --retries | --prompt | --max-tokens | --temperature | \
         --top-p | --seed | --device-memory)
         return ;;
@@ -116,7 +116,7 @@ _qstream_verify() {
         return ;;
     esac
     _qstream_folder "$current" "$previous" "--rounding --rule --gamma --recipe --min-sqnr --max-rel --thresholds --sample
-        --part --hash --memory --jobs --cpu --json --html --quiet --help"
+        --part --hash --text --tokens --windows --memory --jobs --cpu --json --html --quiet --help"
 }
 
 _qstream_ppl() {

@@ -29,6 +29,13 @@ struct verify_options {
 /* What `qstream verify` does when it is not told otherwise. */
 struct verify_options verify_options_default(void);
 
+/* How far the outputs of a linear layer are from the source's on a text; measured by the caller (infer/output_error.h). */
+struct output_figure {
+    const char *module;
+    uint32_t layer;
+    double rel_error;
+};
+
 struct verification {
     const struct verify_options *options;
     struct checkpoint source, output;
@@ -47,6 +54,9 @@ struct verification {
     enum known_rule rule;
     enum setting_from rule_from; /* FROM_DEFAULT: there is none */
     const char *gamma;
+    const struct output_figure *outputs; /* [output_count], by layer; the caller's */
+    size_t output_count;
+    uint64_t output_tokens; /* 0: not measured */
 };
 
 /*

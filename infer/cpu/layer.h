@@ -23,8 +23,12 @@ size_t layer_space_size(struct engine *engine, const struct model *model, uint32
 enum status layer_engine_size(struct engine *engine, const struct model *model, size_t *packed, size_t *scratch,
                               struct error *error);
 
-/* What looks at the inputs of a linear layer, as its product takes them: [tokens of the group, columns]. */
-typedef enum status layer_tap(void *context, const struct operand_rows *inputs, uint32_t columns, struct error *error);
+/*
+ * What looks at the inputs of linear layers, as their products take them, [tokens of the group, columns]: of q, k and v,
+ * `which` is WEIGHT_Q; of o WEIGHT_O; of gate and up WEIGHT_GATE; of down WEIGHT_DOWN. It may use the engine.
+ */
+typedef enum status layer_tap(void *context, enum layer_weight which, const struct operand_rows *inputs,
+                              struct error *error);
 
 struct layer_run {
     const struct model *model;
@@ -35,7 +39,7 @@ struct layer_run {
      * `end`: WEIGHT_Q, WEIGHT_O, WEIGHT_GATE, WEIGHT_DOWN or, for all, LAYER_WEIGHTS.
      */
     enum layer_weight begin, end;
-    layer_tap *tap; /* is given the inputs of `end`; may be NULL */
+    layer_tap *tap; /* is given the inputs of all that are run, and of `end`; may be NULL */
     void *tap_context;
     const struct rope_table *rope;
     enum kv_rounding kv_rounding;

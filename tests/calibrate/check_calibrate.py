@@ -111,6 +111,57 @@ def given_a_layout_then_only_codes_and_scales_differ_and_outputs_are_closer(case
     shutil.rmtree(nearest)
 
 
+def given_a_text_then_verify_tells_outputs_as_numpy_does(case):
+    source = case.model("bf16")
+    case.quantize(source, "outputs", "--quiet")
+    ids = case.file("ids-of-outputs.json", json.dumps([case.random.randrange(500) for _ in range(300)]))
+    words = ("verify", source, case.folder / "outputs", "--quiet", "--json", "--tokens", ids, "--jobs")
+    told = json.loads(case.run(*words, 2).stdout)["outputs"]
+    assert told["tokens"] == 300, told["tokens"]
+    weights, layers = told["weights"], SHAPE["layers"]
+    assert [w["name"].rsplit(".", 1)[1] for w in weights] == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
+                                                              "down_proj"] * layers, weights
+    wanted = outputs_of(tensors(source), tensors(case.folder / "outputs"), json.loads(Path(ids).read_text()),
+                        json.loads((source / "config.json").read_text()))
+    for weight in weights:
+        if weight["layer"] == 0 and weight["name"] in wanted:
+            assert abs(weight["rel_error"] - wanted[weight["name"]]) < 1e-3 * wanted[weight["name"]], (weight, wanted)
+    assert json.loads(case.run(*words, 1).stdout)["outputs"] == told
+    nothing = json.loads(case.run("verify", source, case.folder / "outputs", "--quiet", "--json").stdout)
+    assert nothing["outputs"] is None
+    table = case.run("verify", source, case.folder / "outputs", "--quiet", "--tokens", ids).stdout
+    assert "relative error of outputs, on 300 tokens" in table and "layer 0" in table, table
+    for code, more, told in ((2, ("--windows", 2), "--windows goes with"), (2, ("--tokens", ids, "--part", "0/2"), "--part"),
+                             (2, ("--tokens", ids, "--text", ids), "one of them"), (2, ("--tokens", ids, "--memory", "1MiB"), "too small"),
+                             (3, ("--text", ids), "tokenizer"), (3, ("--tokens", case.folder / "none"), "none")):
+        error = case.run("verify", source, case.folder / "outputs", "--quiet", *more, code=code).stderr
+        assert told in error, error
+
+
+def outputs_of(source, output, ids, config):
+    """Relative errors of the outputs of layer 0's q, k and v: their inputs are the normalized embeddings."""
+    import numpy as np  # noqa: PLC0415
+
+    def bf16(tensor):
+        return (np.frombuffer(tensor[2], np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(tensor[1]).astype(float)
+
+    codes = np.arange(256)
+    exponent, mantissa = codes >> 3 & 15, codes & 7
+    e4m3 = np.where(exponent > 0, (8 + mantissa) * 2.0 ** (exponent - 10), mantissa * 2.0 ** -9) * np.where(codes & 128, -1, 1)
+    prefix = next(name for name in source if name.endswith("layers.0.input_layernorm.weight"))[:-len("input_layernorm.weight")]
+    embedding = next(name for name in source if name.endswith("embed_tokens.weight"))
+    x = bf16(source[embedding])[ids]
+    epsilon = config.get("text_config", config)["rms_norm_eps"]
+    x = x / np.sqrt((x ** 2).mean(-1, keepdims=True) + epsilon) * bf16(source[prefix + "input_layernorm.weight"])
+    found = {}
+    for which in "qkv":
+        name = f"{prefix}self_attn.{which}_proj"
+        w, code = bf16(source[name + ".weight"]), output[name + ".weight"]
+        quantized = e4m3[np.frombuffer(code[2], np.uint8).reshape(code[1])] * bf16(output[name + ".weight_scale"])
+        found[name] = float(np.sqrt(((x @ (w - quantized).T) ** 2).sum() / ((x @ w.T) ** 2).sum()))
+    return found
+
+
 def given_damage_of_a_calibrated_weight_then_verify_names_it(case):
     source, target = case.model("bf16"), case.folder / "damaged"
     case.quantize(source, "damaged", "--quiet")
@@ -302,6 +353,7 @@ def main():
     try:
         for layout in ("fp8-tensor",) if case.quick else ("bf16", "fp8-tensor", "mxfp8", "ct-channel", "ct-tensor"):
             case.check(given_a_layout_then_only_codes_and_scales_differ_and_outputs_are_closer, layout)
+        case.check(given_a_text_then_verify_tells_outputs_as_numpy_does)
         case.check(given_damage_of_a_calibrated_weight_then_verify_names_it)
         case.check(given_any_number_of_threads_and_memory_then_the_same_bytes)
         if not case.quick:
