@@ -285,7 +285,7 @@ static void window_weigh(struct run *run, const double *squares, float *weights)
     const uint32_t tokens = run->options->tokens;
     memcpy(run->sorted, squares, tokens * sizeof *squares);
     qsort(run->sorted, tokens, sizeof *squares, compare_squares);
-    const double limit = (getenv("QS_CAP") ? atof(getenv("QS_CAP")) : large_state) * sqrt(run->sorted[tokens / 2]);
+    const double limit = large_state * sqrt(run->sorted[tokens / 2]);
     for (uint32_t i = 0; i < tokens; i++)
         weights[i] = squares[i] > limit * limit ? (float)(limit / sqrt(squares[i])) : 1;
 }
@@ -443,8 +443,7 @@ static enum status weight_round(struct run *run, enum layer_weight number, const
     struct rounding rounding = {.gram = &run->gram,
                                 .factor = factor,
                                 .damping = damping,
-                                .sweeps =
-                                    getenv("QS_SWEEPS") ? (unsigned)atoi(getenv("QS_SWEEPS")) : run->options->sweeps,
+                                .sweeps = run->options->sweeps,
                                 .cpu = run->options->cpu,
                                 .rows = output->rows,
                                 .row = original_row,

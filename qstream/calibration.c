@@ -16,7 +16,6 @@
 
 enum { WINDOW = 2048, WINDOW_LEAST = 32 };
 static const double damping = 0.01;
-enum { SWEEPS = 2 };
 
 /* ---- the text ---- */
 
@@ -53,7 +52,7 @@ enum status calibration_read(const struct quantize_arguments *arguments, const s
     settings->windows = (uint32_t)(there / settings->window);
     settings->skip = skip;
     settings->damping = damping;
-    settings->sweeps = SWEEPS;
+    settings->sweeps = arguments->calibrate_sweeps;
     settings->cpu = arguments->cpu;
     settings->bf16 = products_have_bf16(arguments->cpu);
     tokens->count = (size_t)settings->windows * settings->window;

@@ -138,7 +138,7 @@ void card_render(const struct plan *plan, const struct recipe *recipe, struct te
         text_printf(
             out,
             "MXFP4 weights of the language model's layers were rounded so that the layers' outputs stay close on a "
-            "calibration text of %" PRIu64 " tokens (GPTQ with coordinate descent), in the same bytes as without.\n\n",
+            "calibration text of %" PRIu64 " tokens (GPTQ), in the same bytes as without.\n\n",
             (uint64_t)calibration->windows * calibration->window);
     else if (mxfp4)
         text_printf(out, "MXFP4 scales were chosen by the rule `%s` (gamma: %s), codes rounded to nearest.\n\n",
