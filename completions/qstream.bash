@@ -30,8 +30,8 @@ _qstream_config() {
 
 _qstream_quantize() {
     local current=$1 previous=$2
-    local options="--recipe --rule --gamma --shard-size --dry-run --part --finish --jobs --disk --keep-source --memory
-        --hash-source --cpu --json --quiet --help"
+    local options="--recipe --rule --gamma --calibrate --calibrate-ids --calibrate-tokens --calibrate-skip --calibrate-sweeps --shard-size
+        --dry-run --part --finish --jobs --disk --keep-source --memory --hash-source --cpu --json --quiet --help"
     # bash takes --rule=ms apart into three words
     if [[ $current == = ]]; then
         current=
@@ -43,7 +43,12 @@ _qstream_quantize() {
     --rule) mapfile -t COMPREPLY < <(compgen -W "mse amax qstream" -- "$current"); return ;;
     --gamma) mapfile -t COMPREPLY < <(compgen -W "none layernorm original" -- "$current"); return ;;
     --cpu) mapfile -t COMPREPLY < <(compgen -W "portable neon avx2 avx512" -- "$current"); return ;;
-    --shard-size | --part | --jobs | --disk | --memory) return ;;
+    --calibrate | --calibrate-ids)
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        compopt -o filenames 2>/dev/null
+        return
+        ;;
+    --calibrate-tokens | --calibrate-skip | --calibrate-sweeps | --shard-size | --part | --jobs | --disk | --memory) return ;;
     esac
     if [[ $current == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
@@ -62,7 +67,7 @@ _qstream_folder() {
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         compopt -o filenames 2>/dev/null
         return ;;
-    --jobs | --show | --tensors | --memory | --sample | --part | --window | --stride | --expect | --tolerance | --case | \
+    --jobs | --show | --tensors | --memory | --sample | --part | --window | --windows | --stride | --expect | --tolerance | --case | \
         --server | --server-model | --in-flight | --timeout | --retries | --prompt | --max-tokens | --temperature | \
         --top-p | --seed | --device-memory)
         return ;;
@@ -111,7 +116,7 @@ _qstream_verify() {
         return ;;
     esac
     _qstream_folder "$current" "$previous" "--rounding --rule --gamma --recipe --min-sqnr --max-rel --thresholds --sample
-        --part --hash --memory --jobs --cpu --json --html --quiet --help"
+        --part --hash --text --tokens --windows --memory --jobs --cpu --json --html --quiet --help"
 }
 
 _qstream_ppl() {

@@ -1,4 +1,5 @@
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ struct run {
     char *expect_path;
     struct token_ids tokens;
     char hash[SHA256_HEX];
+    char text_hash[SHA256_HEX]; /* of the text's bytes; "" with --tokens */
     struct ppl_result result;
 };
 
@@ -49,6 +51,11 @@ static enum status text_encode(struct run *run, struct error *error) {
                            "--memory is too small: a text of %zu bytes needs at least %" PRIu64
                            "MiB to become tokens; a first part of it will do if --windows needs no more",
                            text.length, text_mebibytes(needed));
+    uint8_t digest[SHA256_SIZE];
+    if (status == STATUS_OK)
+        status = sha256_of(text.bytes, text.length, digest, error);
+    if (status == STATUS_OK)
+        sha256_hex(digest, run->text_hash);
     if (status == STATUS_OK && variants->text_join == TEXT_JOIN_HF) {
         ppl_text_join_rows(&text, &rows);
         text_free(&text);
@@ -81,6 +88,41 @@ static enum status tokens_read(struct run *run, struct error *error) {
 static enum status tokens_get(struct run *run, struct error *error) {
     enum status status = run->arguments.tokens ? tokens_read(run, error) : text_encode(run, error);
     return status == STATUS_OK ? ppl_tokens_hash(run->tokens.ids, run->tokens.count, run->hash, error) : status;
+}
+
+/* ---- calibrated on the same text ---- */
+
+/* Says so on stderr when the model was calibrated on this text: with tokens that are scored, its figure is too good. */
+static enum status calibration_look(const struct run *run, struct error *error) {
+    enum { MANIFEST_MAX = 256 << 20 };
+    static const char name[] = "qstream.json";
+    struct folder *folder = NULL;
+    char *bytes = NULL;
+    size_t length;
+    if (!run->text_hash[0] || run->arguments.run.quiet)
+        return STATUS_OK;
+    enum status status = folder_open(run->arguments.run.model, &folder, error);
+    if (status == STATUS_OK && folder_has(folder, name))
+        status = folder_file_read(folder, name, MANIFEST_MAX, &bytes, &length, error);
+    json_t *root = status == STATUS_OK && bytes ? json_loadb(bytes, length, 0, NULL) : NULL;
+    const json_t *calibration = json_object_get(root, "calibration");
+    const char *text = json_string_value(json_object_get(calibration, "text_sha256"));
+    if (text && strcmp(text, run->text_hash) == 0) {
+        const uint64_t first = (uint64_t)json_integer_value(json_object_get(calibration, "skip"));
+        const uint64_t count = (uint64_t)json_integer_value(json_object_get(calibration, "windows")) *
+                               (uint64_t)json_integer_value(json_object_get(calibration, "window"));
+        const struct ppl_window *last =
+            run->result.window_count > 0 ? &run->result.windows[run->result.window_count - 1] : NULL;
+        const uint64_t scored = last ? (uint64_t)last->first + last->tokens : run->tokens.count;
+        fprintf(stderr, "qstream: '%s' was calibrated on tokens %" PRIu64 " to %" PRIu64 " of this text%s\n",
+                run->arguments.run.model, first, first + count - 1,
+                first < scored ? ", which are among those that are scored: on another text it is worse"
+                               : "; none of them is scored");
+    }
+    json_decref(root);
+    free(bytes);
+    folder_close(folder);
+    return status;
 }
 
 /* ---- what is expected ---- */
@@ -269,6 +311,8 @@ static enum status ppl(struct run *run, struct error *error) {
         status = expectation_check_tokens(&run->expectation, run->hash, error);
     if (status == STATUS_OK)
         status = arguments->server.url ? measure_server(run, error) : measure_here(run, error);
+    if (status == STATUS_OK && !arguments->server.url)
+        status = calibration_look(run, error);
     if (status == STATUS_OK && run->expects && !arguments->dry_run)
         expectation_judge(&run->expectation, &run->result);
     if (status == STATUS_OK && arguments->update)

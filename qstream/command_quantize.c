@@ -8,6 +8,7 @@
 #include "common/config_file.h"
 #include "common/progress.h"
 #include "common/version.h"
+#include "qstream/calibration.h"
 #include "qstream/command.h"
 #include "qstream/destination.h"
 #include "qstream/execute.h"
@@ -51,6 +52,11 @@ static enum status fingerprint_make(const struct plan *plan, const struct recipe
     text_printf(&options, "output %d rule %s gamma %s shard-size %" PRIu64 " hash-source %d tiles %u",
                 QSTREAM_OUTPUT_VERSION, scale_rule_name(plan->options.rule), gamma_name(plan->options.gamma),
                 plan->options.shard_size, plan->options.hash_source, plan->tile_count);
+    const struct plan_calibration *calibration = &plan->options.calibration;
+    if (calibration->windows > 0)
+        text_printf(&options, " calibration %s windows %u of %u damping %g sweeps %u %s %s", calibration->tokens,
+                    calibration->windows, calibration->window, calibration->damping, calibration->sweeps,
+                    calibration->bf16 ? "bf16" : "f32", cpu_level_name(calibration->cpu));
     enum status status = source.failed || options.failed ? error_set_memory(error) : STATUS_OK;
     if (status == STATUS_OK)
         status = sha256_of(source.bytes, source.length, fingerprint->source, error);
@@ -91,6 +97,9 @@ struct session {
     struct checkpoint checkpoint;
     struct layout layout;
     struct recipe recipe;
+    struct calibration calibration; /* with --calibrate */
+    struct calibrate_budget budget; /* of that */
+    double rate;                    /* floating-point operations a second that this machine computes */
     struct plan plan;
     struct fingerprint fingerprint;
     struct run_state state;
@@ -113,6 +122,10 @@ static enum status session_plan(struct session *session, struct error *error) {
         status = checkpoint_open(arguments->source, &session->checkpoint, error);
     if (status == STATUS_OK)
         status = layout_detect(&session->checkpoint, &session->layout, error);
+    if (status == STATUS_OK && arguments->calibrate) {
+        status = calibration_read(arguments, session->checkpoint.folder, &session->calibration, error);
+        session->arguments.plan.calibration = session->calibration.settings;
+    }
     if (status == STATUS_OK)
         status = plan_build(&session->checkpoint, &session->layout, &session->recipe, &arguments->plan, &session->plan,
                             error);
@@ -172,6 +185,37 @@ static void supply_json(const struct session *session, struct text *out) {
                 supply_fetched(session->supply));
 }
 
+/* What calibrated rounding takes. */
+static void calibration_table(const struct session *session, struct text *out) {
+    const struct calibrate_budget *budget = &session->budget;
+    const struct plan_calibration *settings = &session->arguments.plan.calibration;
+    char total[TEXT_SIZE_MAX], gram[TEXT_SIZE_MAX], weights[TEXT_SIZE_MAX], states[TEXT_SIZE_MAX];
+    if (!session->arguments.calibrate)
+        return;
+    text_printf(out, "calibration: %u windows of %u tokens; memory %s (Gram matrices %s, weights %s), disk %s\n",
+                settings->windows, settings->window, text_size(budget->total, total), text_size(budget->gram, gram),
+                text_size(budget->weights, weights), text_size(budget->states, states));
+    text_printf(out, "             %.3g floating-point operations: %.3g hours at the %.3g GFLOP/s of this machine\n",
+                budget->flops, budget->flops / session->rate / 3600, session->rate / 1e9);
+}
+
+/* The same as a member of a JSON object. */
+static void calibration_json(const struct session *session, struct text *out) {
+    const struct calibrate_budget *budget = &session->budget;
+    const struct plan_calibration *settings = &session->arguments.plan.calibration;
+    if (!session->arguments.calibrate)
+        return;
+    text_printf(out,
+                ", \"calibration\": {\"windows\": %u, \"window\": %u, \"memory_bytes\": %" PRIu64
+                ", \"gram_bytes\": %" PRIu64 ", \"weight_bytes\": %" PRIu64 ", \"disk_bytes\": %" PRIu64
+                ", \"flops\": %.6g",
+                settings->windows, settings->window, budget->total, budget->gram, budget->weights, budget->states,
+                budget->flops);
+    if (session->rate > 0)
+        text_printf(out, ", \"flops_per_second\": %.6g", session->rate);
+    text_append_string(out, "}");
+}
+
 static void tell(const struct session *session, const char *state) {
     const struct quantize_arguments *arguments = &session->arguments;
     if (arguments->json) {
@@ -181,6 +225,7 @@ static void tell(const struct session *session, const char *state) {
         text_append_string(&out, ", ");
         plan_json(&session->plan, session->publication.folder_bytes, &out);
         supply_json(session, &out);
+        calibration_json(session, &out);
         text_append_string(&out, "}\n");
         if (!out.failed)
             fputs(out.bytes, stdout);
@@ -196,8 +241,10 @@ static void tell(const struct session *session, const char *state) {
     }
     struct text table = {0};
     plan_table(&session->plan, session->publication.folder_bytes, &table);
-    if (arguments->dry_run)
+    if (arguments->dry_run) {
         supply_table(session, &table);
+        calibration_table(session, &table);
+    }
     if (!table.failed)
         fputs(table.bytes, stdout);
     text_free(&table);
@@ -279,7 +326,10 @@ static enum status session_execute(struct session *session, struct error *error)
         status = error_set_memory(error);
     options.journal = journal;
     if (status == STATUS_OK)
-        status = execute(&session->plan, &options, &session->fingerprint, &session->state, error);
+        status = arguments->calibrate
+                     ? calibration_execute(&session->calibration, &session->plan, &session->publication, arguments,
+                                           &options, &session->fingerprint, &session->state, error)
+                     : execute(&session->plan, &options, &session->fingerprint, &session->state, error);
     free(journal);
     return status;
 }
@@ -321,6 +371,9 @@ static enum status session_prepare(struct session *session, bool *done, struct e
         part_shards(&session->plan, arguments->part, arguments->parts, &session->first_shard, &session->end_shard);
     if (status == STATUS_OK)
         status = session_supply(session, error);
+    if (status == STATUS_OK && arguments->calibrate)
+        status = calibration_plan(&session->calibration, &session->plan, &session->publication, arguments,
+                                  &session->budget, &session->rate, error);
     if (status == STATUS_OK && arguments->dry_run) {
         tell(session, "planned");
         tell_left_out(session);
@@ -426,6 +479,7 @@ int command_quantize(int argc, char **argv) {
     run_state_free(&session->state);
     plan_free(&session->plan);
     recipe_free(&session->recipe);
+    calibration_free(&session->calibration);
     layout_free(&session->layout);
     checkpoint_close(&session->checkpoint);
     supply_close(session->supply);

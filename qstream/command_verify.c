@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "common/config_file.h"
+#include "infer/output_error.h"
+#include "infer/report/ppl_text.h"
 #include "qstream/command.h"
 #include "qstream/option_values.h"
 #include "verify/verification.h"
@@ -29,7 +31,10 @@ static const char usage[] =
     "  --sample P          read only this share of the tiles, 0.01 or 1%, always the same ones\n"
     "  --part I/N          compare the values of part I of N, I from 0\n"
     "  --hash              also compare the digests of all files with the manifest's\n"
-    "  --memory SIZE       most memory to use (default 256MiB)\n"
+    "  --text FILE         also tell how far the outputs of each quantized weight are from the source's on this text\n"
+    "  --tokens FILE       the same with tokens that were made elsewhere, a JSON array of ids\n"
+    "  --windows N         of 2048 tokens of it (default 8)\n"
+    "  --memory SIZE       most memory to use (default 256MiB; with --text four fifths of what there is)\n"
     "  --jobs N            threads (default: one per processor); the result is the same for any number\n"
     "  --cpu LEVEL         portable, neon, avx2 or avx512 (default: the best); the result is the same for each\n"
     "  --json              print one JSON object (schema qstream.verify/1)\n"
@@ -42,7 +47,9 @@ static const char usage[] =
 struct arguments {
     struct verify_options verify;
     struct thresholds thresholds; /* of options and file */
-    const char *recipe, *thresholds_file, *html;
+    const char *recipe, *thresholds_file, *html, *text;
+    bool text_is_ids;
+    uint32_t windows;
     bool json;
 };
 
@@ -59,6 +66,9 @@ enum option_code {
     OPTION_SAMPLE,
     OPTION_PART,
     OPTION_HASH,
+    OPTION_TEXT,
+    OPTION_TOKENS,
+    OPTION_WINDOWS,
     OPTION_MEMORY,
     OPTION_JOBS,
     OPTION_CPU,
@@ -117,6 +127,15 @@ static enum status option_parse(int option, const char *value, void *context, st
     case OPTION_HASH:
         verify->hash = true;
         return STATUS_OK;
+    case OPTION_TEXT:
+    case OPTION_TOKENS:
+        if (arguments->text)
+            return error_set(error, STATUS_USAGE, "--text and --tokens: give one of them, once");
+        arguments->text = value;
+        arguments->text_is_ids = option == OPTION_TOKENS;
+        return STATUS_OK;
+    case OPTION_WINDOWS:
+        return option_number("--windows", value, 1, UINT32_MAX, &arguments->windows, error);
     case OPTION_MEMORY:
         if (!text_parse_size(value, &verify->memory))
             return error_set(error, STATUS_USAGE, "--memory takes a size such as 256MiB, not '%s'", value);
@@ -151,6 +170,9 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         {"sample", required_argument, NULL, OPTION_SAMPLE},
         {"part", required_argument, NULL, OPTION_PART},
         {"hash", no_argument, NULL, OPTION_HASH},
+        {"text", required_argument, NULL, OPTION_TEXT},
+        {"tokens", required_argument, NULL, OPTION_TOKENS},
+        {"windows", required_argument, NULL, OPTION_WINDOWS},
         {"memory", required_argument, NULL, OPTION_MEMORY},
         {"jobs", required_argument, NULL, OPTION_JOBS},
         {"cpu", required_argument, NULL, OPTION_CPU},
@@ -161,6 +183,8 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         {NULL, 0, NULL, 0},
     };
     arguments->verify = verify_options_default();
+    const uint64_t memory = arguments->verify.memory;
+    arguments->verify.memory = 0;
     enum status status = options_read("verify", argc, argv, options, option_parse, arguments, help, error);
     if (status != STATUS_OK || *help)
         return status;
@@ -172,6 +196,13 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         return error_set(error, STATUS_USAGE, "--gamma goes with --rule qstream");
     if (arguments->json && arguments->html && strcmp(arguments->html, "-") == 0)
         return error_set(error, STATUS_USAGE, "--json and --html - both want standard output");
+    if (arguments->windows && !arguments->text)
+        return error_set(error, STATUS_USAGE, "--windows goes with --text or --tokens");
+    if (arguments->text && (verify->parts || verify->sample < 1))
+        return error_set(error, STATUS_USAGE, "%s goes with all of the weights: not with --part or --sample",
+                         arguments->text_is_ids ? "--tokens" : "--text");
+    if (verify->memory == 0)
+        arguments->verify.memory = arguments->text ? option_memory_default() : memory;
     arguments->verify.source = argv[optind];
     arguments->verify.folder = argv[optind + 1];
     return STATUS_OK;
@@ -215,6 +246,74 @@ static enum status tell(const struct verification *verification, const struct ar
     return status;
 }
 
+/* What is measured of outputs. */
+struct outputs {
+    struct token_ids tokens;
+    uint32_t windows, window;
+    struct output_error *errors;
+    struct output_figure *figures;
+    size_t count;
+};
+
+static void outputs_free(struct outputs *outputs) {
+    token_ids_free(&outputs->tokens);
+    output_errors_free(outputs->errors, outputs->count);
+    free(outputs->figures);
+}
+
+static enum status outputs_text(const struct arguments *arguments, struct outputs *outputs, struct error *error) {
+    enum { WINDOW = 2048, WINDOWS = 8 };
+    struct text text = {0};
+    struct folder *folder = NULL;
+    struct tokenizer *tokenizer = NULL;
+    enum status status = ppl_text_read(arguments->text, PPL_TEXT_MAX, &text, error);
+    if (status == STATUS_OK && arguments->text_is_ids) {
+        status = ppl_tokens_parse(arguments->text, &text, &outputs->tokens, error);
+    } else if (status == STATUS_OK) {
+        status = folder_open(arguments->verify.source, &folder, error);
+        if (status == STATUS_OK)
+            status = tokenizer_open(folder, &tokenizer, error);
+        if (status == STATUS_OK)
+            status = tokenizer_encode(tokenizer, text.bytes ? text.bytes : "", text.length, &outputs->tokens, error);
+    }
+    text_free(&text);
+    tokenizer_close(tokenizer);
+    folder_close(folder);
+    const size_t count = outputs->tokens.count;
+    if (status == STATUS_OK && count == 0)
+        return error_set(error, STATUS_BAD_INPUT, "'%s' has no tokens", arguments->text);
+    const uint32_t wanted = arguments->windows ? arguments->windows : WINDOWS;
+    outputs->window = count < WINDOW ? (uint32_t)count : WINDOW;
+    outputs->windows =
+        status == STATUS_OK && count / outputs->window < wanted ? (uint32_t)(count / outputs->window) : wanted;
+    return status;
+}
+
+/* Before the weights are compared: what cannot be run is told first. */
+static enum status outputs_measure(const struct arguments *arguments, struct outputs *outputs, struct error *error) {
+    const struct verify_options *verify = &arguments->verify;
+    enum status status = outputs_text(arguments, outputs, error);
+    if (status != STATUS_OK)
+        return status;
+    const struct output_error_options options = {.source = verify->source,
+                                                 .output = verify->folder,
+                                                 .ids = outputs->tokens.ids,
+                                                 .windows = outputs->windows,
+                                                 .tokens = outputs->window,
+                                                 .jobs = verify->jobs,
+                                                 .cpu = verify->cpu,
+                                                 .memory = verify->memory,
+                                                 .quiet = verify->quiet};
+    status = output_errors_measure(&options, &outputs->errors, &outputs->count, error);
+    outputs->figures = calloc(outputs->count + 1, sizeof *outputs->figures);
+    if (status == STATUS_OK && !outputs->figures)
+        status = error_set_memory(error);
+    for (size_t i = 0; status == STATUS_OK && i < outputs->count; i++)
+        outputs->figures[i] =
+            (struct output_figure){outputs->errors[i].module, outputs->errors[i].layer, outputs->errors[i].rel_error};
+    return status;
+}
+
 static enum status verify(struct arguments *arguments, struct error *error) {
     struct verification verification = {0};
     char *recipe = arguments->recipe ? config_file_find(arguments->recipe, ".json") : NULL;
@@ -222,12 +321,19 @@ static enum status verify(struct arguments *arguments, struct error *error) {
         return error_set_memory(error);
     arguments->verify.recipe = recipe;
     arguments->verify.thresholds = arguments->thresholds.count > 0 ? &arguments->thresholds : NULL;
-    enum status status = verification_run(&arguments->verify, &verification, error);
+    struct outputs outputs = {0};
+    enum status status = arguments->text ? outputs_measure(arguments, &outputs, error) : STATUS_OK;
+    if (status == STATUS_OK)
+        status = verification_run(&arguments->verify, &verification, error);
+    verification.outputs = outputs.figures;
+    verification.output_count = outputs.count;
+    verification.output_tokens = (uint64_t)outputs.windows * outputs.window;
     if (status == STATUS_OK)
         status = tell(&verification, arguments, error);
     if (status == STATUS_OK && !verification_passed(&verification))
         status = STATUS_CHECK_FAILED;
     verification_close(&verification);
+    outputs_free(&outputs);
     free(recipe);
     return status;
 }

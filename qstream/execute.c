@@ -344,7 +344,8 @@ static bool work_take(struct run *run, uint32_t *tile, bool *amax) {
         }
         const struct plan_job *job = &plan->jobs[next->job];
         *amax = !next->amax_done;
-        if (next->tile == job->tile_count || (*amax && atomic_load(&run->amax_left[next->job]) == 0)) {
+        const bool left = run->options->left && run->options->left[next->job];
+        if (left || next->tile == job->tile_count || (*amax && atomic_load(&run->amax_left[next->job]) == 0)) {
             next->job++;
             next->tile = 0;
             continue;
@@ -683,7 +684,7 @@ enum status execute(const struct plan *plan, const struct execute_options *optio
         status = supply_begin(options->supply, state, fingerprint->source, error);
     if (status == STATUS_OK && options->first_shard < options->end_shard)
         status = tiles_make(&run, journal, work_survey(&run), error);
-    for (uint32_t s = options->first_shard; s < options->end_shard && status == STATUS_OK; s++)
+    for (uint32_t s = options->first_shard; s < options->end_shard && status == STATUS_OK && !options->left; s++)
         if (!state->shards[s])
             status = error_set(error, STATUS_IO, "shard '%s' was not completed: this is a bug in qstream",
                                plan->shards[s].file);

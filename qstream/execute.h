@@ -19,6 +19,7 @@ struct execute_options {
     unsigned jobs;                   /* worker threads */
     enum cpu_level cpu;
     struct supply *supply; /* of a source that is not on this machine, else NULL */
+    const bool *left;      /* [job_count] jobs that are left for later, and their shards unfinished; NULL: none */
     bool quiet;
 };
 

@@ -341,7 +341,7 @@ static enum status weight_add(struct builder *builder, uint32_t index, const str
         return error_set(error, STATUS_BAD_INPUT,
                          "the recipe wants %s for '%s', but its dtype is %s and its shape %s: only BF16, F16, F32 and "
                          "scaled FP8 matrices can be quantized; make the pattern '%s' narrower",
-                         weight_format_name(rule->format), info->name, dtype_name(info->dtype),
+                         recipe_format_name(rule->format), info->name, dtype_name(info->dtype),
                          shape_text(info->shape, info->rank, shape), pattern_text(rule->pattern));
     for (unsigned i = 0; i < info->rank; i++)
         if (info->shape[i] == 0)
@@ -374,7 +374,7 @@ static uint64_t source_bytes(const struct plan *plan, uint32_t index) {
     return bytes;
 }
 
-static void share_count(struct plan *plan, uint32_t index, enum weight_format format, size_t first_output) {
+static void share_count(struct plan *plan, uint32_t index, enum recipe_format format, size_t first_output) {
     enum role role = role_of(plan->checkpoint->tensors[index].info.name);
     size_t i = 0;
     while (i < plan->share_count && (plan->shares[i].role != role || plan->shares[i].format != format))

@@ -10,6 +10,7 @@
 #include "common/checkpoint.h"
 #include "common/layout.h"
 #include "common/scheme_config.h"
+#include "common/sha256.h"
 #include "qstream/mxfp4.h"
 #include "qstream/recipe.h"
 
@@ -21,9 +22,22 @@ enum gamma_source {
 const char *gamma_name(enum gamma_source gamma);
 enum { GAMMA_SOURCES = 3 };
 
+/* How MXFP4 weights of layers are rounded for the outputs on a text (calibrate/). */
+struct plan_calibration {
+    uint32_t windows, window; /* tokens of each; windows 0: weights are rounded to nearest */
+    uint64_t skip;            /* tokens of the text before the first */
+    double damping;
+    unsigned sweeps;
+    bool bf16;               /* what is computed in */
+    enum cpu_level cpu;      /* the last bits of sums depend on it */
+    char text[SHA256_HEX];   /* of the whole text */
+    char tokens[SHA256_HEX]; /* of the ids that are used, as little-endian 32-bit integers */
+};
+
 struct plan_options {
     enum scale_rule rule;
     enum gamma_source gamma;
+    struct plan_calibration calibration;
     uint64_t shard_size; /* largest sum of tensor bytes in a shard; 0: shards as in the source */
     bool hash_source;    /* the manifest also records digests of the source's bytes */
 };
@@ -70,7 +84,7 @@ struct plan_shard {
 /* What happens to the tensors of one role. */
 struct plan_share {
     enum role role;
-    enum weight_format format;
+    enum recipe_format format;
     uint64_t tensors, bytes_in, bytes_out;
 };
 

@@ -262,8 +262,18 @@ static enum status manifest_render(const struct plan *plan, const struct recipe 
     text_printf(out, ", \"options\": \"%s\"},\n", sha256_hex(fingerprint->options, hex));
     text_printf(out, "  \"rule\": \"%s\",\n  \"gamma\": \"%s\",\n", scale_rule_name(plan->options.rule),
                 gamma_name(plan->options.gamma));
-    text_printf(out, "  \"rounding\": \"nearest\",\n  \"ties\": \"%s\",\n",
+    const struct plan_calibration *calibration = &plan->options.calibration;
+    text_printf(out, "  \"rounding\": \"%s\",\n  \"ties\": \"%s\",\n",
+                calibration->windows > 0 ? "calibrated" : "nearest",
                 plan->options.rule == SCALE_RULE_QSTREAM ? "toward zero" : "even");
+    if (calibration->windows > 0)
+        text_printf(out,
+                    "  \"calibration\": {\"text_sha256\": \"%s\", \"tokens_sha256\": \"%s\", \"skip\": %" PRIu64
+                    ", \"windows\": %u, \"window\": %u, \"damping\": %g, \"sweeps\": %u, \"compute\": \"%s\", \"cpu\": "
+                    "\"%s\"},\n",
+                    calibration->text, calibration->tokens, calibration->skip, calibration->windows,
+                    calibration->window, calibration->damping, calibration->sweeps, calibration->bf16 ? "bf16" : "f32",
+                    cpu_level_name(calibration->cpu));
     text_printf(out, "  \"tensor_bytes\": %" PRIu64 ",\n  \"source\": {\n    \"name\": ", plan->tensor_bytes);
     char name[256];
     const char *repository = folder_repository(plan->checkpoint->folder);
@@ -455,6 +465,8 @@ static void folder_clean(const char *path, bool deeper) {
         closedir(folder);
     rmdir(path);
 }
+
+void folder_remove(const char *path) { folder_clean(path, true); }
 
 void publication_clean(const char *folder) {
     char *path = text_format("%s/%s", folder, work_folder);

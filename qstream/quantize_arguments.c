@@ -20,6 +20,15 @@ const char quantize_usage[] =
     "                     (mistral-medium-3.5-mxfp4, llama-mxfp4, qwen3-moe-mxfp4)\n"
     "  --rule RULE        how MXFP4 scales are chosen: mse (default), amax, qstream\n"
     "  --gamma SOURCE     weights for the errors of --rule qstream: none (default), layernorm, original\n"
+    "  --calibrate FILE   round MXFP4 weights of layers so that the layers' outputs on this text stay close (GPTQ):\n"
+    "                     the same files, of the same size, from a model that qstream can run\n"
+    "  --calibrate-ids FILE\n"
+    "                     the same with tokens that were made elsewhere, a JSON array of ids\n"
+    "  --calibrate-tokens N\n"
+    "                     tokens of the text to use (default 65536)\n"
+    "  --calibrate-skip N tokens of the text to leave out at its beginning\n"
+    "  --calibrate-sweeps N\n"
+    "                     rounds over all codes after GPTQ that make outputs on the text itself closer (default 0)\n"
     "  --shard-size SIZE  largest sum of tensor bytes in a shard, e.g. 5GB (default: shards as in the source)\n"
     "  --dry-run          print the plan and the exact size of DST; write nothing\n"
     "  --part I/N         make only this share of the shards, for a cluster with a shared file system\n"
@@ -29,13 +38,15 @@ const char quantize_usage[] =
     "tells,\n"
     "                     and one shard more)\n"
     "  --keep-source      of hf://: keep the source, in the Hugging Face cache\n"
-    "  --memory SIZE      most memory to use (default 256MiB); fewer workers run where it does not suffice\n"
+    "  --memory SIZE      most memory to use (default 256MiB; with --calibrate four fifths of what there is); fewer\n"
+    "                     workers run where it does not suffice\n"
     "  --hash-source      also record digests of the source's bytes in qstream.json\n"
     "  --cpu LEVEL        portable, neon, avx2 or avx512 (default: the best this machine has)\n"
     "  --json             print the result as one JSON object (schema qstream.quantize/1)\n"
     "  --quiet            no progress and no summary\n"
     "  --help             print this text\n";
 
+enum { CALIBRATE_TOKENS = 65536, SWEEPS_MOST = 100 };
 static const uint64_t default_memory = (uint64_t)256 << 20;
 
 static enum status option_parse(int option, const char *value, void *context, struct error *error) {
@@ -56,6 +67,19 @@ static enum status option_parse(int option, const char *value, void *context, st
                 return STATUS_OK;
             }
         return error_set(error, STATUS_USAGE, "--gamma takes none, layernorm or original, not '%s'", value);
+    case 'C':
+    case 'I':
+        if (arguments->calibrate)
+            return error_set(error, STATUS_USAGE, "--calibrate and --calibrate-ids: give one of them, once");
+        arguments->calibrate = value;
+        arguments->calibrate_ids = option == 'I';
+        return STATUS_OK;
+    case 'T':
+        return option_number("--calibrate-tokens", value, 1, UINT32_MAX, &arguments->calibrate_tokens, error);
+    case 'S':
+        return option_number("--calibrate-skip", value, 0, UINT32_MAX, &arguments->calibrate_skip, error);
+    case 'W':
+        return option_number("--calibrate-sweeps", value, 0, SWEEPS_MOST, &arguments->calibrate_sweeps, error);
     case 's':
         if (!text_parse_size(value, &arguments->plan.shard_size))
             return error_set(error, STATUS_USAGE, "--shard-size takes a size such as 5GB, not '%s'", value);
@@ -103,6 +127,11 @@ enum status quantize_arguments_parse(int argc, char **argv, struct quantize_argu
         {"recipe", required_argument, NULL, 'r'},
         {"rule", required_argument, NULL, 'R'},
         {"gamma", required_argument, NULL, 'g'},
+        {"calibrate", required_argument, NULL, 'C'},
+        {"calibrate-ids", required_argument, NULL, 'I'},
+        {"calibrate-tokens", required_argument, NULL, 'T'},
+        {"calibrate-skip", required_argument, NULL, 'S'},
+        {"calibrate-sweeps", required_argument, NULL, 'W'},
         {"shard-size", required_argument, NULL, 's'},
         {"disk", required_argument, NULL, 'd'},
         {"memory", required_argument, NULL, 'm'},
@@ -118,10 +147,8 @@ enum status quantize_arguments_parse(int argc, char **argv, struct quantize_argu
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
-    *arguments = (struct quantize_arguments){.plan = {.rule = SCALE_RULE_MSE, .gamma = GAMMA_NONE},
-                                             .jobs = processor_count(),
-                                             .memory = default_memory,
-                                             .cpu = cpu_best()};
+    *arguments = (struct quantize_arguments){
+        .plan = {.rule = SCALE_RULE_MSE, .gamma = GAMMA_NONE}, .jobs = processor_count(), .cpu = cpu_best()};
     enum status status = options_read("quantize", argc, argv, options, option_parse, arguments, help, error);
     if (status != STATUS_OK || *help)
         return status;
@@ -129,6 +156,8 @@ enum status quantize_arguments_parse(int argc, char **argv, struct quantize_argu
         return error_set(error, STATUS_USAGE,
                          "quantize takes two folders, SRC (or hf://org/name) and DST; see 'qstream quantize --help'");
     arguments->source = argv[optind];
+    if (arguments->memory == 0)
+        arguments->memory = arguments->calibrate ? option_memory_default() : default_memory;
     arguments->destination = argv[optind + 1];
     if (!arguments->recipe)
         return error_set(error, STATUS_USAGE, "--recipe is missing; see 'qstream quantize --help'");
@@ -136,6 +165,25 @@ enum status quantize_arguments_parse(int argc, char **argv, struct quantize_argu
         return error_set(error, STATUS_USAGE, "--part and --finish exclude each other");
     if (arguments->plan.gamma != GAMMA_NONE && arguments->plan.rule != SCALE_RULE_QSTREAM)
         return error_set(error, STATUS_USAGE, "--gamma goes with --rule qstream");
+    if (!arguments->calibrate &&
+        (arguments->calibrate_tokens || arguments->calibrate_skip || arguments->calibrate_sweeps))
+        return error_set(error, STATUS_USAGE,
+                         "--calibrate-tokens, --calibrate-skip and --calibrate-sweeps go with --calibrate");
+    if (arguments->calibrate) {
+        if (arguments->parts || arguments->finish)
+            return error_set(
+                error, STATUS_USAGE,
+                "--calibrate and %s exclude each other: a layer is rounded for what the layers before it give",
+                arguments->parts ? "--part" : "--finish");
+        if (arguments->plan.hash_source)
+            return error_set(error, STATUS_USAGE, "--calibrate and --hash-source exclude each other");
+        if (hub_reference_is(arguments->source))
+            return error_set(error, STATUS_USAGE,
+                             "--calibrate reads the source several times: download it first, 'qstream fetch %s'",
+                             arguments->source + strlen("hf://"));
+        if (arguments->calibrate_tokens == 0)
+            arguments->calibrate_tokens = CALIBRATE_TOKENS;
+    }
     if ((arguments->disk || arguments->keep_source) && !hub_reference_is(arguments->source))
         return error_set(error, STATUS_USAGE, "%s goes with a model on the Hub, hf://org/name; '%s' is on this machine",
                          arguments->disk ? "--disk" : "--keep-source", arguments->source);

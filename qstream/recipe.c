@@ -11,7 +11,7 @@ enum { RECIPE_BYTES_MAX = 1 << 20 };
 
 static const char *const format_names[] = {[FORMAT_KEEP] = "keep", [FORMAT_MXFP4] = "mxfp4", [FORMAT_FP8] = "fp8"};
 
-const char *weight_format_name(enum weight_format format) { return format_names[format]; }
+const char *recipe_format_name(enum recipe_format format) { return format_names[format]; }
 
 static enum status keys_check(const char *path, const char *what, const json_t *object, const char *const *known,
                               struct error *error) {
@@ -49,7 +49,7 @@ static enum status rule_parse(const char *path, size_t number, const json_t *ent
     if (index == sizeof format_names / sizeof *format_names)
         return error_set(error, STATUS_BAD_INPUT,
                          "recipe '%s': rule %zu: the format '%s' is none of mxfp4, fp8 and keep", path, number, format);
-    rule->format = (enum weight_format)index;
+    rule->format = (enum recipe_format)index;
     if (strategy) {
         const char *word = json_string_value(strategy);
         rule->per_tensor = word && strcmp(word, "tensor") == 0;

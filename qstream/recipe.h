@@ -20,12 +20,12 @@
 #include "common/pattern.h"
 #include "common/status.h"
 
-enum weight_format { FORMAT_KEEP, FORMAT_MXFP4, FORMAT_FP8 };
-const char *weight_format_name(enum weight_format format);
+enum recipe_format { FORMAT_KEEP, FORMAT_MXFP4, FORMAT_FP8 };
+const char *recipe_format_name(enum recipe_format format);
 
 struct recipe_rule {
     struct pattern *pattern;
-    enum weight_format format;
+    enum recipe_format format;
     bool per_tensor; /* fp8: one scale per weight instead of one per output channel */
     bool optional;
     size_t matches; /* weights it decided; counted by recipe_rule_for */

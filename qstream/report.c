@@ -48,7 +48,7 @@ void plan_table(const struct plan *plan, uint64_t folder_bytes, struct text *out
         const struct plan_share *share = &plan->shares[i];
         tensors += share->tensors;
         text_printf(out, "%-10s %-7s %9" PRIu64 " %10s %10s\n", role_name(share->role),
-                    weight_format_name(share->format), share->tensors, text_size(share->bytes_in, in),
+                    recipe_format_name(share->format), share->tensors, text_size(share->bytes_in, in),
                     text_size(share->bytes_out, made));
     }
     text_printf(out, "%-10s %-7s %9" PRIu64 " %10s %10s   %.1f %% of the source, %.2f bits per weight\n", "total", "",
@@ -71,7 +71,7 @@ void plan_json(const struct plan *plan, uint64_t folder_bytes, struct text *out)
         text_printf(out,
                     "%s{\"role\": \"%s\", \"format\": \"%s\", \"tensors\": %" PRIu64 ", \"bytes_in\": %" PRIu64
                     ", \"bytes_out\": %" PRIu64 "}",
-                    i ? ", " : "", role_name(share->role), weight_format_name(share->format), share->tensors,
+                    i ? ", " : "", role_name(share->role), recipe_format_name(share->format), share->tensors,
                     share->bytes_in, share->bytes_out);
     }
     text_append_string(out, "], \"shards\": [");
@@ -124,7 +124,7 @@ void card_render(const struct plan *plan, const struct recipe *recipe, struct te
     for (size_t i = 0; i < plan->share_count; i++) {
         const struct plan_share *share = &plan->shares[i];
         text_printf(out, "| %s | %s | %" PRIu64 " | %" PRIu64 " | %" PRIu64 " |\n", role_name(share->role),
-                    weight_format_name(share->format), share->tensors, share->bytes_in, share->bytes_out);
+                    recipe_format_name(share->format), share->tensors, share->bytes_in, share->bytes_out);
     }
     text_printf(out, "\n%s of tensors became %s: %.1f %%, %.2f bits per weight over %" PRIu64 " weights.\n\n",
                 text_size(source_total(plan), in), text_size(plan->tensor_bytes, made),
@@ -133,7 +133,14 @@ void card_render(const struct plan *plan, const struct recipe *recipe, struct te
     bool mxfp4 = false;
     for (size_t m = 0; m < plan->module_count && !mxfp4; m++)
         mxfp4 = plan->modules[m].scheme == SCHEME_MXFP4;
-    if (mxfp4)
+    const struct plan_calibration *calibration = &plan->options.calibration;
+    if (mxfp4 && calibration->windows > 0)
+        text_printf(
+            out,
+            "MXFP4 weights of the language model's layers were rounded so that the layers' outputs stay close on a "
+            "calibration text of %" PRIu64 " tokens (GPTQ), in the same bytes as without.\n\n",
+            (uint64_t)calibration->windows * calibration->window);
+    else if (mxfp4)
         text_printf(out, "MXFP4 scales were chosen by the rule `%s` (gamma: %s), codes rounded to nearest.\n\n",
                     scale_rule_name(plan->options.rule), gamma_name(plan->options.gamma));
     text_append_string(out, "Perplexity and task accuracy were not measured when this card was written.\n\n"

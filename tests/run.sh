@@ -38,14 +38,14 @@ count() {
     printf '%-14s %4d passed, %d failed, %d skipped  (%d s)\n' "$1" "$ok" "$bad" "$skip" $((SECONDS - started))
 }
 
-# suite NAME COMMAND...: the command prints TAP. As many suites run at a time as there are processors; finish waits for
-# them, and counts them in their order.
+# suite NAME COMMAND...: the command prints TAP. One suite more runs at a time than there are processors, since those of the
+# Hub wait most of the time; finish waits for them, and counts them in their order.
 suites=()
 suite() {
     local name=$1
     shift
     [ -z "$only" ] || [ "$only" = "$name" ] || return 0
-    while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do
+    while [ "$(jobs -pr | wc -l)" -gt "$jobs" ]; do
         wait -n
     done
     suites+=("$name")
@@ -118,6 +118,7 @@ one lint tests/lint.sh
 suite unit-asan units_asan
 suite unit units build/unit
 # the longest first
+suite hub tests/hub/run_hub.sh
 suite cli bats --timing --formatter tap tests/cli
 suite infer tests/infer/run_infer.sh
 suite cuda tests/cuda/run_cuda.sh
@@ -126,7 +127,6 @@ suite verify tests/verify/run_verify.sh
 suite tokenizer tests/tokenizer/run_tokenizer.sh
 suite server tests/server/run_server.sh
 suite clients tests/clients/run_clients.sh
-suite hub tests/hub/run_hub.sh
 suite hub-asan env QSTREAM=build/asan/qstream tests/hub/run_hub.sh check_faults
 suite quantize-asan env QSTREAM=build/asan/qstream tests/hub/run_hub.sh check_quantize
 suite cuda-engine tests/cuda/run_engine.sh
@@ -138,6 +138,8 @@ suite verify-asan env QSTREAM=build/asan/qstream build/venv/bin/python tests/ver
 suite tokenizer-asan env BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/tokenizer/run_tokenizer.sh --only "sample model" --count 200
 suite parquet tests/parquet/run_parquet.sh
 suite parquet-asan env BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/parquet/run_parquet.sh --only damage
+suite calibrate tests/calibrate/run_calibrate.sh
+suite calibrate-asan env QSTREAM=build/asan/qstream BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/calibrate/run_calibrate.sh --quick
 suite browser tests/browser/run_browser.sh
 if [ "$(uname -m)" = x86_64 ]; then
     suite unit-arm64 units_arm64

@@ -16,6 +16,11 @@ static const double corrupt_ratio = 4, corrupt_error = 0.3;
 /* The same for a single row, whose values are fewer, if its relative error also is as large as this. */
 static const double corrupt_row_ratio = 16, corrupt_row_error = 0.4;
 /*
+ * Calibrated rounding gives up nearness for outputs, as far as its inputs ask for: what is farther from its source than
+ * zeros would be, or a whole weight half as far, was not made by it.
+ */
+static const double calibrated_error = 0.5, calibrated_row_error = 1;
+/*
  * FP8 rounds to 2^-4 at worst (E5M2 to 2^-3): a smaller error needs no explanation, one larger than 2^-3 has none that is
  * honest, nor has a row of that error under a scale of its own that is not its largest value / 448. Plain numbers lose at most BF16's 2^-9.
  */
@@ -187,6 +192,9 @@ static bool is_corrupt(const struct verification *verification, const struct com
     bool mxfp4 = comparison->to.format == STORED_MXFP4;
     if (mxfp4 && conforms(verification, figures))
         return false;
+    if (mxfp4 && verification->calibrated)
+        return sums->error_square > calibrated_error * calibrated_error * sums->source_square ||
+               figures->worst_row_ratio > calibrated_row_error * calibrated_row_error;
     double fp8_limit = fp8_corrupt_error * fp8_corrupt_error;
     if (!mxfp4 && (sums->error_square > fp8_limit * sums->source_square || figures->odd_row_ratio > fp8_limit))
         return true;
@@ -214,6 +222,13 @@ static enum status corrupt_check(struct verification *verification, const struct
     if (!mxfp4 && comparison->to.format != STORED_PLAIN && whole > fp8_corrupt_error)
         return verify_find(&verification->findings, VERIFY_ERROR, "corrupt", comparison->module, error,
                            "is no image of its source: its relative error is %.3g", whole);
+    if (mxfp4 && verification->calibrated && whole > calibrated_error)
+        return verify_find(&verification->findings, VERIFY_ERROR, "corrupt", comparison->module, error,
+                           "is no image of its source, calibrated or not: its relative error is %.3g", whole);
+    if (mxfp4 && verification->calibrated)
+        return verify_find(&verification->findings, VERIFY_ERROR, "corrupt", comparison->module, error,
+                           "row %" PRIu64 " is no image of its source, calibrated or not: its relative error is %.3g",
+                           figures->worst_row.row, sqrt(figures->worst_row_ratio));
     double ratio = sums->best_square > 0 ? sums->error_square / sums->best_square : HUGE_VAL;
     if (comparison->to.format == STORED_PLAIN || ratio > corrupt_ratio)
         return verify_find(&verification->findings, VERIFY_ERROR, "corrupt", comparison->module, error,

@@ -298,7 +298,7 @@ static enum status manifest_read_json(const char *path, const json_t *root, stru
                                       struct error *error) {
     static const char *const rules[] = {"amax", "qstream", "mse", NULL};
     static const char *const gammas[] = {"none", "layernorm", "original", NULL};
-    static const char *const roundings[] = {"nearest", NULL};
+    static const char *const roundings[] = {"nearest", "calibrated", NULL};
     static const char *const ties[] = {"even", "toward zero", NULL};
     const struct place place = {path, ""};
     enum status status = schema_check(&place, root, manifest_schema, error);

@@ -46,7 +46,7 @@ struct manifest {
     uint8_t sha256[SHA256_SIZE]; /* of its own bytes */
     char *rule;                  /* "amax", "qstream", "mse" */
     char *gamma;                 /* "none", "layernorm", "original" */
-    char *rounding;              /* "nearest" */
+    char *rounding;              /* "nearest", "calibrated" */
     char *ties;                  /* "even", "toward zero" */
     uint64_t tensor_bytes;
     char *source; /* its name, hf://org/name@COMMIT of one on the Hub; NULL: not told */

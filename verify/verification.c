@@ -103,7 +103,9 @@ static enum status settings_find(struct verification *verification, struct error
                                 : manifest && manifest->rounding && strcmp(manifest->rounding, "nearest") == 0;
     verification->rule = options->rule;
     verification->rule_from = options->rule != KNOWN_NONE ? FROM_OPTION : FROM_DEFAULT;
-    if (options->rule == KNOWN_NONE && manifest && manifest->rule) {
+    verification->calibrated = verification->rounding_from == FROM_MANIFEST && manifest->rounding &&
+                               strcmp(manifest->rounding, "calibrated") == 0;
+    if (options->rule == KNOWN_NONE && manifest && manifest->rule && !verification->calibrated) {
         verification->rule = known_rule_parse(manifest->rule);
         verification->rule_from = verification->rule == KNOWN_NONE ? FROM_DEFAULT : FROM_MANIFEST;
     }

@@ -29,6 +29,13 @@ struct verify_options {
 /* What `qstream verify` does when it is not told otherwise. */
 struct verify_options verify_options_default(void);
 
+/* How far the outputs of a linear layer are from the source's on a text; measured by the caller (infer/output_error.h). */
+struct output_figure {
+    const char *module;
+    uint32_t layer;
+    double rel_error;
+};
+
 struct verification {
     const struct verify_options *options;
     struct checkpoint source, output;
@@ -41,11 +48,15 @@ struct verification {
     struct pairing pairing;
     struct compare_result compared;
     struct verify_findings findings;
-    bool nearest; /* a code that is not nearest is an error */
+    bool nearest;    /* a code that is not nearest is an error */
+    bool calibrated; /* as the manifest says, and no option otherwise: MXFP4 codes and scales were chosen for outputs */
     enum setting_from rounding_from;
     enum known_rule rule;
     enum setting_from rule_from; /* FROM_DEFAULT: there is none */
     const char *gamma;
+    const struct output_figure *outputs; /* [output_count], by layer; the caller's */
+    size_t output_count;
+    uint64_t output_tokens; /* 0: not measured */
 };
 
 /*

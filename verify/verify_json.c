@@ -73,7 +73,10 @@ static void finding_put(const struct verify_finding *finding, struct text *out) 
 
 static void settings_put(const struct verification *verification, struct text *out) {
     const struct verify_options *options = verification->options;
-    text_printf(out, ",\"settings\":{\"rounding\":\"%s\"", verification->nearest ? "nearest" : "any");
+    text_printf(out, ",\"settings\":{\"rounding\":\"%s\"",
+                verification->nearest      ? "nearest"
+                : verification->calibrated ? "calibrated"
+                                           : "any");
     member_string(out, "rounding_from", setting_from_name(verification->rounding_from));
     member_string(out, "rule", known_rule_name(verification->rule));
     member_string(out, "rule_from",
@@ -317,6 +320,22 @@ static void histograms_put(const struct verification *verification, struct text 
     text_append_string(out, "]");
 }
 
+static void outputs_put(const struct verification *verification, struct text *out) {
+    if (verification->output_tokens == 0) {
+        text_append_string(out, ",\"outputs\":null");
+        return;
+    }
+    text_printf(out, ",\"outputs\":{\"tokens\":%" PRIu64 ",\"weights\":[", verification->output_tokens);
+    for (size_t i = 0; i < verification->output_count; i++) {
+        const struct output_figure *figure = &verification->outputs[i];
+        text_printf(out, "%s{\"layer\":%u", i ? "," : "", figure->layer);
+        member_string(out, "name", figure->module);
+        member_real(out, "rel_error", figure->rel_error);
+        text_append_string(out, "}");
+    }
+    text_append_string(out, "]}");
+}
+
 enum status verification_json(const struct verification *verification, struct text *out, struct error *error) {
     head_put(verification, out);
     roles_put(verification, out);
@@ -325,6 +344,7 @@ enum status verification_json(const struct verification *verification, struct te
         status = tensors_put(verification, out, error);
     kept_put(verification, out);
     histograms_put(verification, out);
+    outputs_put(verification, out);
     text_append_string(out, "}");
     return status == STATUS_OK && out->failed ? error_set_memory(error) : status;
 }

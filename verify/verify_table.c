@@ -140,7 +140,10 @@ static bool holds_mxfp4(const struct verification *verification) {
 static void settings_put(const struct verification *verification, struct text *out) {
     const struct compare_result *compared = &verification->compared;
     const char *rule = known_rule_name(verification->rule);
-    text_printf(out, "\nrounding: %s (%s)", verification->nearest ? "nearest" : "any",
+    text_printf(out, "\nrounding: %s (%s)",
+                verification->nearest      ? "nearest"
+                : verification->calibrated ? "calibrated"
+                                           : "any",
                 setting_from_name(verification->rounding_from));
     if (rule)
         text_printf(out, ", scales: %s (%s)", rule,
@@ -180,11 +183,30 @@ static void verdict_put(const struct verification *verification, struct text *ou
                 counts[VERIFY_WARNING], text_plural(counts[VERIFY_WARNING]));
 }
 
+/* By layer, a column for each weight, named by the last word of its name. */
+static void outputs_put(const struct verification *verification, struct text *out) {
+    const struct output_figure *figures = verification->outputs;
+    const size_t count = verification->output_count;
+    if (verification->output_tokens == 0)
+        return;
+    text_printf(out, "\nrelative error of outputs, on %" PRIu64 " tokens\n", verification->output_tokens);
+    for (size_t i = 0; i < count; i++) {
+        const char *dot = strrchr(figures[i].module, '.');
+        if (i == 0 || figures[i].layer != figures[i - 1].layer)
+            text_printf(out, "%slayer %-4u", i ? "\n" : "", figures[i].layer);
+        text_append_string(out, "  ");
+        text_append_escaped(out, dot ? dot + 1 : figures[i].module);
+        text_printf(out, " %.4f", figures[i].rel_error);
+    }
+    text_append_string(out, count ? "\n" : "no weight of a layer has another format than in the source\n");
+}
+
 enum status verification_table(const struct verification *verification, struct text *out, struct error *error) {
     roles_put(verification, out);
     enum status status = layers_put(verification, out, error);
     if (status == STATUS_OK)
         status = worst_put(verification, out, error);
+    outputs_put(verification, out);
     findings_put(verification, out);
     settings_put(verification, out);
     verdict_put(verification, out);

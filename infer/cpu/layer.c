@@ -205,6 +205,13 @@ static enum status linear(struct pass *pass, const struct weight *first, const s
     return linear_run(pass->engine, &linear, error);
 }
 
+/* The inputs of a linear layer are there. */
+static enum status tap(const struct pass *pass, enum layer_weight which, const struct operand_rows *inputs,
+                       struct error *error) {
+    const struct layer_run *run = pass->run;
+    return run->tap ? run->tap(run->tap_context, which, inputs, error) : STATUS_OK;
+}
+
 static enum status attention(struct pass *pass, struct error *error) {
     const struct model *model = pass->run->model;
     const struct weight *weights = pass->run->layer->weights;
@@ -212,9 +219,11 @@ static enum status attention(struct pass *pass, struct error *error) {
     for (enum layer_weight i = WEIGHT_Q; i <= WEIGHT_V; i++) {
         if (i == WEIGHT_Q || !activations_equal(&weights[i], &weights[i - 1]))
             operands_fill(pass, pass->run->layer->attention_norm, NULL, &weights[i], operand, NULL, NULL);
+        enum status status = i == WEIGHT_Q ? tap(pass, i, operand, error) : STATUS_OK;
+        if (status != STATUS_OK || pass->run->end == i)
+            return status;
         pass->which = i;
-        const enum status status =
-            linear(pass, &weights[i], operand, NULL, NULL, model->head_dim, heads_receive, error);
+        status = linear(pass, &weights[i], operand, NULL, NULL, model->head_dim, heads_receive, error);
         if (status != STATUS_OK)
             return status;
     }
@@ -228,12 +237,15 @@ static enum status attention(struct pass *pass, struct error *error) {
                                         .v = pass->places.v,
                                         .kv_packed = pass->places.kv_packed,
                                         .out = pass->places.out};
-    const enum status status = attention_run(pass->engine, &attention, error);
+    enum status status = attention_run(pass->engine, &attention, error);
     if (status != STATUS_OK)
         return status;
     struct operand_rows out = {.act = pass->places.out, .token_scales = pass->places.middle_scales, .scale = 1};
     if (weights[WEIGHT_O].activations != ACTIVATIONS_FLOAT)
         operands_fill(pass, NULL, pass->places.out, &weights[WEIGHT_O], &out, NULL, NULL);
+    status = tap(pass, WEIGHT_O, &out, error);
+    if (status != STATUS_OK || pass->run->end == WEIGHT_O)
+        return status;
     return linear(pass, &weights[WEIGHT_O], &out, NULL, NULL, 1, residual_receive, error);
 }
 
@@ -246,12 +258,18 @@ static enum status mlp(struct pass *pass, struct error *error) {
     } else {
         operands_fill(pass, pass->run->layer->mlp_norm, NULL, gate, first, up, second);
     }
-    const enum status status = linear(pass, gate, first, up, second, 1, gate_receive, error);
+    enum status status = tap(pass, WEIGHT_GATE, first, error);
+    if (status != STATUS_OK || pass->run->end == WEIGHT_GATE)
+        return status;
+    status = linear(pass, gate, first, up, second, 1, gate_receive, error);
     if (status != STATUS_OK)
         return status;
     struct operand_rows middle = {.act = pass->places.middle, .token_scales = pass->places.middle_scales, .scale = 1};
     if (weights[WEIGHT_DOWN].activations != ACTIVATIONS_FLOAT)
         operands_fill(pass, NULL, pass->places.middle, &weights[WEIGHT_DOWN], &middle, NULL, NULL);
+    status = tap(pass, WEIGHT_DOWN, &middle, error);
+    if (status != STATUS_OK || pass->run->end == WEIGHT_DOWN)
+        return status;
     return linear(pass, &weights[WEIGHT_DOWN], &middle, NULL, NULL, 1, residual_receive, error);
 }
 
@@ -286,8 +304,8 @@ enum status layer_run(struct engine *engine, const struct layer_run *run, struct
     space_lay(engine, model, run->group->tokens, kv_packed, run->space->bytes, &pass.places);
     if (pass.places.size > run->space->size)
         return error_set(error, STATUS_IO, "the space for activations is too small");
-    enum status status = attention(&pass, error);
-    if (status == STATUS_OK)
+    enum status status = run->begin == WEIGHT_Q ? attention(&pass, error) : STATUS_OK;
+    if (status == STATUS_OK && (run->end > WEIGHT_GATE || (run->end == WEIGHT_GATE && run->tap)))
         status = mlp(&pass, error);
     if (status != STATUS_OK)
         return status;

@@ -96,6 +96,7 @@ static enum status layer(struct ppl_work *work, unsigned side, uint32_t number, 
         .model = &setup->models[side],
         .layer = &work->layers[(size_t)number * setup->sides + side],
         .layer_number = number,
+        .end = LAYER_WEIGHTS,
         .rope = &state->ropes[side],
         .kv_rounding = setup->options->kv_cache == KV_CACHE_FP8    ? KV_FP8
                        : setup->options->kv_cache == KV_CACHE_BF16 ? KV_BF16

@@ -211,7 +211,8 @@ __device__ static inline void group_sums(const matvec_arguments &a, const block_
     for (uint32_t i = 0; i < 2; i++) {
         const matvec_item &own = a.items[part.item_of(i * MATVEC_ROWS / 2)];
         rows[i].codes = own.codes + part.row * row_bytes(FORMAT, item.columns);
-        rows[i].exponents = own.exponents + (size_t)part.row * (item.columns / MX_BLOCK);
+        rows[i].exponents =
+            has_exponents<FORMAT>() ? own.exponents + (size_t)part.row * (item.columns / MX_BLOCK) : nullptr;
     }
     uint32_t begin = (first * WARP + lane) * CHUNK_BYTES, left = begin < row_size ? row_size - begin : 0;
     scale_number scale(item, begin / CHUNK_BYTES * chunk_columns(FORMAT), stride / CHUNK_BYTES * chunk_columns(FORMAT));

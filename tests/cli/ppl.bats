@@ -499,3 +499,19 @@ PYTHON
     exits 0
     says "4,095 tokens scored" "303,415 tokens" "PASS: " "0 of 8 figures"
 }
+
+@test "given a model that was calibrated on the text, then ppl says whether it scores those tokens" {
+    local out=$BATS_TEST_TMPDIR/calibrated
+    for _ in {1..20}; do cat "$TEXT"; done >"$BATS_TEST_TMPDIR/long"
+    "$QSTREAM" quantize "$MODEL" "$out" --recipe llama-mxfp4 --calibrate "$BATS_TEST_TMPDIR/long" --calibrate-skip 100 \
+        --calibrate-tokens 64 --quiet
+    run --separate-stderr ppl "$out" --text "$BATS_TEST_TMPDIR/long" --window 64 --stride 32 --windows 2
+    exits 0
+    [[ $stderr == *"was calibrated on tokens 100 to 163 of this text; none of them is scored"* ]]
+    run --separate-stderr ppl "$out" --text "$BATS_TEST_TMPDIR/long" --window 64 --stride 32 --windows 3
+    exits 0
+    [[ $stderr == *"was calibrated on tokens 100 to 163 of this text, which are among those that are scored"* ]]
+    run --separate-stderr ppl "$out" --text "$TEXT" --window 32 --stride 16
+    exits 0
+    [[ $stderr != *"calibrated"* ]]
+}

@@ -383,7 +383,8 @@ def quantize_wrong_bytes() -> None:
     HUB.fault(do="body", where="hub", path="resolve-cache.*SYSTEM_PROMPT.txt", body="You are a pest.\n")
     refused(4, "SYSTEM_PROMPT.txt", words=words)
     HUB.no_faults()
-    require(not (output / "config.json").exists() and not (output / "SYSTEM_PROMPT.txt").exists())
+    require(not (output / "config.json").exists())
+    require("pest" not in (output / "SYSTEM_PROMPT.txt").read_text())  # it came before, with its own bytes
     run(*words)
     require_equal((output / "large.table").stat().st_size, LARGE_FILE)
 

@@ -58,9 +58,9 @@ static void given_fp8_rules_then_the_strategy_is_channel_unless_tensor_is_said(v
     assert_false(fixture->recipe.rules[0].per_tensor);
     assert_false(fixture->recipe.rules[1].per_tensor);
     assert_true(fixture->recipe.rules[2].per_tensor);
-    assert_string_equal(weight_format_name(FORMAT_FP8), "fp8");
-    assert_string_equal(weight_format_name(FORMAT_MXFP4), "mxfp4");
-    assert_string_equal(weight_format_name(FORMAT_KEEP), "keep");
+    assert_string_equal(recipe_format_name(FORMAT_FP8), "fp8");
+    assert_string_equal(recipe_format_name(FORMAT_MXFP4), "mxfp4");
+    assert_string_equal(recipe_format_name(FORMAT_KEEP), "keep");
 }
 
 static void given_a_mistake_then_the_recipe_and_the_rule_are_named(void **state) {

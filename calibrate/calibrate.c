@@ -1,0 +1,585 @@
+#include "calibrate/calibrate.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "calibrate/round.h"
+#include "calibrate/states.h"
+#include "common/formats.h"
+#include "common/interrupt.h"
+#include "common/progress.h"
+#include "common/text.h"
+#include "infer/cpu/layer.h"
+#include "infer/embedding.h"
+
+enum {
+    PROGRAM_BYTES = 48 << 20, /* the program, its libraries, generated kernels, stacks */
+    TENSOR_BYTES = 640,       /* what is kept of a tensor's header, of each model */
+    PACKED_WANTED = 64 << 20, /* packed weights: fewer rounds */
+    GROUP_MOST = 8            /* windows that are computed together: each packing serves them all */
+};
+static const double damping_most = 1;
+/* Hidden states that are larger than so many times the median are too large to count in full. */
+static const double large_state = 4;
+
+/* The weights that are rounded for one Gram matrix: of linear layers with the same inputs. */
+static const struct stage {
+    enum layer_weight first, end;
+} stages[] = {{WEIGHT_Q, WEIGHT_O}, {WEIGHT_O, WEIGHT_GATE}, {WEIGHT_GATE, WEIGHT_DOWN}, {WEIGHT_DOWN, LAYER_WEIGHTS}};
+
+struct run {
+    const struct calibrate_options *options;
+    struct model source, output;
+    struct engine engine;
+    struct solver solver;
+    struct rope_table rope;
+    uint32_t group_windows;
+    size_t packed, scratch, space_size;
+    struct layer_space space;
+    float *hidden;                 /* of a group */
+    double *squares, *sorted;      /* of a group's tokens; of a window's, */
+    float *token_weights;          /* from which these are made */
+    struct weight original_weight; /* in `original` */
+    unsigned char *buffer;         /* of a layer of the output */
+    unsigned char *original;       /* of a weight of the source */
+    struct layer layer;
+    uint32_t layer_number;
+    struct states states;
+    struct gram gram;
+    struct progress progress;
+    uint64_t done; /* bytes of hidden states that went through something */
+};
+
+static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
+static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* ---- what it takes ---- */
+
+static bool stage_wanted(const struct run *run, uint32_t layer, const struct stage *stage) {
+    for (enum layer_weight i = stage->first; i < stage->end; i++)
+        if (run->options->wanted(run->options->context, layer, i))
+            return true;
+    return false;
+}
+
+static enum status models_open(struct run *run, struct error *error) {
+    const struct calibrate_options *options = run->options;
+    const struct model_options as_served = {0};
+    enum status status = model_open(options->source, &as_served, &run->source, error);
+    if (status == STATUS_OK)
+        status = model_open(options->output, &as_served, &run->output, error);
+    if (status != STATUS_OK)
+        return status;
+    const struct model *model = &run->output;
+    if (model->sliding_window > 0 && options->tokens > model->sliding_window)
+        return error_set(error, STATUS_USAGE,
+                         "'%s': its attention sees %u tokens (sliding_window): calibration windows of %u are too long",
+                         options->source, model->sliding_window, options->tokens);
+    for (size_t i = 0; i < (size_t)options->windows * options->tokens; i++)
+        if (options->ids[i] < 0 || (uint32_t)options->ids[i] >= model->vocabulary)
+            return error_set(error, STATUS_BAD_INPUT, "'%s': token %d is not in the model's vocabulary of %u",
+                             options->source, options->ids[i], model->vocabulary);
+    return STATUS_OK;
+}
+
+/* Floating-point operations: layers once, what comes before a stage again, Gram matrices, factors, rounding. */
+static double flops_of(const struct run *run) {
+    const double tokens = (double)run->options->windows * run->options->tokens;
+    double flops = 0;
+    for (uint32_t layer = 0; layer < run->output.layer_count; layer++)
+        for (size_t s = 0; s < sizeof stages / sizeof *stages; s++) {
+            const bool wanted = stage_wanted(run, layer, &stages[s]);
+            double elements = 0;
+            for (enum layer_weight i = stages[s].first; i < stages[s].end; i++) {
+                const struct weight *weight = &run->output.layers[layer].weights[i].weight;
+                elements += (double)weight->rows * weight->columns;
+                if (run->options->wanted(run->options->context, layer, i))
+                    flops += (1 + 2.0 * run->options->sweeps) * weight->rows * weight->columns * weight->columns;
+            }
+            const double columns = run->output.layers[layer].weights[stages[s].first].weight.columns;
+            flops += 2 * tokens * elements * (stages[s].first == WEIGHT_GATE ? 2 : 1);
+            if (wanted)
+                flops += tokens * columns * columns + columns * columns * columns / 3;
+        }
+    return flops;
+}
+
+/* Memory for groups of so many windows. */
+static enum status budget_fill(struct run *run, uint32_t windows, struct calibrate_budget *budget,
+                               struct error *error) {
+    const struct calibrate_options *options = run->options;
+    const struct model *model = &run->output;
+    *budget = (struct calibrate_budget){0};
+    size_t packed;
+    enum status status = layer_engine_size(&run->engine, model, &packed, &run->scratch, error);
+    run->packed = larger(packed, PACKED_WANTED);
+    run->space_size = status == STATUS_OK ? layer_space_size(&run->engine, model, windows * options->tokens, windows,
+                                                             options->tokens, error)
+                                          : 0;
+    if (run->space_size == 0)
+        return STATUS_IO;
+    run->scratch = larger(run->scratch, GRAM_TILE_VALUES * sizeof(float));
+    uint64_t layer_bytes = 0, original = 0;
+    for (uint32_t layer = 0; layer < model->layer_count; layer++) {
+        layer_bytes = larger(layer_bytes, model->layers[layer].bytes);
+        for (enum layer_weight i = 0; i < LAYER_WEIGHTS; i++) {
+            if (!options->wanted(options->context, layer, i))
+                continue;
+            const uint32_t columns = model->layers[layer].weights[i].weight.columns;
+            original = larger(original, run->source.layers[layer].weights[i].bytes);
+            budget->gram = larger(budget->gram, gram_bytes(&run->engine, columns) + factor_bytes(columns));
+            run->scratch = larger(run->scratch, round_scratch(columns));
+        }
+    }
+    run->group_windows = windows;
+    budget->weights = aligned(layer_bytes) + aligned(original);
+    budget->work = PROGRAM_BYTES + run->packed + aligned(run->scratch) * options->jobs + aligned(run->space_size) +
+                   (uint64_t)windows * options->tokens * model->hidden * sizeof(float) +
+                   (run->source.checkpoint.tensor_count + model->checkpoint.tensor_count) * TENSOR_BYTES +
+                   (uint64_t)options->windows * options->tokens * sizeof(int32_t) +
+                   (uint64_t)options->tokens * (model->head_dim + 1) * sizeof(float);
+    budget->total = budget->weights + budget->gram + budget->work;
+    budget->states = 2 * (uint64_t)options->windows * options->tokens * model->hidden * sizeof(float);
+    budget->flops = flops_of(run);
+    return STATUS_OK;
+}
+
+static enum status memory_divide(struct run *run, struct calibrate_budget *budget, struct error *error) {
+    const struct calibrate_options *options = run->options;
+    uint32_t windows = GROUP_MOST;
+    while (windows > 1 && windows / 2 >= options->windows)
+        windows /= 2;
+    for (; windows > 0; windows /= 2) {
+        const enum status status = budget_fill(run, windows, budget, error);
+        if (status != STATUS_OK || budget->total <= options->memory)
+            return status;
+    }
+    char weights[TEXT_SIZE_MAX], gram[TEXT_SIZE_MAX], work[TEXT_SIZE_MAX];
+    return error_set(error, STATUS_USAGE,
+                     "--memory is too small: calibrated rounding of this model needs at least %" PRIu64
+                     "MiB (weights %s, Gram matrices %s, the rest %s)",
+                     text_mebibytes(budget->total), text_size(budget->weights, weights), text_size(budget->gram, gram),
+                     text_size(budget->work, work));
+}
+
+static enum status run_plan(struct run *run, struct calibrate_budget *budget, struct error *error) {
+    const struct calibrate_options *options = run->options;
+    const bool bf16 =
+        options->compute == COMPUTE_BF16 || (options->compute == COMPUTE_AUTO && products_have_bf16(options->cpu));
+    const struct engine_options engine = {.jobs = options->jobs, .cpu = options->cpu, .bf16 = bf16};
+    enum status status = models_open(run, error);
+    if (status == STATUS_OK)
+        status = engine_open(&engine, &run->engine, error);
+    return status == STATUS_OK ? memory_divide(run, budget, error) : status;
+}
+
+/* ---- beginning and end ---- */
+
+static enum status run_open(struct run *run, struct error *error) {
+    const struct calibrate_options *options = run->options;
+    const struct model *model = &run->output;
+    uint64_t layer_bytes = 0, original = 0;
+    for (uint32_t layer = 0; layer < model->layer_count; layer++) {
+        layer_bytes = larger(layer_bytes, model->layers[layer].bytes);
+        for (enum layer_weight i = 0; i < LAYER_WEIGHTS; i++)
+            if (options->wanted(options->context, layer, i))
+                original = larger(original, run->source.layers[layer].weights[i].bytes);
+    }
+    run->space = (struct layer_space){aligned_alloc(64, aligned(run->space_size)), run->space_size};
+    run->hidden = malloc((size_t)run->group_windows * options->tokens * model->hidden * sizeof *run->hidden);
+    run->buffer = aligned_alloc(64, aligned(layer_bytes));
+    run->original = aligned_alloc(64, aligned(original + 1));
+    run->token_weights = malloc((size_t)run->group_windows * options->tokens * sizeof *run->token_weights);
+    run->squares = malloc((size_t)run->group_windows * options->tokens * sizeof *run->squares);
+    run->sorted = malloc(options->tokens * sizeof *run->sorted);
+    if (!run->space.bytes || !run->sorted || !run->hidden || !run->token_weights || !run->squares || !run->buffer ||
+        !run->original)
+        return error_set_memory(error);
+    enum status status = engine_space(&run->engine, run->packed, run->scratch, error);
+    run->solver = (struct solver){&run->engine, run->engine.products};
+    if (status == STATUS_OK && run->engine.bf16)
+        status = products_open(options->cpu, false, &run->solver.products, error);
+    if (status == STATUS_OK)
+        status = rope_table_make(model, options->tokens, &run->rope, error);
+    run->states.folder = options->states_folder;
+    memcpy(run->states.identity, options->identity, SHA256_SIZE);
+    run->states.windows = options->windows;
+    run->states.tokens = options->tokens;
+    run->states.hidden = model->hidden;
+    return status;
+}
+
+static void run_close(struct run *run) {
+    gram_close(&run->gram);
+    states_close(&run->states);
+    rope_table_free(&run->rope);
+    if (run->solver.products != run->engine.products)
+        products_close(run->solver.products);
+    engine_close(&run->engine);
+    free(run->space.bytes);
+    free(run->hidden);
+    free(run->token_weights);
+    free(run->squares);
+    free(run->sorted);
+    free(run->buffer);
+    free(run->original);
+    model_close(&run->source);
+    model_close(&run->output);
+}
+
+/* ---- tokens through a part of a layer ---- */
+
+/* What a pass over all windows does: from one linear layer to before another. */
+struct passage {
+    struct run *run;
+    enum layer_weight begin, end;
+    int from;                  /* file of the states, -1: the embedding */
+    bool keep;                 /* writes what comes out */
+    bool gather;               /* the inputs of `end` are added to run->gram */
+    const struct group *group; /* under way */
+    uint32_t windows;          /* of it */
+};
+
+/* ---- what a token counts ---- */
+
+/* Task: the sum of squares of a token's hidden state. */
+static void hidden_task(void *context, size_t task, unsigned thread) {
+    const struct run *run = context;
+    const float *values = run->hidden + task * run->output.hidden;
+    double sum = 0;
+    (void)thread;
+    for (uint32_t i = 0; i < run->output.hidden; i++)
+        sum += (double)values[i] * (double)values[i];
+    run->squares[task] = sum;
+}
+
+/* The same of the hidden state with what a linear layer adds to it, some rows of it. */
+static void sum_receive(void *context, struct tile *tile) {
+    const struct run *run = context;
+    for (uint32_t i = 0; i < tile->block->count; i++) {
+        const uint32_t token = tile->block->first + i;
+        const float *values = run->hidden + (size_t)token * run->output.hidden + tile->row;
+        double sum = 0;
+        for (uint32_t r = 0; r < tile->rows; r++) {
+            const double value = (double)values[r] + (double)tile->y[0][(size_t)i * tile->rows + r];
+            sum += value * value;
+        }
+        run->squares[token] += sum;
+    }
+}
+
+static int compare_squares(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/*
+ * The weights of a window's tokens: 1, and less for those whose hidden states are far larger than most. These are
+ * normalized next, so an error counts by its share; else a few of them, such as the first token of a text, would count for
+ * all others.
+ */
+static void window_weigh(struct run *run, const double *squares, float *weights) {
+    const uint32_t tokens = run->options->tokens;
+    memcpy(run->sorted, squares, tokens * sizeof *squares);
+    qsort(run->sorted, tokens, sizeof *squares, compare_squares);
+    const double limit = large_state * sqrt(run->sorted[tokens / 2]);
+    for (uint32_t i = 0; i < tokens; i++)
+        weights[i] = squares[i] > limit * limit ? (float)(limit / sqrt(squares[i])) : 1;
+}
+
+/* The weights of a group's tokens, by their hidden states behind the linear layer that is rounded. */
+static enum status tokens_weigh(struct passage *passage, const struct operand_rows *inputs, struct error *error) {
+    struct run *run = passage->run;
+    const size_t tokens = (size_t)passage->windows * run->options->tokens;
+    enum status status = STATUS_OK;
+    if (passage->end == WEIGHT_O || passage->end == WEIGHT_DOWN) {
+        const struct linear linear = {.weights = {&run->original_weight},
+                                      .inputs = {inputs},
+                                      .blocks = passage->group->blocks,
+                                      .block_count = passage->group->block_count,
+                                      .row_multiple = 1,
+                                      .in_order = true,
+                                      .receive = sum_receive,
+                                      .context = run};
+        memset(run->squares, 0, tokens * sizeof *run->squares);
+        status = linear_run(&run->engine, &linear, error);
+    } else {
+        workers_run(run->engine.workers, tokens, hidden_task, run);
+    }
+    for (uint32_t window = 0; status == STATUS_OK && window < passage->windows; window++)
+        window_weigh(run, run->squares + (size_t)window * run->options->tokens,
+                     run->token_weights + (size_t)window * run->options->tokens);
+    return status;
+}
+
+static enum status inputs_gather(void *context, enum layer_weight which, const struct operand_rows *inputs,
+                                 struct error *error) {
+    struct passage *passage = context;
+    struct run *run = passage->run;
+    if (which != passage->end)
+        return STATUS_OK;
+    enum status status = tokens_weigh(passage, inputs, error);
+    for (uint32_t i = 0; status == STATUS_OK && i < passage->windows; i++)
+        status = gram_add(&run->gram, &run->engine, inputs, run->token_weights, (size_t)i * run->options->tokens,
+                          run->options->tokens, error);
+    return status;
+}
+
+/* ---- passes ---- */
+
+static enum status window_embed(struct run *run, uint32_t window, float *values, struct error *error) {
+    const struct model *model = &run->output;
+    void *row = aligned_alloc(64, aligned(weight_rows_bytes(&model->embedding, 1)));
+    enum status status = row ? STATUS_OK : error_set_memory(error);
+    for (uint32_t i = 0; status == STATUS_OK && i < run->options->tokens; i++)
+        status = embedding_load(model, run->engine.rows,
+                                (uint32_t)run->options->ids[(size_t)window * run->options->tokens + i], row,
+                                values + (size_t)i * model->hidden, error);
+    free(row);
+    return status;
+}
+
+/* A group of windows, from number `first` on. */
+static enum status group_pass(struct passage *passage, uint32_t first, const struct group *group, struct error *error) {
+    struct run *run = passage->run;
+    const size_t values = (size_t)run->options->tokens * run->output.hidden;
+    enum status status = STATUS_OK;
+    for (uint32_t i = 0; status == STATUS_OK && i < passage->windows; i++)
+        status = passage->from < 0
+                     ? window_embed(run, first + i, run->hidden + i * values, error)
+                     : states_read(&run->states, passage->from, first + i, run->hidden + i * values, error);
+    const struct layer_run layer = {.model = &run->output,
+                                    .layer = &run->layer,
+                                    .layer_number = run->layer_number,
+                                    .begin = passage->begin,
+                                    .end = passage->end,
+                                    .tap = passage->gather ? inputs_gather : NULL,
+                                    .tap_context = passage,
+                                    .rope = &run->rope,
+                                    .group = group,
+                                    .hidden = run->hidden,
+                                    .space = &run->space};
+    if (status == STATUS_OK)
+        status = layer_run(&run->engine, &layer, error);
+    for (uint32_t i = 0; status == STATUS_OK && passage->keep && i < passage->windows; i++)
+        status = states_write(&run->states, first + i, run->hidden + i * values, error);
+    run->done += passage->windows * values * sizeof(float);
+    progress_update(&run->progress, run->done);
+    return status == STATUS_OK && interrupt_pending() ? error_set(error, STATUS_INTERRUPTED, "interrupted") : status;
+}
+
+static enum status pass(struct passage *passage, struct error *error) {
+    struct run *run = passage->run;
+    const struct calibrate_options *options = run->options;
+    struct attention_window windows[GROUP_MOST];
+    enum status status = STATUS_OK;
+    for (uint32_t first = 0; status == STATUS_OK && first < options->windows; first += passage->windows) {
+        passage->windows =
+            options->windows - first < run->group_windows ? options->windows - first : run->group_windows;
+        for (uint32_t i = 0; i < passage->windows; i++)
+            windows[i] = (struct attention_window){i * options->tokens, options->tokens};
+        struct group group;
+        passage->group = &group;
+        status = group_make(windows, passage->windows, &group, error);
+        if (status == STATUS_OK)
+            status = group_pass(passage, first, &group, error);
+        group_free(&group);
+    }
+    return status;
+}
+
+/* ---- rounding ---- */
+
+static enum status original_load(struct run *run, enum layer_weight number, struct error *error) {
+    const struct weight_place *place = &run->source.layers[run->layer_number].weights[number];
+    return weight_rows_load(&run->source, place, 0, place->weight.rows, run->original, &run->original_weight, error);
+}
+
+/* A row as the quantizer takes it: its value times its scale, in BF16. */
+static void original_row(const void *context, uint32_t row, float *values) {
+    const struct run *run = context;
+    const struct weight *weight = &run->original_weight;
+    const struct row_kernels *rows = run->engine.rows;
+    rows->unpack(weight, row, 0, weight->columns, values);
+    if (weight->format == WEIGHT_FP8 && weight->scale_columns >= weight->columns &&
+        (weight->scale_rows == 1 || weight->scale_rows >= weight->rows))
+        rows->multiply(values, weight->scales[weight->scale_rows == 1 ? row : 0], weight->columns);
+    rows->round_bf16(values, weight->columns, values);
+}
+
+/* Factors the Gram matrix, with more damping where it has to be; without any use of it where even that fails. */
+static enum status gram_factor(struct run *run, struct factor *factor, double *damping, struct error *error) {
+    *factor = (struct factor){0};
+    for (*damping = run->options->damping;; *damping *= 10) {
+        bool fine;
+        uint32_t *columns_of;
+        if (*damping > damping_most) {
+            memset(run->gram.values, 0, gram_tile_count(run->gram.tiles) * GRAM_TILE_VALUES * sizeof(float));
+            *damping = 0;
+        }
+        enum status status = factor_order(&run->gram, &columns_of, error);
+        if (status != STATUS_OK) {
+            free(columns_of);
+            return status;
+        }
+        factor_close(factor);
+        status = factor_make(&run->solver, &run->gram, *damping, columns_of, factor, &fine, error);
+        if (status != STATUS_OK || fine)
+            return status;
+    }
+}
+
+static enum status weight_round(struct run *run, enum layer_weight number, const struct factor *factor, double damping,
+                                struct error *error) {
+    const struct weight *output = &run->layer.weights[number];
+    enum status status = original_load(run, number, error);
+    if (status != STATUS_OK)
+        return status;
+    if (damping != run->options->damping && run->options->note)
+        run->options->note(run->options->context, run->layer_number, number, damping);
+    struct rounding rounding = {.gram = &run->gram,
+                                .factor = factor,
+                                .damping = damping,
+                                .sweeps = run->options->sweeps,
+                                .cpu = run->options->cpu,
+                                .rows = output->rows,
+                                .row = original_row,
+                                .context = run,
+                                .packed = (uint8_t *)(uintptr_t)output->codes, /* in the layer's own buffer */
+                                .exponents = (uint8_t *)(uintptr_t)output->exponents};
+    return round_run(&run->solver, &rounding, error);
+}
+
+/* The weights of a stage whose Gram matrix is there. */
+static enum status stage_round(struct run *run, const struct stage *stage, struct error *error) {
+    struct factor factor;
+    double damping;
+    gram_end(&run->gram);
+    enum status status = gram_factor(run, &factor, &damping, error);
+    for (enum layer_weight i = stage->first; status == STATUS_OK && i < stage->end; i++)
+        if (run->options->wanted(run->options->context, run->layer_number, i))
+            status = weight_round(run, i, &factor, damping, error);
+    factor_close(&factor);
+    gram_close(&run->gram);
+    return status == STATUS_OK && interrupt_pending() ? error_set(error, STATUS_INTERRUPTED, "interrupted") : status;
+}
+
+/* The tokens go up to a stage, and its weights are rounded for what comes there. */
+static enum status stage_run(struct run *run, const struct stage *stage, struct passage passage, struct error *error) {
+    const bool wanted = stage_wanted(run, run->layer_number, stage);
+    if (!wanted && !passage.keep)
+        return STATUS_OK;
+    passage.run = run;
+    passage.end = stage->first;
+    passage.gather = wanted;
+    enum status status = STATUS_OK;
+    if (wanted)
+        status = gram_open(&run->engine, run->layer.weights[stage->first].columns, &run->gram, error);
+    if (status == STATUS_OK && wanted && (stage->first == WEIGHT_O || stage->first == WEIGHT_DOWN))
+        status = original_load(run, stage->first, error);
+    if (status == STATUS_OK)
+        status = pass(&passage, error);
+    return status == STATUS_OK && wanted ? stage_round(run, stage, error) : status;
+}
+
+/* ---- layers ---- */
+
+static enum status layer_calibrate(struct run *run, bool last, struct error *error) {
+    const int in = run->states.in;
+    enum status status = states_begin(&run->states, error);
+    if (status == STATUS_OK)
+        status = stage_run(run, &stages[0], (struct passage){.begin = WEIGHT_Q, .from = in}, error);
+    if (status == STATUS_OK)
+        status = stage_run(run, &stages[1], (struct passage){.begin = WEIGHT_Q, .from = in}, error);
+    if (status == STATUS_OK) /* what attention leaves is kept */
+        status = stage_run(run, &stages[2], (struct passage){.begin = WEIGHT_Q, .from = in, .keep = true}, error);
+    if (status == STATUS_OK)
+        status = stage_run(run, &stages[3], (struct passage){.begin = WEIGHT_GATE, .from = run->states.out}, error);
+    struct passage rest = {
+        .run = run, .begin = WEIGHT_GATE, .end = LAYER_WEIGHTS, .from = run->states.out, .keep = true};
+    return status == STATUS_OK && !last ? pass(&rest, error) : status;
+}
+
+static bool layer_wanted(const struct run *run, uint32_t layer) {
+    for (size_t s = 0; s < sizeof stages / sizeof *stages; s++)
+        if (stage_wanted(run, layer, &stages[s]))
+            return true;
+    return false;
+}
+
+static enum status layer_do(struct run *run, bool last, struct error *error) {
+    const uint32_t layer = run->layer_number;
+    enum status status = layer_load(&run->output, layer, run->buffer, &run->layer, error);
+    if (status != STATUS_OK)
+        return status;
+    const bool wanted = layer_wanted(run, layer);
+    if (wanted) {
+        status = layer_calibrate(run, last, error);
+    } else if (!last) {
+        struct passage whole = {.run = run, .end = LAYER_WEIGHTS, .from = run->states.in, .keep = true};
+        status = states_begin(&run->states, error);
+        if (status == STATUS_OK)
+            status = pass(&whole, error);
+    }
+    if (status == STATUS_OK && !last)
+        status = states_commit(&run->states, layer + 1, error);
+    if (status == STATUS_OK && wanted)
+        status = run->options->keep(run->options->context, layer, run->layer.weights, error);
+    if (status == STATUS_OK)
+        states_forget(&run->states, layer);
+    return status;
+}
+
+/* From the first layer with something to round, where its states are there; else all tokens come there again. */
+static enum status layers_do(struct run *run, struct error *error) {
+    uint32_t first = 0, end = run->output.layer_count;
+    while (end > 0 && !layer_wanted(run, end - 1))
+        end--;
+    while (first < end && !layer_wanted(run, first))
+        first++;
+    bool found = false;
+    enum status status = STATUS_OK;
+    if (first > 0 && first < end)
+        status = states_open(&run->states, first, &found, error);
+    for (uint32_t layer = found ? first : 0; status == STATUS_OK && layer < end; layer++) {
+        run->layer_number = layer;
+        status = layer_do(run, layer + 1 == end, error);
+    }
+    return status;
+}
+
+/* How often the tokens go through it, or a part of it. */
+static uint64_t layer_passes(const struct run *run, uint32_t layer) {
+    if (!layer_wanted(run, layer))
+        return 1;
+    return 2 + (uint64_t)stage_wanted(run, layer, &stages[0]) + stage_wanted(run, layer, &stages[1]) +
+           stage_wanted(run, layer, &stages[3]);
+}
+
+enum status calibrate_plan(const struct calibrate_options *options, struct calibrate_budget *budget,
+                           struct error *error) {
+    struct run run = {.options = options, .states = {.in = -1, .out = -1}};
+    const enum status status = run_plan(&run, budget, error);
+    run_close(&run);
+    return status;
+}
+
+enum status calibrate_run(const struct calibrate_options *options, struct error *error) {
+    struct run run = {.options = options, .states = {.in = -1, .out = -1}};
+    struct calibrate_budget budget;
+    enum status status = run_plan(&run, &budget, error);
+    if (status == STATUS_OK)
+        status = run_open(&run, error);
+    uint64_t passes = 0;
+    for (uint32_t layer = 0; status == STATUS_OK && layer < run.output.layer_count; layer++)
+        passes += layer_passes(&run, layer);
+    progress_start(&run.progress, "calibrating", passes * budget.states / 2, 0, options->quiet);
+    if (status == STATUS_OK)
+        status = layers_do(&run, error);
+    progress_end(&run.progress);
+    run_close(&run);
+    return status;
+}

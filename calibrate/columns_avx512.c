@@ -1,0 +1,4 @@
+#if defined __x86_64__
+#define COLUMN_KERNELS column_kernels_avx512
+#include "calibrate/columns_kernel.inc"
+#endif

@@ -1,0 +1,48 @@
+/*
+ * The Gram matrix of a linear layer's inputs, H = sum over tokens of (weight x) (weight x)^T [columns, columns]: half the
+ * Hessian of the squared error of the layer's outputs, weight^2 |W x - W' x|^2 summed = sum over rows of
+ * (w - w') H (w - w')^T.
+ *
+ * Stored in tiles of GRAM_TILE x GRAM_TILE float32, those of the lower triangle only: 2 * columns^2 bytes about. Columns
+ * behind the last one, to the end of its tile, are zero.
+ */
+#ifndef QSTREAM_CALIBRATE_GRAM_H
+#define QSTREAM_CALIBRATE_GRAM_H
+
+#include "infer/cpu/engine.h"
+
+enum { GRAM_TILE = 128, GRAM_TILE_VALUES = GRAM_TILE * GRAM_TILE, GRAM_TOKENS = 512 };
+
+struct gram {
+    uint32_t columns, tiles; /* tiles: ceil(columns / GRAM_TILE) */
+    float *values;         /* gram_tile_count tiles; of a tile, [row][column]. Those on the diagonal hold both halves */
+    unsigned char *turned; /* of tokens that are added: act [tiles][GRAM_TILE][GRAM_TOKENS] */
+    unsigned char *packed; /* the same as the products want it */
+    size_t packed_size;    /* of a tile */
+};
+
+/* The number of tile (i, j), j <= i, and of all tiles. */
+size_t gram_tile_number(uint32_t i, uint32_t j);
+size_t gram_tile_count(uint32_t tiles);
+
+/* Bytes that gram_open allocates. */
+uint64_t gram_bytes(const struct engine *engine, uint32_t columns);
+
+/* All zero. Free with gram_close, also after an error. */
+enum status gram_open(const struct engine *engine, uint32_t columns, struct gram *gram, struct error *error);
+void gram_close(struct gram *gram);
+
+/* What is only needed to add tokens is freed. */
+void gram_end(struct gram *gram);
+
+/*
+ * Adds the inputs of `count` tokens from row `first` on, each times its weight, weights[row]. Sums are taken in the order of the calls and of runs of
+ * GRAM_TOKENS tokens, whatever the number of threads.
+ */
+enum status gram_add(struct gram *gram, struct engine *engine, const struct operand_rows *inputs, const float *weights,
+                     size_t first, uint32_t count, struct error *error);
+
+/* H[row, column]. */
+float gram_value(const struct gram *gram, uint32_t row, uint32_t column);
+
+#endif

@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""Calibrated rounding of single weights against an independent implementation in float64. Prints TAP.
+
+    check_round.py ROUND [--quick] [--seed N]
+
+ROUND is tests/calibrate/round.c compiled. The reference is GPTQ as its paper has it: the inverse of the damped Gram
+matrix, its Cholesky factor, and columns that are brought up to date after each that is rounded; scales by trying all
+exponents. One code that falls the other way at a tie changes all that follow in its row, so decisions are compared one by
+one: what would the reference do, had it made the same choices before?
+"""
+import argparse
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+GRID = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+LEVELS = {"portable": 0, "avx2": 2, "avx512": 3}
+DAMPING = 0.01
+
+
+def run(program, case, sweeps=0, jobs=2, cpu="portable", window=512, damping=DAMPING):
+    x, token_weights, w = case
+    rows, columns = w.shape
+    with tempfile.TemporaryDirectory() as folder:
+        source, result = os.path.join(folder, "in"), os.path.join(folder, "out")
+        with open(source, "wb") as out:
+            out.write(struct.pack("<8Id", rows, columns, len(x), sweeps, jobs, LEVELS[cpu], window, 0, damping))
+            for part in (x, token_weights, w):
+                out.write(np.ascontiguousarray(part, np.float32).tobytes())
+        subprocess.run([program, source, result], check=True)
+        data = open(result, "rb").read()
+    at = 1 + 4 * columns
+    order = np.frombuffer(data[1:at], np.uint32)[::-1].astype(int)  # the first to be rounded first
+    packed = np.frombuffer(data[at:at + rows * columns // 2], np.uint8).reshape(rows, -1)
+    at += rows * columns // 2
+    exponents = np.frombuffer(data[at:at + rows * columns // 32], np.uint8).reshape(rows, -1)
+    codes = np.stack([packed & 15, packed >> 4], -1).reshape(rows, columns)
+    scales = np.repeat(np.exp2(exponents.astype(float) - 127), 32, 1)
+    q = GRID[codes & 7] * np.where(codes & 8, -1.0, 1.0) * scales
+    return {"fine": data[0], "order": order, "q": q, "scales": scales, "exponents": exponents, "bytes": data[:-8],
+            "loss": struct.unpack("<d", data[-8:])[0]}
+
+
+def gram(case, damping=DAMPING):
+    x = case[0].astype(float) * case[1].astype(float)[:, None]
+    h = x.T @ x
+    mean = np.diag(h).mean()
+    return h, h + np.eye(len(h)) * (damping * mean if mean > 0 else 1)
+
+
+def nearest(x, scales):
+    """The distance to the nearest value of the grid."""
+    grid = np.concatenate([-GRID[::-1], GRID])
+    return np.abs(x[..., None] - grid * scales[..., None]).min(-1)
+
+
+def scales_wrong(case, result):
+    """Blocks whose scale costs more than the best of all exponents."""
+    w = case[2].astype(float)
+    weights = np.diag(gram(case)[1])
+    blocks = w.reshape(len(w), -1, 32)
+    d = weights.reshape(-1, 32)
+    best = np.full(blocks.shape[:2], np.inf)
+    own = np.zeros_like(best)
+    for e in range(255):
+        scales = np.full(blocks.shape, 2.0 ** (e - 127))
+        with np.errstate(over="ignore"):
+            cost = (nearest(blocks, scales) ** 2 * d).sum(-1)
+        best = np.minimum(best, cost)
+        own = np.where(result["exponents"] == e, cost, own)
+    return int((own > best * (1 + 1e-4) + 1e-30).sum())
+
+
+def decisions_wrong(case, result):
+    """Codes that are not the nearest to what GPTQ rounds at this place, having rounded as `result` before."""
+    w, order = case[2].astype(float), result["order"]
+    h = gram(case)[1][np.ix_(order, order)]
+    factor = np.linalg.cholesky(np.linalg.inv(h)).T
+    x, q, scales = w[:, order].copy(), result["q"][:, order], result["scales"][:, order]
+    wrong = 0
+    for c in range(x.shape[1]):
+        distance, least = np.abs(x[:, c] - q[:, c]), nearest(x[:, c], scales[:, c])
+        spread = np.abs(x[:, c]) + scales[:, c]
+        wrong += int((distance - least > 1e-3 * spread).sum())
+        error = (x[:, c] - q[:, c]) / factor[c, c]
+        x[:, c + 1:] -= np.outer(error, factor[c, c + 1:])
+    return wrong
+
+
+def loss(case, q):
+    error = case[2].astype(float) - q
+    return float(np.einsum("rc,cd,rd->", error, gram(case)[1], error))
+
+
+def single_changes(case, result):
+    """The largest share of the loss that changing one code alone would save."""
+    h = gram(case)[1]
+    error = case[2].astype(float) - result["q"]
+    gradient, own = error @ h, np.diag(h)
+    grid = np.concatenate([-GRID[::-1], GRID])
+    most = 0.0
+    for value in grid:
+        change = value * result["scales"] - result["q"]
+        most = max(most, float((2 * gradient * change - own * change ** 2).max()))
+    return most / max(loss(case, result["q"]), 1e-300)
+
+
+def bf16(values):
+    return (np.asarray(values, np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
+
+
+def make(rng, rows, columns, tokens, kind="correlated"):
+    mixing = rng.normal(size=(columns, columns)) * rng.exponential(size=columns) / np.sqrt(columns)
+    x = rng.normal(size=(tokens, columns)) @ mixing + rng.normal(size=columns) * 0.3
+    w = rng.normal(size=(rows, columns)) * np.exp(rng.normal(size=(rows, 1)))
+    token_weights = np.exp(rng.normal(size=tokens))
+    if kind == "massive":
+        x[0] *= 3000
+        x[:, columns // 3] *= 100
+    if kind == "dead":
+        x[:, ::3] = 0
+        x[:, :32] = 0
+    if kind == "none":
+        x[:] = 0
+    if kind == "outliers":
+        w[rng.random(w.shape) < 0.002] *= 300
+        w[0] = 0
+        w[-1, :64] = 0
+    if kind == "small":
+        w *= 2.0 ** -110
+    return np.float32(x), np.float32(token_weights), bf16(w)
+
+
+CASES = [  # rows, columns, tokens, kind
+    (128, 128, 512, "correlated"), (1, 32, 40, "correlated"), (7, 96, 300, "correlated"), (130, 160, 700, "correlated"),
+    (300, 576, 1500, "correlated"), (96, 1536, 2500, "correlated"), (64, 640, 200, "correlated"),
+    (100, 256, 900, "massive"), (100, 288, 900, "dead"), (64, 128, 50, "none"), (200, 320, 1200, "outliers"),
+    (40, 128, 400, "small"),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("--quick", action="store_true", help="the smaller ones only")
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("QSTREAM_TEST_SEED", "1")))
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(arguments.seed)
+    flags = open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
+    levels = ["portable"] + ["avx2"] * (" avx2" in flags) + ["avx512"] * (" avx512vbmi" in flags)
+    number = failed = 0
+
+    def check(fine, text, note=""):
+        nonlocal number, failed
+        number += 1
+        failed += not fine
+        print(f"{'ok' if fine else 'not ok'} {number} - {text}{'' if fine else '  # ' + note}", flush=True)
+
+    for rows, columns, tokens, kind in CASES:
+        if arguments.quick and rows * columns > 40000:
+            continue
+        case = make(rng, rows, columns, tokens, kind)
+        name = f"{kind} inputs, {rows} x {columns}, {tokens} tokens"
+        plain = run(arguments.program, case)
+        diagonal = np.diag(gram(case)[0])[plain["order"]]
+        check(plain["fine"] == 1 and (diagonal[1:] <= diagonal[:-1] * (1 + 1e-5)).all(),
+              f"{name}: the columns with the strongest inputs are rounded first", "another order")
+        wrong = scales_wrong(case, plain)
+        check(wrong == 0, f"{name}: no exponent costs less", f"{wrong} blocks")
+        wrong = decisions_wrong(case, plain)
+        check(wrong == 0, f"{name}: each code is the one that GPTQ takes, but for ties", f"{wrong} codes")
+        descended = run(arguments.program, case, sweeps=2)
+        told, own, before = descended["loss"], loss(case, descended["q"]), loss(case, plain["q"])
+        check(abs(plain["loss"] - before) <= 2e-3 * before + 1e-30 and abs(told - own) <= 2e-3 * own + 1e-30,
+              f"{name}: the loss is what it says", f"{plain['loss']} is {before}, {told} is {own}")
+        check(own <= before * (1 + 1e-5), f"{name}: descent makes it no larger", f"{own} after {before}")
+        most = single_changes(case, run(arguments.program, case, sweeps=60))
+        check(most < 1e-4, f"{name}: where descent ends, no code can be changed for the better", f"{most}")
+        others = [run(arguments.program, case, sweeps=2, jobs=jobs) for jobs in (1, 3, 7)]
+        check(all(other["bytes"] == descended["bytes"] for other in others), f"{name}: the same for 1, 2, 3 and 7 threads")
+        for level in levels[1:]:
+            other = run(arguments.program, case, sweeps=2, cpu=level)
+            same = (other["q"] == descended["q"]).mean()
+            wrong = decisions_wrong(case, run(arguments.program, case, cpu=level))
+            check(wrong == 0, f"{name}, {level}: each code is the one that GPTQ takes, but for ties", f"{wrong} codes")
+            check(loss(case, other["q"]) <= own * 1.02 + 1e-30 and same > 0.5, f"{name}, {level}: as good as portable",
+                  f"{same:.3f} the same")
+    print(f"1..{number}")
+    sys.exit(failed > 0)
+
+
+main()
