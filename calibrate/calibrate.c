@@ -330,18 +330,6 @@ static enum status inputs_gather(void *context, enum layer_weight which, const s
 
 /* ---- passes ---- */
 
-static enum status window_embed(struct run *run, uint32_t window, float *values, struct error *error) {
-    const struct model *model = &run->output;
-    void *row = aligned_alloc(64, aligned(weight_rows_bytes(&model->embedding, 1)));
-    enum status status = row ? STATUS_OK : error_set_memory(error);
-    for (uint32_t i = 0; status == STATUS_OK && i < run->options->tokens; i++)
-        status = embedding_load(model, run->engine.rows,
-                                (uint32_t)run->options->ids[(size_t)window * run->options->tokens + i], row,
-                                values + (size_t)i * model->hidden, error);
-    free(row);
-    return status;
-}
-
 /* A group of windows, from number `first` on. */
 static enum status group_pass(struct passage *passage, uint32_t first, const struct group *group, struct error *error) {
     struct run *run = passage->run;
@@ -349,7 +337,9 @@ static enum status group_pass(struct passage *passage, uint32_t first, const str
     enum status status = STATUS_OK;
     for (uint32_t i = 0; status == STATUS_OK && i < passage->windows; i++)
         status = passage->from < 0
-                     ? window_embed(run, first + i, run->hidden + i * values, error)
+                     ? embeddings_load(&run->output, run->engine.rows,
+                                       run->options->ids + (size_t)(first + i) * run->options->tokens,
+                                       run->options->tokens, run->hidden + i * values, error)
                      : states_read(&run->states, passage->from, first + i, run->hidden + i * values, error);
     const struct layer_run layer = {.model = &run->output,
                                     .layer = &run->layer,

@@ -1,5 +1,7 @@
 #include "infer/embedding.h"
 
+#include <stdlib.h>
+
 enum status embedding_values(const struct model *model, const struct row_kernels *rows, const struct weight *weight,
                              uint32_t row, uint32_t id, float *values, struct error *error) {
     rows->unpack(weight, row, 0, model->hidden, values);
@@ -18,4 +20,14 @@ enum status embedding_load(const struct model *model, const struct row_kernels *
     struct weight weight;
     const enum status status = weight_rows_load(model, &model->embedding, id, 1, buffer, &weight, error);
     return status == STATUS_OK ? embedding_values(model, rows, &weight, 0, id, values, error) : status;
+}
+
+enum status embeddings_load(const struct model *model, const struct row_kernels *rows, const int32_t *ids, size_t count,
+                            float *values, struct error *error) {
+    void *row = aligned_alloc(64, (weight_rows_bytes(&model->embedding, 1) + 63) / 64 * 64);
+    enum status status = row ? STATUS_OK : error_set_memory(error);
+    for (size_t i = 0; status == STATUS_OK && i < count; i++)
+        status = embedding_load(model, rows, (uint32_t)ids[i], row, values + i * model->hidden, error);
+    free(row);
+    return status;
 }

@@ -18,4 +18,8 @@ enum status embedding_values(const struct model *model, const struct row_kernels
 enum status embedding_load(const struct model *model, const struct row_kernels *rows, uint32_t id, void *buffer,
                            float *values, struct error *error);
 
+/* Those of `count` tokens, [count, hidden]. */
+enum status embeddings_load(const struct model *model, const struct row_kernels *rows, const int32_t *ids, size_t count,
+                            float *values, struct error *error);
+
 #endif

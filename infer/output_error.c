@@ -179,23 +179,13 @@ static enum status outputs_compare(void *context, enum layer_weight which, const
     return status;
 }
 
-static enum status window_embed(struct run *run, uint32_t window, float *values, struct error *error) {
-    const struct model *model = &run->models[0];
-    void *row = aligned_alloc(64, aligned(weight_rows_bytes(&model->embedding, 1)));
-    enum status status = row ? STATUS_OK : error_set_memory(error);
-    for (uint32_t i = 0; status == STATUS_OK && i < run->options->tokens; i++)
-        status = embedding_load(model, run->engine.rows,
-                                (uint32_t)run->options->ids[(size_t)window * run->options->tokens + i], row,
-                                values + (size_t)i * model->hidden, error);
-    free(row);
-    return status;
-}
-
 static enum status window_run(struct run *run, uint32_t window, struct error *error) {
     float *values;
     enum status status = hidden_get(&run->hidden, window, 0, run->layer == 0, &values, error);
     if (status == STATUS_OK && run->layer == 0)
-        status = window_embed(run, window, values, error);
+        status = embeddings_load(&run->models[0], run->engine.rows,
+                                 run->options->ids + (size_t)window * run->options->tokens, run->options->tokens,
+                                 values, error);
     const struct layer_run layer = {.model = &run->models[0],
                                     .layer = &run->layers[0],
                                     .layer_number = run->layer,

@@ -299,7 +299,7 @@ static void given_the_recipes_that_come_with_qstream_then_the_quantizer_reads_th
             const struct recipe_rule *rule;
             assert_ok(recipe_rule_for(&other, names[n], &rule, &error), error);
             assert_string_equal(wanted_format_name(wanted(&recipe, names[n])),
-                                rule ? weight_format_name(rule->format) : "keep");
+                                rule ? recipe_format_name(rule->format) : "keep");
         }
         wanted_recipe_free(&recipe);
         recipe_free(&other);
