@@ -152,10 +152,12 @@ static enum status memory_divide(struct run *run, struct calibrate_budget *budge
     uint32_t windows = GROUP_MOST;
     while (windows > 1 && windows / 2 >= options->windows)
         windows /= 2;
-    for (; windows > 0; windows /= 2) {
+    for (;; windows /= 2) {
         const enum status status = budget_fill(run, windows, budget, error);
         if (status != STATUS_OK || budget->total <= options->memory)
             return status;
+        if (windows == 1)
+            break;
     }
     char weights[TEXT_SIZE_MAX], gram[TEXT_SIZE_MAX], work[TEXT_SIZE_MAX];
     return error_set(error, STATUS_USAGE,
@@ -236,11 +238,11 @@ static void run_close(struct run *run) {
 struct passage {
     struct run *run;
     enum layer_weight begin, end;
-    int from;                  /* file of the states, -1: the embedding */
-    bool keep;                 /* writes what comes out */
-    bool gather;               /* the inputs of `end` are added to run->gram */
-    const struct group *group; /* under way */
-    uint32_t windows;          /* of it */
+    int from;           /* file of the states, -1: the embedding */
+    bool keep;          /* writes what comes out */
+    bool gather;        /* the inputs of `end` are added to run->gram */
+    struct group group; /* under way */
+    uint32_t windows;   /* of it */
 };
 
 /* ---- what a token counts ---- */
@@ -298,8 +300,8 @@ static enum status tokens_weigh(struct passage *passage, const struct operand_ro
     if (passage->end == WEIGHT_O || passage->end == WEIGHT_DOWN) {
         const struct linear linear = {.weights = {&run->original_weight},
                                       .inputs = {inputs},
-                                      .blocks = passage->group->blocks,
-                                      .block_count = passage->group->block_count,
+                                      .blocks = passage->group.blocks,
+                                      .block_count = passage->group.block_count,
                                       .row_multiple = 1,
                                       .in_order = true,
                                       .receive = sum_receive,
@@ -331,7 +333,7 @@ static enum status inputs_gather(void *context, enum layer_weight which, const s
 /* ---- passes ---- */
 
 /* A group of windows, from number `first` on. */
-static enum status group_pass(struct passage *passage, uint32_t first, const struct group *group, struct error *error) {
+static enum status group_pass(struct passage *passage, uint32_t first, struct error *error) {
     struct run *run = passage->run;
     const size_t values = (size_t)run->options->tokens * run->output.hidden;
     enum status status = STATUS_OK;
@@ -349,7 +351,7 @@ static enum status group_pass(struct passage *passage, uint32_t first, const str
                                     .tap = passage->gather ? inputs_gather : NULL,
                                     .tap_context = passage,
                                     .rope = &run->rope,
-                                    .group = group,
+                                    .group = &passage->group,
                                     .hidden = run->hidden,
                                     .space = &run->space};
     if (status == STATUS_OK)
@@ -371,12 +373,10 @@ static enum status pass(struct passage *passage, struct error *error) {
             options->windows - first < run->group_windows ? options->windows - first : run->group_windows;
         for (uint32_t i = 0; i < passage->windows; i++)
             windows[i] = (struct attention_window){i * options->tokens, options->tokens};
-        struct group group;
-        passage->group = &group;
-        status = group_make(windows, passage->windows, &group, error);
+        status = group_make(windows, passage->windows, &passage->group, error);
         if (status == STATUS_OK)
-            status = group_pass(passage, first, &group, error);
-        group_free(&group);
+            status = group_pass(passage, first, error);
+        group_free(&passage->group);
     }
     return status;
 }
@@ -559,7 +559,7 @@ enum status calibrate_plan(const struct calibrate_options *options, struct calib
 
 enum status calibrate_run(const struct calibrate_options *options, struct error *error) {
     struct run run = {.options = options, .states = {.in = -1, .out = -1}};
-    struct calibrate_budget budget;
+    struct calibrate_budget budget = {0};
     enum status status = run_plan(&run, &budget, error);
     if (status == STATUS_OK)
         status = run_open(&run, error);
