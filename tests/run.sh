@@ -38,14 +38,14 @@ count() {
     printf '%-14s %4d passed, %d failed, %d skipped  (%d s)\n' "$1" "$ok" "$bad" "$skip" $((SECONDS - started))
 }
 
-# suite NAME COMMAND...: the command prints TAP. One suite more runs at a time than there are processors, since those of the
-# Hub wait most of the time; finish waits for them, and counts them in their order.
+# suite NAME COMMAND...: the command prints TAP. As many suites run at a time as there are processors; finish waits for
+# them, and counts them in their order.
 suites=()
 suite() {
     local name=$1
     shift
     [ -z "$only" ] || [ "$only" = "$name" ] || return 0
-    while [ "$(jobs -pr | wc -l)" -gt "$jobs" ]; do
+    while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do
         wait -n
     done
     suites+=("$name")

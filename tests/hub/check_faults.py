@@ -202,9 +202,9 @@ def rate_limits_stay() -> None:
 def slow() -> None:
     """slow is not broken: no time-out while bytes come"""
     with stand_in(small=True) as hub:
-        hub.fault(do="slow", where="cdn", rate=100_000)
+        hub.fault(do="slow", where="cdn", rate=40_000)  # 7.5 seconds
         arrived(
-            hub, fetch(hub, HF_HUB_DOWNLOAD_TIMEOUT="1"), {path: FILES[path] for path in ("sub/é 1.bin", "config.json")}
+            hub, fetch(hub, HF_HUB_DOWNLOAD_TIMEOUT="4"), {path: FILES[path] for path in ("sub/é 1.bin", "config.json")}
         )
         require_equal(len(hub.requests(where="cdn")), 1)
 
