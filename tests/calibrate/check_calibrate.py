@@ -23,7 +23,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "models"))
 import make_checkpoint  # noqa: E402
 
-RECIPE = "mistral-medium-3.5-mxfp4"
+CONFIGS = HERE.parents[1] / "configs"
+RECIPE = CONFIGS / "mistral-medium-3.5-mxfp4.json"
 SHAPE = dict(hidden=160, mlp=288, layers=3, heads=4, kv_heads=2, head_dim=32, vocab=500, shards=2)
 MIB = 1 << 20
 
@@ -311,7 +312,7 @@ def given_what_cannot_be_then_it_is_said(case):
             (3, [source, target, "--recipe", RECIPE, "--calibrate", text], "tokenizer"),
             (3, [source, target, "--recipe", RECIPE, "--calibrate-ids", case.folder / "none"], "none"),
             (2, [source, target, "--recipe", keep, "--calibrate-ids", case.ids], "nothing to calibrate"),
-            (3, [experts, target, "--recipe", "qwen3-moe-mxfp4", "--calibrate-ids", case.ids], "qwen3_moe"),
+            (3, [experts, target, "--recipe", CONFIGS / "qwen3-moe-mxfp4.json", "--calibrate-ids", case.ids], "qwen3_moe"),
             (2, [source, target, "--recipe", RECIPE, "--calibrate-ids", case.ids, "--part", "0/2"], "--part"),
             (2, [source, target, "--recipe", RECIPE, "--calibrate-ids", case.ids, "--finish"], "--finish"),
             (2, [source, target, "--recipe", RECIPE, "--calibrate-ids", case.ids, "--hash-source"], "--hash-source"),
