@@ -37,6 +37,7 @@ struct run {
     struct rope_table rope;
     uint32_t group_windows;
     size_t packed, scratch, space_size;
+    uint64_t layer_bytes, original_bytes; /* of `buffer` and `original` */
     struct layer_space space;
     float *hidden;                 /* of a group */
     double *squares, *sorted;      /* of a group's tokens; of a window's, */
@@ -100,7 +101,10 @@ static double flops_of(const struct run *run) {
                     flops += (1 + 2.0 * run->options->sweeps) * weight->rows * weight->columns * weight->columns;
             }
             const double columns = run->output.layers[layer].weights[stages[s].first].weight.columns;
-            flops += 2 * tokens * elements * (stages[s].first == WEIGHT_GATE ? 2 : 1);
+            /* gate and up before down is rounded and after it; o and down to weigh tokens, too */
+            const bool twice = stages[s].first == WEIGHT_GATE ||
+                               (wanted && (stages[s].first == WEIGHT_O || stages[s].first == WEIGHT_DOWN));
+            flops += 2 * tokens * elements * (twice ? 2 : 1);
             if (wanted)
                 flops += tokens * columns * columns + columns * columns * columns / 3;
         }
@@ -122,20 +126,19 @@ static enum status budget_fill(struct run *run, uint32_t windows, struct calibra
     if (run->space_size == 0)
         return STATUS_IO;
     run->scratch = larger(run->scratch, GRAM_TILE_VALUES * sizeof(float));
-    uint64_t layer_bytes = 0, original = 0;
     for (uint32_t layer = 0; layer < model->layer_count; layer++) {
-        layer_bytes = larger(layer_bytes, model->layers[layer].bytes);
+        run->layer_bytes = larger(run->layer_bytes, model->layers[layer].bytes);
         for (enum layer_weight i = 0; i < LAYER_WEIGHTS; i++) {
             if (!options->wanted(options->context, layer, i))
                 continue;
             const uint32_t columns = model->layers[layer].weights[i].weight.columns;
-            original = larger(original, run->source.layers[layer].weights[i].bytes);
+            run->original_bytes = larger(run->original_bytes, run->source.layers[layer].weights[i].bytes);
             budget->gram = larger(budget->gram, gram_bytes(&run->engine, columns) + factor_bytes(columns));
             run->scratch = larger(run->scratch, round_scratch(columns));
         }
     }
     run->group_windows = windows;
-    budget->weights = aligned(layer_bytes) + aligned(original);
+    budget->weights = aligned(run->layer_bytes) + aligned(run->original_bytes);
     budget->work = PROGRAM_BYTES + run->packed + aligned(run->scratch) * options->jobs + aligned(run->space_size) +
                    (uint64_t)windows * options->tokens * model->hidden * sizeof(float) +
                    (run->source.checkpoint.tensor_count + model->checkpoint.tensor_count) * TENSOR_BYTES +
@@ -183,17 +186,10 @@ static enum status run_plan(struct run *run, struct calibrate_budget *budget, st
 static enum status run_open(struct run *run, struct error *error) {
     const struct calibrate_options *options = run->options;
     const struct model *model = &run->output;
-    uint64_t layer_bytes = 0, original = 0;
-    for (uint32_t layer = 0; layer < model->layer_count; layer++) {
-        layer_bytes = larger(layer_bytes, model->layers[layer].bytes);
-        for (enum layer_weight i = 0; i < LAYER_WEIGHTS; i++)
-            if (options->wanted(options->context, layer, i))
-                original = larger(original, run->source.layers[layer].weights[i].bytes);
-    }
     run->space = (struct layer_space){aligned_alloc(64, aligned(run->space_size)), run->space_size};
     run->hidden = malloc((size_t)run->group_windows * options->tokens * model->hidden * sizeof *run->hidden);
-    run->buffer = aligned_alloc(64, aligned(layer_bytes));
-    run->original = aligned_alloc(64, aligned(original + 1));
+    run->buffer = aligned_alloc(64, aligned(run->layer_bytes));
+    run->original = aligned_alloc(64, aligned(run->original_bytes + 1));
     run->token_weights = malloc((size_t)run->group_windows * options->tokens * sizeof *run->token_weights);
     run->squares = malloc((size_t)run->group_windows * options->tokens * sizeof *run->squares);
     run->sorted = malloc(options->tokens * sizeof *run->sorted);

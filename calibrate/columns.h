@@ -24,7 +24,7 @@ struct column_tile {
     float *x;     /* in: the weights with what errors of columns outside this tile add; changed */
     float *q;     /* out */
     float *error; /* out: w - q * scale */
-    double *loss; /* [ROUND_ROWS]: added to */
+    double *loss; /* [ROUND_ROWS]: added to; NULL: not wanted */
 };
 
 /* A tile of columns that are coded and are looked at again. */

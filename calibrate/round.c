@@ -161,7 +161,7 @@ static enum status chunk_round(struct chunk *chunk, struct error *error) {
                                          .x = space->x,
                                          .q = space->coded,
                                          .error = space->error,
-                                         .loss = space->loss};
+                                         .loss = work->rounding->measure ? space->loss : NULL};
         work->kernels->round(&tile);
         tile_scatter(chunk, factor->columns_of, j, width);
     }
@@ -303,7 +303,7 @@ static void chunk_task(void *context, size_t task, unsigned thread) {
         errors_restore(&chunk);
     for (unsigned sweep = 0; status == STATUS_OK && sweep < rounding->sweeps; sweep++)
         status = chunk_descend(&chunk, &error);
-    if (status == STATUS_OK && rounding->sweeps > 0)
+    if (status == STATUS_OK && rounding->measure && rounding->sweeps > 0)
         status = chunk_loss(&chunk, &work->losses[task], &error);
     for (uint32_t r = 0; status == STATUS_OK && rounding->sweeps == 0 && r < chunk.rows; r++)
         work->losses[task] += chunk.space.loss[r];

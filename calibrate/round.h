@@ -24,6 +24,7 @@ struct rounding {
     const void *context;
     uint8_t *packed;    /* out: [rows, columns / 2], the even column in the low nibble */
     uint8_t *exponents; /* out: [rows, columns / 32], e8m0 */
+    bool measure;       /* the loss is wanted: that takes time */
     double loss;        /* out: what is left of the sum above */
 };
 

@@ -144,7 +144,6 @@ struct making {
     const struct fingerprint *fingerprint;
     struct run_state *state; /* NULL: nothing is done */
     uint32_t *jobs;          /* [layers][LAYER_WEIGHTS]: the job of a weight, NO_JOB where it is not to be rounded */
-    uint32_t layers;
 };
 #define NO_JOB UINT32_MAX
 
@@ -240,6 +239,10 @@ static enum status jobs_find(struct making *making, const char *view, struct err
     struct named_job *names = malloc((plan->job_count + 1) * sizeof *names);
     size_t count = 0;
     enum status status = model_open(view, &as_served, &model, error);
+    if (status == STATUS_BAD_INPUT) { /* the path in there is one of ours */
+        const struct error inner = *error;
+        status = error_set(error, status, "--calibrate: what this checkpoint becomes cannot be run: %s", inner.message);
+    }
     if (status == STATUS_OK && !names)
         status = error_set_memory(error);
     for (uint32_t j = 0; status == STATUS_OK && j < plan->job_count; j++)
@@ -247,7 +250,6 @@ static enum status jobs_find(struct making *making, const char *view, struct err
             names[count++] = (struct named_job){plan->outputs[plan->jobs[j].outputs[0]].info.name, j};
     if (count > 0)
         qsort(names, count, sizeof *names, compare_names);
-    making->layers = model.layer_count;
     if (status == STATUS_OK) {
         making->jobs = malloc((size_t)model.layer_count * LAYER_WEIGHTS * sizeof *making->jobs);
         if (!making->jobs)

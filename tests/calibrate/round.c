@@ -75,6 +75,7 @@ int main(int argc, char **argv) {
                                 .sweeps = order.sweeps,
                                 .cpu = (enum cpu_level)order.cpu,
                                 .rows = order.rows,
+                                .measure = true,
                                 .row = row_copy,
                                 .packed = allocated(bytes),
                                 .exponents = allocated(blocks)};
