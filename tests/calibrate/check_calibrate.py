@@ -35,6 +35,7 @@ class Case:
         self.random = random.Random(arguments.seed)
         self.folder = Path(tempfile.mkdtemp(prefix="qstream-calibrate-"))
         self.ids = self.file("ids.json", json.dumps([self.random.randrange(500) for _ in range(6000)]))
+        os.environ["TMPDIR"] = str(self.folder)  # what a killed run leaves goes with it
         self.number = self.failed = 0
 
     def file(self, name, text):
@@ -266,6 +267,8 @@ def given_hidden_states_that_are_gone_or_of_another_run_then_they_are_made_again
                 with open(path, "r+b") as file:
                     file.seek(20)
                     file.write(b"another!")
+                    file.seek(4096)
+                    file.write(bytes(100_000))  # its values are others, too
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0 and digests(target) == digests(case.folder / "whole"), f"{damage}: {done.stderr}"
 
