@@ -51,7 +51,7 @@ endif
 $(BUILD)/obj/%_portable.o $(BUILD)/obj/%_neon.o $(BUILD)/obj/qstream/convert.o $(BUILD)/obj/inspect/scan_values.o $(addprefix $(BUILD)/obj/verify/,matrix.o value_measure.o compare.o mxfp4_block.o figures.o): QCFLAGS += -O3
 
 # Nothing here asks for floating-point exceptions or errno: loops with conditions can be vectorized.
-$(BUILD)/obj/infer/cpu/rows_%.o: QCFLAGS += -fno-math-errno -fno-trapping-math
+$(BUILD)/obj/infer/cpu/rows_%.o $(BUILD)/obj/calibrate/columns_%.o: QCFLAGS += -fno-math-errno -fno-trapping-math
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)

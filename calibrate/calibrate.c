@@ -20,7 +20,6 @@ enum {
     PACKED_WANTED = 64 << 20, /* packed weights: fewer rounds */
     GROUP_MOST = 8            /* windows that are computed together: each packing serves them all */
 };
-static const double damping_most = 1;
 /* Hidden states that are larger than so many times the median are too large to count in full. */
 static const double large_state = 4;
 
@@ -98,7 +97,7 @@ static double flops_of(const struct run *run) {
                 const struct weight *weight = &run->output.layers[layer].weights[i].weight;
                 elements += (double)weight->rows * weight->columns;
                 if (run->options->wanted(run->options->context, layer, i))
-                    flops += (1 + 2.0 * run->options->sweeps) * weight->rows * weight->columns * weight->columns;
+                    flops += (double)weight->rows * weight->columns * weight->columns;
             }
             const double columns = run->output.layers[layer].weights[stages[s].first].weight.columns;
             /* gate and up before down is rounded and after it; o and down to weigh tokens, too */
@@ -125,7 +124,6 @@ static enum status budget_fill(struct run *run, uint32_t windows, struct calibra
                                           : 0;
     if (run->space_size == 0)
         return STATUS_IO;
-    run->scratch = larger(run->scratch, GRAM_TILE_VALUES * sizeof(float));
     for (uint32_t layer = 0; layer < model->layer_count; layer++) {
         run->layer_bytes = larger(run->layer_bytes, model->layers[layer].bytes);
         for (enum layer_weight i = 0; i < LAYER_WEIGHTS; i++) {
@@ -197,7 +195,7 @@ static enum status run_open(struct run *run, struct error *error) {
         !run->original)
         return error_set_memory(error);
     enum status status = engine_space(&run->engine, run->packed, run->scratch, error);
-    run->solver = (struct solver){&run->engine, run->engine.products};
+    run->solver = (struct solver){&run->engine, run->engine.products, column_kernels_of(options->cpu)};
     if (status == STATUS_OK && run->engine.bf16)
         status = products_open(options->cpu, false, &run->solver.products, error);
     if (status == STATUS_OK)
@@ -396,60 +394,32 @@ static void original_row(const void *context, uint32_t row, float *values) {
     rows->round_bf16(values, weight->columns, values);
 }
 
-/* Factors the Gram matrix, with more damping where it has to be; without any use of it where even that fails. */
-static enum status gram_factor(struct run *run, struct factor *factor, double *damping, struct error *error) {
-    *factor = (struct factor){0};
-    for (*damping = run->options->damping;; *damping *= 10) {
-        bool fine;
-        uint32_t *columns_of;
-        if (*damping > damping_most) {
-            memset(run->gram.values, 0, gram_tile_count(run->gram.tiles) * GRAM_TILE_VALUES * sizeof(float));
-            *damping = 0;
-        }
-        enum status status = factor_order(&run->gram, &columns_of, error);
-        if (status != STATUS_OK) {
-            free(columns_of);
-            return status;
-        }
-        factor_close(factor);
-        status = factor_make(&run->solver, &run->gram, *damping, columns_of, factor, &fine, error);
-        if (status != STATUS_OK || fine)
-            return status;
-    }
-}
-
-static enum status weight_round(struct run *run, enum layer_weight number, const struct factor *factor, double damping,
+static enum status weight_round(struct run *run, enum layer_weight number, const struct factor *factor, bool usable,
                                 struct error *error) {
     const struct weight *output = &run->layer.weights[number];
     enum status status = original_load(run, number, error);
     if (status != STATUS_OK)
         return status;
-    if (damping != run->options->damping && run->options->note)
-        run->options->note(run->options->context, run->layer_number, number, damping);
-    struct rounding rounding = {.gram = &run->gram,
-                                .factor = factor,
-                                .damping = damping,
-                                .sweeps = run->options->sweeps,
-                                .cpu = run->options->cpu,
-                                .rows = output->rows,
-                                .row = original_row,
-                                .context = run,
-                                .packed = (uint8_t *)(uintptr_t)output->codes, /* in the layer's own buffer */
-                                .exponents = (uint8_t *)(uintptr_t)output->exponents};
+    if (!usable && run->options->note)
+        run->options->note(run->options->context, run->layer_number, number);
+    const struct rounding rounding = {.factor = factor,
+                                      .rows = output->rows,
+                                      .row = original_row,
+                                      .context = run,
+                                      .packed = (uint8_t *)(uintptr_t)output->codes, /* in the layer's own buffer */
+                                      .exponents = (uint8_t *)(uintptr_t)output->exponents};
     return round_run(&run->solver, &rounding, error);
 }
 
 /* The weights of a stage whose Gram matrix is there. */
 static enum status stage_round(struct run *run, const struct stage *stage, struct error *error) {
     struct factor factor;
-    double damping;
-    gram_end(&run->gram);
-    enum status status = gram_factor(run, &factor, &damping, error);
+    bool usable = false;
+    enum status status = factor_make(&run->solver, &run->gram, run->options->damping, &factor, &usable, error);
     for (enum layer_weight i = stage->first; status == STATUS_OK && i < stage->end; i++)
         if (run->options->wanted(run->options->context, run->layer_number, i))
-            status = weight_round(run, i, &factor, damping, error);
+            status = weight_round(run, i, &factor, usable, error);
     factor_close(&factor);
-    gram_close(&run->gram);
     return status == STATUS_OK && interrupt_pending() ? error_set(error, STATUS_INTERRUPTED, "interrupted") : status;
 }
 

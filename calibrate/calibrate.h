@@ -25,7 +25,6 @@ struct calibrate_options {
     const int32_t *ids;            /* [windows * tokens]: calibration text */
     uint32_t windows, tokens;      /* of each window */
     double damping;                /* share of the mean of the Gram matrix' diagonal that is added to it */
-    unsigned sweeps;               /* of coordinate descent after GPTQ */
     enum compute compute;
     enum cpu_level cpu;
     unsigned jobs;
@@ -38,8 +37,8 @@ struct calibrate_options {
     bool (*wanted)(void *context, uint32_t layer, enum layer_weight weight);
     /* A layer's rounded weights [LAYER_WEIGHTS], those wanted, to be kept for good when it returns. */
     enum status (*keep)(void *context, uint32_t layer, const struct weight *weights, struct error *error);
-    /* Of a weight whose Gram matrix could only be factored with more damping; 0: not at all, it is rounded to nearest. */
-    void (*note)(void *context, uint32_t layer, enum layer_weight weight, double damping);
+    /* Of a weight that is rounded to nearest, since its Gram matrix has values that are not finite. NULL: not wanted. */
+    void (*note)(void *context, uint32_t layer, enum layer_weight weight);
     void *context;
 };
 

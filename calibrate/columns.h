@@ -16,37 +16,28 @@ enum { ROUND_ROWS = 128, ROUND_BLOCK = 32 };
 
 /* A tile of columns that is rounded. Arrays of [GRAM_TILE][ROUND_ROWS] unless said otherwise. */
 struct column_tile {
-    uint32_t width;     /* columns of it that there are */
-    const float *m;     /* [GRAM_TILE][GRAM_TILE]: m[c][d], d < c: what an error of column c adds to column d */
-    const float *gains; /* [width]: what the squared error of each costs */
-    const float *w;     /* the weights */
-    const float *scales;
-    float *x;     /* in: the weights with what errors of columns outside this tile add; changed */
-    float *q;     /* out */
-    float *error; /* out: w - q * scale */
-    double *loss; /* [ROUND_ROWS]: added to; NULL: not wanted */
-};
-
-/* A tile of columns that are coded and are looked at again. */
-struct column_descent {
-    uint32_t width;
-    const float *h; /* [GRAM_TILE][GRAM_TILE]: of the Gram matrix, damped */
-    const float *scales;
-    float *gradient; /* in: error * H; kept up */
-    float *q;        /* in and out */
-    float *error;    /* the same */
+    uint32_t width;           /* columns of it that there are */
+    const float *m;           /* [GRAM_TILE][GRAM_TILE]: m[c][d], d < c: what an error of column c adds to column d */
+    const float *w;           /* the weights */
+    const uint8_t *exponents; /* e8m0 */
+    float *x;                 /* in: the weights with what errors of columns outside this tile add; changed */
+    int8_t *q;                /* out: twice the coded value */
+    float *error;             /* out: w - q * scale */
 };
 
 struct column_kernels {
     /* Rounds the columns from the last to the first, each to the nearest, ties to even. */
     void (*round)(const struct column_tile *tile);
-    /* Gives each column in turn the best code, the others as they are. */
-    void (*descend)(const struct column_descent *descent);
     /*
      * The exponent of a block, w [ROUND_BLOCK][ROUND_ROWS], with the least sum of weights[c] * (w - q * scale)^2 over all
      * exponents, the largest one on ties; [ROUND_ROWS]. Values are finite.
      */
     void (*exponents)(const float *w, const float *weights, uint8_t *exponents);
+    /*
+     * Cholesky's factor L of a tile, positive definite, in float64: the lower triangle of `tile` [GRAM_TILE][GRAM_TILE] is
+     * read and becomes L, the upper one zero. No pivot is taken below `least`. inverse [GRAM_TILE][GRAM_TILE]: of L.
+     */
+    void (*factor)(float *tile, double least, float *inverse);
 };
 
 extern const struct column_kernels column_kernels_portable, column_kernels_avx2, column_kernels_avx512;

@@ -4,46 +4,43 @@
  *
  *   w[k] + sum over the columns i before it of (w[i] - q[i]) * M[i, k]
  *
- * is what GPTQ does by updating the columns that follow with the inverse of H, and the error it leaves is the sum of
- * D[k] * (what was rounded - q[k])^2 (Chee et al., QuIP, 2023, theorem 6: the two are the same). No inverse is taken.
+ * is what GPTQ does by updating the columns that follow with the inverse of H (Chee et al., QuIP, 2023, theorem 6: the two
+ * are the same). No inverse is taken.
  *
- * Columns lie in the reverse of the order in which they are rounded, so that M is what Cholesky's algorithm gives.
+ * Columns are rounded from the last place to the first, so that M is what Cholesky's algorithm gives.
  */
 #ifndef QSTREAM_CALIBRATE_FACTOR_H
 #define QSTREAM_CALIBRATE_FACTOR_H
 
-#include "calibrate/gram.h"
+#include "calibrate/columns.h"
 
 /* Who computes: the threads of an engine, products in float32. */
 struct solver {
     struct engine *engine;
     struct products *products;
+    const struct column_kernels *kernels;
 };
 
 struct factor {
     uint32_t columns, tiles;
-    uint32_t *columns_of; /* [columns]: the column of the checkpoint at place c; the last place is rounded first */
-    /* Tiles as in struct gram: (i, j), i > j, holds M of the columns of i before those of j, packed for products of
-     * x [rows, columns of i]; (j, j) as [place before][place]. */
+    uint32_t *columns_of; /* [columns]: the column of the checkpoint at each place; the last place is rounded first */
+    /* Tiles as in struct gram, of M: (i, j), i > j, as [place of j][place of i], (j, j) as [place before][place]. */
     float *values;
-    float *gains; /* D [columns], by place */
+    float *diagonal; /* [columns]: of H, damped, by column of the checkpoint */
 };
 
-/*
- * The columns from the one with the weakest inputs to the one with the strongest, which is rounded first: what it loses, all
- * others can make up for. The caller frees *columns_of.
- */
-enum status factor_order(const struct gram *gram, uint32_t **columns_of, struct error *error);
-
+/* Bytes that factor_make allocates. */
 uint64_t factor_bytes(uint32_t columns);
 
 /*
- * Factors `gram` with `damping` times the mean of its diagonal added to the diagonal. *fine is false when it is not positive
- * definite in this precision. `columns_of` is a permutation that the factor takes over. Free with factor_close, also after
- * an error.
+ * Factors a Gram matrix in its own space, with `damping` times the mean of its diagonal added to the diagonal: what that adds
+ * is also the least that a pivot can be, so it is what one gets that has been lost in rounding. `gram` is closed. *usable is
+ * false when it has values that are not finite, or nearly so. The factor is that of the identity then, as where all inputs
+ * are zero: each column is rounded by itself.
+ * Free with factor_close, also after an error.
  */
-enum status factor_make(const struct solver *solver, const struct gram *gram, double damping, uint32_t *columns_of,
-                        struct factor *factor, bool *fine, struct error *error);
+enum status factor_make(const struct solver *solver, struct gram *gram, double damping, struct factor *factor,
+                        bool *usable, struct error *error);
 void factor_close(struct factor *factor);
 
 #endif

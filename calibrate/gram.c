@@ -3,16 +3,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/formats.h"
+
 size_t gram_tile_number(uint32_t i, uint32_t j) { return (size_t)i * (i + 1) / 2 + j; }
 
 size_t gram_tile_count(uint32_t tiles) { return gram_tile_number(tiles, 0); }
+
+size_t gram_scratch(uint32_t columns) { return (size_t)GRAM_TOGETHER * columns * sizeof(float); }
 
 static uint32_t tiles_of(uint32_t columns) { return (columns + GRAM_TILE - 1) / GRAM_TILE; }
 
 uint64_t gram_bytes(const struct engine *engine, uint32_t columns) {
     const uint64_t tiles = tiles_of(columns);
     return gram_tile_count((uint32_t)tiles) * GRAM_TILE_VALUES * sizeof(float) +
-           2 * tiles * GRAM_TILE * GRAM_TOKENS * engine->element;
+           2 * tiles * GRAM_TILE * GRAM_TOKENS * engine->element + (uint64_t)columns * sizeof(uint32_t);
 }
 
 enum status gram_open(const struct engine *engine, uint32_t columns, struct gram *gram, struct error *error) {
@@ -22,34 +26,26 @@ enum status gram_open(const struct engine *engine, uint32_t columns, struct gram
     if (gram->packed_size == 0)
         return STATUS_IO;
     const size_t bytes = gram_tile_count(gram->tiles) * GRAM_TILE_VALUES * sizeof(float);
+    gram->columns_of = malloc(columns * sizeof *gram->columns_of);
     gram->values = aligned_alloc(64, bytes);
     gram->turned = aligned_alloc(64, turned);
     gram->packed = aligned_alloc(64, gram->packed_size * gram->tiles);
-    if (!gram->values || !gram->turned || !gram->packed)
+    if (!gram->columns_of || !gram->values || !gram->turned || !gram->packed)
         return error_set_memory(error);
     memset(gram->values, 0, bytes);
+    memset(gram->turned, 0, turned); /* what is behind the last column stays so */
     return STATUS_OK;
 }
 
-void gram_end(struct gram *gram) {
+void gram_close(struct gram *gram) {
     free(gram->turned);
     free(gram->packed);
-    gram->turned = gram->packed = NULL;
-}
-
-void gram_close(struct gram *gram) {
-    gram_end(gram);
+    free(gram->columns_of);
     free(gram->values);
     *gram = (struct gram){0};
 }
 
-float gram_value(const struct gram *gram, uint32_t row, uint32_t column) {
-    const uint32_t i = row > column ? row : column, j = row > column ? column : row;
-    return gram->values[gram_tile_number(i / GRAM_TILE, j / GRAM_TILE) * GRAM_TILE_VALUES +
-                        (size_t)(i % GRAM_TILE) * GRAM_TILE + j % GRAM_TILE];
-}
-
-/* ---- adding ---- */
+/* ---- tokens that are added ---- */
 
 struct addition {
     struct gram *gram;
@@ -64,41 +60,118 @@ static unsigned char *turned_tile(const struct addition *addition, uint32_t tile
     return addition->gram->turned + (size_t)tile * GRAM_TILE * GRAM_TOKENS * addition->engine->element;
 }
 
-/* Task: a tile's columns of all tokens become rows, scales applied; then they are packed, too. */
-static void turn_task(void *context, size_t task, unsigned thread) {
-    const struct addition *addition = context;
-    struct engine *engine = addition->engine;
+/* What a token's values are multiplied with. */
+static float factor_of(const struct addition *addition, size_t row) {
     const struct operand_rows *inputs = addition->inputs;
+    return addition->weights[row] * inputs->scale * (inputs->per_token ? inputs->token_scales[row] : 1);
+}
+
+/* ---- the order ---- */
+
+struct ranked {
+    float value;
+    uint32_t column;
+};
+
+struct ranking {
+    const struct addition *addition;
+    struct ranked *ranked;
+};
+
+/* Task: the sums of squares of a tile's columns. */
+static void rank_task(void *context, size_t task, unsigned thread) {
+    const struct ranking *ranking = context;
+    const struct addition *addition = ranking->addition;
+    const struct engine *engine = addition->engine;
     const uint32_t columns = addition->gram->columns, begin = (uint32_t)task * GRAM_TILE;
     const uint32_t width = columns - begin < GRAM_TILE ? columns - begin : GRAM_TILE;
-    unsigned char *to = turned_tile(addition, (uint32_t)task);
     (void)thread;
-    memset(to, 0, (size_t)GRAM_TILE * GRAM_TOKENS * engine->element);
-    for (uint32_t token = 0; token < addition->count; token++) {
-        const unsigned char *from = inputs->act + ((addition->first + token) * columns + begin) * engine->element;
-        float values[GRAM_TILE];
-        const float *floats = act_to_floats(engine, from, width, values);
-        if (floats != values)
-            memcpy(values, floats, width * sizeof *values);
-        const size_t row = addition->first + token;
-        engine->rows->multiply(
-            values, addition->weights[row] * inputs->scale * (inputs->per_token ? inputs->token_scales[row] : 1),
-            width);
-        if (engine->bf16) {
-            uint16_t codes[GRAM_TILE];
-            engine->rows->to_bf16(values, width, codes);
-            for (uint32_t i = 0; i < width; i++)
-                ((uint16_t *)(void *)to)[(size_t)i * GRAM_TOKENS + token] = codes[i];
-        } else {
-            for (uint32_t i = 0; i < width; i++)
-                ((float *)(void *)to)[(size_t)i * GRAM_TOKENS + token] = values[i];
-        }
+    for (uint32_t c = 0; c < width; c++)
+        ranking->ranked[begin + c] = (struct ranked){0, begin + c};
+    for (size_t row = addition->first; row < addition->first + addition->count; row++) {
+        float buffer[GRAM_TILE];
+        const float *values =
+            act_to_floats(engine, addition->inputs->act + (row * columns + begin) * engine->element, width, buffer);
+        const float factor = factor_of(addition, row);
+        for (uint32_t c = 0; c < width; c++)
+            ranking->ranked[begin + c].value += factor * factor * values[c] * values[c];
     }
-    const struct product_part part = {.n = GRAM_TILE, .k = GRAM_TOKENS, .n_part = GRAM_TILE, .k_part = GRAM_TOKENS};
+}
+
+/* NaN is the largest. */
+static int compare_ranked(const void *a, const void *b) {
+    const struct ranked *x = a, *y = b;
+    if (x->value < y->value || (x->value == x->value && y->value != y->value))
+        return -1;
+    if (x->value > y->value || (x->value != x->value && y->value == y->value))
+        return 1;
+    return (x->column < y->column) - (x->column > y->column);
+}
+
+static enum status columns_order(const struct addition *addition, struct error *error) {
+    struct gram *gram = addition->gram;
+    struct ranked *ranked = malloc(gram->columns * sizeof *ranked);
+    if (!ranked)
+        return error_set_memory(error);
+    struct ranking ranking = {addition, ranked};
+    workers_run(addition->engine->workers, gram->tiles, rank_task, &ranking);
+    qsort(ranked, gram->columns, sizeof *ranked, compare_ranked);
+    for (uint32_t place = 0; place < gram->columns; place++)
+        gram->columns_of[place] = ranked[place].column;
+    gram->ordered = true;
+    free(ranked);
+    return STATUS_OK;
+}
+
+/* ---- the sums ---- */
+
+/* A token's values by place, times what they count. */
+static void token_gather(const struct addition *addition, size_t row, float *values) {
+    const struct gram *gram = addition->gram;
+    const struct engine *engine = addition->engine;
+    const unsigned char *from = addition->inputs->act + row * gram->columns * engine->element;
+    if (engine->bf16)
+        for (uint32_t i = 0; i < gram->columns; i++)
+            values[i] = bf16_decode(((const uint16_t *)(const void *)from)[gram->columns_of[i]]);
+    else
+        for (uint32_t i = 0; i < gram->columns; i++)
+            values[i] = ((const float *)(const void *)from)[gram->columns_of[i]];
+    engine->rows->multiply(values, factor_of(addition, row), gram->columns);
+}
+
+/* Task: GRAM_TOGETHER tokens become columns; those behind the last are zero. */
+static void turn_task(void *context, size_t task, unsigned thread) {
+    const struct addition *addition = context;
+    const struct engine *engine = addition->engine;
+    const uint32_t columns = addition->gram->columns, token = (uint32_t)task * GRAM_TOGETHER;
+    float *values = (float *)(void *)engine_scratch(addition->engine, thread);
+    for (uint32_t t = 0; t < GRAM_TOGETHER; t++)
+        if (token + t < addition->count)
+            token_gather(addition, addition->first + token + t, values + (size_t)t * columns);
+        else
+            memset(values + (size_t)t * columns, 0, columns * sizeof *values);
+    for (uint32_t i = 0; i < columns; i++) {
+        float turned[GRAM_TOGETHER];
+        for (uint32_t t = 0; t < GRAM_TOGETHER; t++)
+            turned[t] = values[(size_t)t * columns + i];
+        unsigned char *to = addition->gram->turned + ((size_t)i * GRAM_TOKENS + token) * engine->element;
+        if (engine->bf16)
+            engine->rows->to_bf16(turned, GRAM_TOGETHER, (uint16_t *)(void *)to);
+        else
+            memcpy(to, turned, sizeof turned);
+    }
+}
+
+/* Task: a tile of them is packed, too. */
+static void pack_task(void *context, size_t task, unsigned thread) {
+    static const struct product_part part = {
+        .n = GRAM_TILE, .k = GRAM_TOKENS, .n_part = GRAM_TILE, .k_part = GRAM_TOKENS};
+    const struct addition *addition = context;
     struct error error;
-    if (product_pack(engine->products, &part, to, GRAM_TOKENS,
+    (void)thread;
+    if (product_pack(addition->engine->products, &part, turned_tile(addition, (uint32_t)task), GRAM_TOKENS,
                      addition->gram->packed + task * addition->gram->packed_size, &error) != STATUS_OK)
-        engine_fail(engine, &error);
+        engine_fail(addition->engine, &error);
 }
 
 /* Task: a row of tiles. */
@@ -121,11 +194,18 @@ static void add_task(void *context, size_t task, unsigned thread) {
 
 enum status gram_add(struct gram *gram, struct engine *engine, const struct operand_rows *inputs, const float *weights,
                      size_t first, uint32_t count, struct error *error) {
-    struct addition addition = {.gram = gram, .engine = engine, .inputs = inputs, .weights = weights};
+    struct addition addition = {
+        .gram = gram, .engine = engine, .inputs = inputs, .weights = weights, .first = first, .count = count};
+    if (!gram->ordered) {
+        const enum status status = columns_order(&addition, error);
+        if (status != STATUS_OK)
+            return status;
+    }
     for (uint32_t done = 0; done < count; done += addition.count) {
         addition.first = first + done;
         addition.count = count - done < GRAM_TOKENS ? count - done : GRAM_TOKENS;
-        workers_run(engine->workers, gram->tiles, turn_task, &addition);
+        workers_run(engine->workers, GRAM_TOKENS / GRAM_TOGETHER, turn_task, &addition);
+        workers_run(engine->workers, gram->tiles, pack_task, &addition);
         workers_run(engine->workers, gram->tiles, add_task, &addition);
         const enum status status = engine_status(engine, error);
         if (status != STATUS_OK)

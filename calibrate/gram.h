@@ -3,18 +3,21 @@
  * Hessian of the squared error of the layer's outputs, weight^2 |W x - W' x|^2 summed = sum over rows of
  * (w - w') H (w - w')^T.
  *
- * Stored in tiles of GRAM_TILE x GRAM_TILE float32, those of the lower triangle only: 2 * columns^2 bytes about. Columns
- * behind the last one, to the end of its tile, are zero.
+ * Columns have places: from the one with the weakest inputs to the one with the strongest, as the first that are added show
+ * them. Stored by place, in tiles of GRAM_TILE x GRAM_TILE float32, those of the lower triangle only: 2 * columns^2 bytes
+ * about. Places behind the last column, to the end of its tile, are zero.
  */
 #ifndef QSTREAM_CALIBRATE_GRAM_H
 #define QSTREAM_CALIBRATE_GRAM_H
 
 #include "infer/cpu/engine.h"
 
-enum { GRAM_TILE = 128, GRAM_TILE_VALUES = GRAM_TILE * GRAM_TILE, GRAM_TOKENS = 512 };
+enum { GRAM_TILE = 128, GRAM_TILE_VALUES = GRAM_TILE * GRAM_TILE, GRAM_TOKENS = 512, GRAM_TOGETHER = 16 };
 
 struct gram {
     uint32_t columns, tiles; /* tiles: ceil(columns / GRAM_TILE) */
+    uint32_t *columns_of;    /* [columns]: the column of the checkpoint at each place */
+    bool ordered;            /* they have their places */
     float *values;         /* gram_tile_count tiles; of a tile, [row][column]. Those on the diagonal hold both halves */
     unsigned char *turned; /* of tokens that are added: act [tiles][GRAM_TILE][GRAM_TOKENS] */
     unsigned char *packed; /* the same as the products want it */
@@ -28,21 +31,18 @@ size_t gram_tile_count(uint32_t tiles);
 /* Bytes that gram_open allocates. */
 uint64_t gram_bytes(const struct engine *engine, uint32_t columns);
 
+/* Bytes that each thread takes of the engine's scratch space. */
+size_t gram_scratch(uint32_t columns);
+
 /* All zero. Free with gram_close, also after an error. */
 enum status gram_open(const struct engine *engine, uint32_t columns, struct gram *gram, struct error *error);
 void gram_close(struct gram *gram);
 
-/* What is only needed to add tokens is freed. */
-void gram_end(struct gram *gram);
-
 /*
- * Adds the inputs of `count` tokens from row `first` on, each times its weight, weights[row]. Sums are taken in the order of the calls and of runs of
- * GRAM_TOKENS tokens, whatever the number of threads.
+ * Adds the inputs of `count` tokens from row `first` on, each times its weight, weights[row]. Sums are taken in the order of
+ * the calls and of runs of GRAM_TOKENS tokens, whatever the number of threads.
  */
 enum status gram_add(struct gram *gram, struct engine *engine, const struct operand_rows *inputs, const float *weights,
                      size_t first, uint32_t count, struct error *error);
-
-/* H[row, column]. */
-float gram_value(const struct gram *gram, uint32_t row, uint32_t column);
 
 #endif

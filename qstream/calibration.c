@@ -52,7 +52,6 @@ enum status calibration_read(const struct quantize_arguments *arguments, const s
     settings->windows = (uint32_t)(there / settings->window);
     settings->skip = skip;
     settings->damping = damping;
-    settings->sweeps = arguments->calibrate_sweeps;
     settings->cpu = arguments->cpu;
     settings->bf16 = products_have_bf16(arguments->cpu);
     tokens->count = (size_t)settings->windows * settings->window;
@@ -207,17 +206,11 @@ static enum status layer_keep(void *context, uint32_t layer, const struct weight
     return status;
 }
 
-/* The factor of a Gram matrix needs more than it was meant to get: said, since the weight gains less from its text. */
-static void weight_note(void *context, uint32_t layer, enum layer_weight weight, double taken) {
+static void weight_note(void *context, uint32_t layer, enum layer_weight weight) {
     const struct making *making = context;
-    if (making->options->quiet)
-        return;
-    if (taken > 0)
-        fprintf(stderr, "qstream: layer %u, %s: the inputs of the text say little about it: damping %g\n", layer,
-                layer_weight_name(weight), taken);
-    else
-        fprintf(stderr, "qstream: layer %u, %s: the inputs of the text cannot be used: rounded to nearest\n", layer,
-                layer_weight_name(weight));
+    if (!making->options->quiet)
+        fprintf(stderr, "qstream: layer %u, %s: its inputs are too large to be calibrated on: rounded to nearest\n",
+                layer, layer_weight_name(weight));
 }
 
 /* ---- which jobs ---- */
@@ -286,7 +279,6 @@ static struct calibrate_options options_of(const struct making *making, const st
                                       .windows = settings->windows,
                                       .tokens = settings->window,
                                       .damping = settings->damping,
-                                      .sweeps = settings->sweeps,
                                       .compute = settings->bf16 ? COMPUTE_BF16 : COMPUTE_F32,
                                       .cpu = arguments->cpu,
                                       .jobs = arguments->jobs,

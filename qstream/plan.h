@@ -27,7 +27,6 @@ struct plan_calibration {
     uint32_t windows, window; /* tokens of each; windows 0: weights are rounded to nearest */
     uint64_t skip;            /* tokens of the text before the first */
     double damping;
-    unsigned sweeps;
     bool bf16;               /* what is computed in */
     enum cpu_level cpu;      /* the last bits of sums depend on it */
     char text[SHA256_HEX];   /* of the whole text */

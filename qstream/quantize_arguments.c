@@ -27,8 +27,6 @@ const char quantize_usage[] =
     "  --calibrate-tokens N\n"
     "                     tokens of the text to use (default 65536)\n"
     "  --calibrate-skip N tokens of the text to leave out at its beginning\n"
-    "  --calibrate-sweeps N\n"
-    "                     rounds over all codes after GPTQ that make outputs on the text itself closer (default 0)\n"
     "  --shard-size SIZE  largest sum of tensor bytes in a shard, e.g. 5GB (default: shards as in the source)\n"
     "  --dry-run          print the plan and the exact size of DST; write nothing\n"
     "  --part I/N         make only this share of the shards, for a cluster with a shared file system\n"
@@ -46,7 +44,7 @@ const char quantize_usage[] =
     "  --quiet            no progress and no summary\n"
     "  --help             print this text\n";
 
-enum { CALIBRATE_TOKENS = 65536, SWEEPS_MOST = 100 };
+enum { CALIBRATE_TOKENS = 65536 };
 static const uint64_t default_memory = (uint64_t)256 << 20;
 
 static enum status option_parse(int option, const char *value, void *context, struct error *error) {
@@ -78,8 +76,6 @@ static enum status option_parse(int option, const char *value, void *context, st
         return option_number("--calibrate-tokens", value, 1, UINT32_MAX, &arguments->calibrate_tokens, error);
     case 'S':
         return option_number("--calibrate-skip", value, 0, UINT32_MAX, &arguments->calibrate_skip, error);
-    case 'W':
-        return option_number("--calibrate-sweeps", value, 0, SWEEPS_MOST, &arguments->calibrate_sweeps, error);
     case 's':
         if (!text_parse_size(value, &arguments->plan.shard_size))
             return error_set(error, STATUS_USAGE, "--shard-size takes a size such as 5GB, not '%s'", value);
@@ -131,7 +127,6 @@ enum status quantize_arguments_parse(int argc, char **argv, struct quantize_argu
         {"calibrate-ids", required_argument, NULL, 'I'},
         {"calibrate-tokens", required_argument, NULL, 'T'},
         {"calibrate-skip", required_argument, NULL, 'S'},
-        {"calibrate-sweeps", required_argument, NULL, 'W'},
         {"shard-size", required_argument, NULL, 's'},
         {"disk", required_argument, NULL, 'd'},
         {"memory", required_argument, NULL, 'm'},
@@ -165,10 +160,8 @@ enum status quantize_arguments_parse(int argc, char **argv, struct quantize_argu
         return error_set(error, STATUS_USAGE, "--part and --finish exclude each other");
     if (arguments->plan.gamma != GAMMA_NONE && arguments->plan.rule != SCALE_RULE_QSTREAM)
         return error_set(error, STATUS_USAGE, "--gamma goes with --rule qstream");
-    if (!arguments->calibrate &&
-        (arguments->calibrate_tokens || arguments->calibrate_skip || arguments->calibrate_sweeps))
-        return error_set(error, STATUS_USAGE,
-                         "--calibrate-tokens, --calibrate-skip and --calibrate-sweeps go with --calibrate");
+    if (!arguments->calibrate && (arguments->calibrate_tokens || arguments->calibrate_skip))
+        return error_set(error, STATUS_USAGE, "--calibrate-tokens and --calibrate-skip go with --calibrate");
     if (arguments->calibrate) {
         if (arguments->parts || arguments->finish)
             return error_set(

@@ -12,7 +12,7 @@ struct quantize_arguments {
     struct plan_options plan;
     const char *calibrate; /* file of the calibration text, or of its ids; NULL: none */
     bool calibrate_ids;    /* it is a JSON array of ids */
-    uint32_t calibrate_tokens, calibrate_skip, calibrate_sweeps;
+    uint32_t calibrate_tokens, calibrate_skip;
     unsigned jobs;
     uint64_t memory;
     uint64_t disk;        /* 0: not said */

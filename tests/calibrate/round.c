@@ -1,7 +1,7 @@
 /*
  * Rounds one weight for given inputs: `round IN OUT`. IN is a struct order, inputs [tokens][columns], weights of the tokens
- * [tokens] and the weight [rows][columns], float32. OUT: whether it could be factored (u8), the columns from the last to be
- * rounded to the first (u32 [columns]), packed codes, exponents, the loss (float64). Driven by check_round.py.
+ * [tokens] and the weight [rows][columns], float32. OUT: whether the Gram matrix was usable (u8), the columns from the last to
+ * be rounded to the first (u32 [columns]), packed codes, exponents. Driven by check_round.py.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 #include "calibrate/round.h"
 
 struct order {
-    uint32_t rows, columns, tokens, sweeps, jobs, cpu, window, unused;
+    uint32_t rows, columns, tokens, jobs, cpu, window;
     double damping;
 };
 
@@ -47,17 +47,16 @@ int main(int argc, char **argv) {
     values = read_floats(in, (size_t)order.rows * columns);
     fclose(in);
 
-    size_t scratch = round_scratch(columns);
-    scratch = scratch > GRAM_TILE_VALUES * sizeof(float) ? scratch : GRAM_TILE_VALUES * sizeof(float);
-    const struct engine_options options = {
-        .jobs = order.jobs, .cpu = (enum cpu_level)order.cpu, .packed_size = 64, .scratch_size = scratch};
+    const struct engine_options options = {.jobs = order.jobs,
+                                           .cpu = (enum cpu_level)order.cpu,
+                                           .packed_size = 64,
+                                           .scratch_size = round_scratch(columns)};
     struct engine engine;
-    struct gram gram;
+    struct gram gram = {0};
     struct factor factor = {0};
-    uint32_t *columns_of;
-    bool fine = false;
+    bool usable = false;
     enum status status = engine_open(&options, &engine, &error);
-    const struct solver solver = {&engine, engine.products};
+    const struct solver solver = {&engine, engine.products, column_kernels_of((enum cpu_level)order.cpu)};
     const struct operand_rows rows = {.act = (unsigned char *)inputs, .scale = 1};
     if (status == STATUS_OK)
         status = gram_open(&engine, columns, &gram, &error);
@@ -65,32 +64,24 @@ int main(int argc, char **argv) {
         status = gram_add(&gram, &engine, &rows, token_weights, at,
                           order.tokens - at < order.window ? order.tokens - at : order.window, &error);
     if (status == STATUS_OK)
-        status = factor_order(&gram, &columns_of, &error);
-    if (status == STATUS_OK)
-        status = factor_make(&solver, &gram, order.damping, columns_of, &factor, &fine, &error);
+        status = factor_make(&solver, &gram, order.damping, &factor, &usable, &error);
     const size_t bytes = (size_t)order.rows * columns / 2, blocks = (size_t)order.rows * columns / 32;
-    struct rounding rounding = {.gram = &gram,
-                                .factor = &factor,
-                                .damping = order.damping,
-                                .sweeps = order.sweeps,
-                                .cpu = (enum cpu_level)order.cpu,
+    struct rounding rounding = {.factor = &factor,
                                 .rows = order.rows,
-                                .measure = true,
                                 .row = row_copy,
                                 .packed = allocated(bytes),
                                 .exponents = allocated(blocks)};
-    if (status == STATUS_OK && fine)
+    if (status == STATUS_OK)
         status = round_run(&solver, &rounding, &error);
     if (status != STATUS_OK) {
         fprintf(stderr, "%s\n", error.message);
         return status;
     }
-    const unsigned char factored = fine;
-    fwrite(&factored, 1, 1, out);
+    const unsigned char used = usable;
+    fwrite(&used, 1, 1, out);
     fwrite(factor.columns_of, sizeof(uint32_t), columns, out);
     fwrite(rounding.packed, 1, bytes, out);
     fwrite(rounding.exponents, 1, blocks, out);
-    fwrite(&rounding.loss, sizeof rounding.loss, 1, out);
     free(rounding.packed);
     free(rounding.exponents);
     free(inputs);
