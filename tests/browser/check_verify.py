@@ -50,7 +50,8 @@ def check_any(tap: Tap, page: Page, file: Path) -> dict[str, Any]:
 def check_map(tap: Tap, page: Page, name: str, report: dict[str, Any]) -> None:
     wanted = {(t["layer"], t["projection"]) for t in report["tensors"] if t["layer"] is not None}
     with tap.test(f"{name}: the heat map has a cell for each layer and projection, for each figure"):
-        for number, figure in enumerate(("SQNR", "excess error", "not nearest")):
+        outputs = ("output error",) if report["outputs"] else ()
+        for number, figure in enumerate(("SQNR", "excess error", *outputs, "not nearest")):
             page.browser.click("#map .choices button", number)
             pressed = page.text('#map .choices button[aria-pressed="true"]')
             tap.same("pressed", pressed, figure)
@@ -61,6 +62,19 @@ def check_map(tap: Tap, page: Page, name: str, report: dict[str, Any]) -> None:
         failing = {(t["layer"], t["projection"]) for t in report["tensors"]
                    if t["layer"] is not None and t["module"] in bad}
         tap.same("outlined", page.count("#map td.failing"), len(failing))
+
+
+def check_outputs(tap: Tap, page: Page, name: str, report: dict[str, Any]) -> None:
+    with tap.test(f"{name}: errors of outputs are told in the map and in the table of weights"):
+        page.browser.click("#map .choices button", 2)
+        shown = page.ask("[...document.querySelectorAll('#map tbody td[data-tip]')].map(cell => cell.textContent)")
+        wanted = [f"{100 * weight['rel_error']:.1f} %" for weight in report["outputs"]["weights"]]
+        tap.same("cells", shown, wanted)
+        page.browser.click("#map .choices button", 0)
+        heads = page.ask("[...document.querySelectorAll('#weights thead th')].map(head => head.textContent)")
+        column = heads.index("output error") + 1 if "output error" in heads else 0
+        values = page.ask(f"[...document.querySelectorAll('{WEIGHTS} td:nth-child({column})')].map(cell => Number(cell.textContent))")
+        tap.same("column", sorted(values), sorted(weight["rel_error"] for weight in report["outputs"]["weights"]))
 
 
 def check_tables(tap: Tap, page: Page, name: str, report: dict[str, Any]) -> None:
@@ -94,6 +108,9 @@ def check_verify(tap: Tap, page: Page, samples: Path, reports: list[Path]) -> No
         if name in ("verify-pass", "verify-fail", "verify-tall", "verify-moe"):
             check_map(tap, page, name, report)
             check_tables(tap, page, name, report)
+        if name == "verify-pass":
+            page.browser.open(samples / f"{name}.html")
+            check_outputs(tap, page, name, report)
         if name == "verify-hostile":
             with tap.test("verify-hostile: names do not become markup"):
                 tap.same("elements", page.count("main b:not(.legend b):not(summary b), main i:not(.ramp i), main img"), 0)

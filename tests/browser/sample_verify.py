@@ -204,7 +204,7 @@ class Verification:
                       for (role, form), group in self.groups(lambda tensor: (tensor["role"], tensor["format"]))],
             "layers": [{"layer": layer, "tensors": len(group), **pooled(group)}
                        for layer, group in self.groups(lambda tensor: tensor["layer"]) if layer is not None],
-            "tensors": self.tensors, "kept": self.kept,
+            "tensors": self.tensors, "kept": self.kept, "outputs": None,
             "histograms": [self.histogram(role, form, group) for (role, form), group in
                            self.groups(lambda tensor: (tensor["role"], tensor["format"]))]}  # fmt: skip
         for key, value in changes.items():
@@ -244,7 +244,9 @@ def small_pass() -> dict[str, Any]:
     made.tensors[0]["worst_block"] = worst_block(made.rng, "fp8-tensor", [576, 576], 17)
     made.find("config-key-added", "warning", "config.json", "torch_dtype is not in the source's config.json.")
     made.find("manifest-source", "note", "qstream.json", "The manifest names the source by another path.")
-    return made.finish()
+    weights = [{"layer": tensor["layer"], "name": tensor["module"], "rel_error": 0 if tensor["exact"] else (i + 1) / 1000}
+               for i, tensor in enumerate(made.tensors)]  # fmt: skip
+    return made.finish() | {"outputs": {"tokens": 16384, "weights": weights}}
 
 
 def failing() -> dict[str, Any]:

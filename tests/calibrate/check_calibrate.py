@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -335,8 +336,9 @@ def given_the_reference_model_then_its_plan_needs_no_weight_and_little_memory(ca
 
     model = check_cuda.sparse_model(case.folder / "reference", None)
     ids = case.file("many.json", json.dumps([case.random.randrange(100_000) for _ in range(65_536)]))
-    plan = json.loads(case.run("quantize", model, case.folder / "plan", "--recipe", RECIPE, "--calibrate-ids", ids,
-                               "--dry-run", "--json", "--jobs", 16, "--memory", "128GiB").stdout)["calibration"]
+    words = ("quantize", model, case.folder / "plan", "--recipe", RECIPE, "--calibrate-ids", ids, "--dry-run", "--jobs", 16,
+             "--memory", "128GiB")
+    plan = json.loads(case.run(*words, "--json").stdout)["calibration"]
     assert (plan["windows"], plan["window"]) == (32, 2048), plan
     lower = 4 * 28672 ** 2 / 2
     assert lower < plan["gram_bytes"] < 1.15 * lower, plan  # the matrix, which becomes its factor
@@ -345,6 +347,9 @@ def given_the_reference_model_then_its_plan_needs_no_weight_and_little_memory(ca
     tokens, mlp, attention = 65_536, 3 * 12_288 * 28_672, 2 * 12_288 * (12_288 + 1_024)
     forward = 88 * 2 * tokens * (mlp + attention)
     assert forward < plan["flops"] < 2.5 * forward, plan
+    table = case.run(*words).stdout
+    elsewhere = float(re.search(r"computed, not measured: ([\d.]+) hours on an EPYC 9554", table)[1])
+    assert 0.99 < elsewhere * 3600 * 64 * 32 * 3.1e9 / 2 / plan["flops"] < 1.01, table
     assert not (case.folder / "plan").exists()
 
 
