@@ -209,6 +209,7 @@ fuzz: ## fuzz the parsers: 45 s each, or SECONDS=N
 bench: all ## measure speed against this machine's own limits
 	tests/bench/bench.sh
 	tests/bench/infer.py
+	tests/bench/calibrate.py
 
 .PHONY: format
 format: ## lay out the sources with clang-format
