@@ -14,6 +14,7 @@ int command_inspect(int argc, char **argv);
 int command_generate(int argc, char **argv);
 int command_ppl(int argc, char **argv);
 int command_push(int argc, char **argv);
+int command_report(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
 int command_verify(int argc, char **argv);
 

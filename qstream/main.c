@@ -30,6 +30,7 @@ static const struct command commands[] = {
     {"ppl", command_ppl, "measure perplexity"},
     {"generate", command_generate, "continue a text"},
     {"tokenize", command_tokenize, "turn text into token ids, and back"},
+    {"report", command_report, "join the output of inspect, audit, verify and ppl into one page"},
     {"version", command_version, "print the version and what this machine offers"},
     {"help", command_help, "print this text, or a command's"},
 };
