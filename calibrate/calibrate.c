@@ -36,18 +36,22 @@ struct run {
     struct rope_table rope;
     uint32_t group_windows;
     size_t packed, scratch, space_size;
-    uint64_t layer_bytes, original_bytes; /* of `buffer` and `original` */
+    uint64_t layer_bytes, original_bytes, source_bytes; /* of `buffer`, `original` and `source_buffer` */
     struct layer_space space;
     float *hidden;                 /* of a group */
     double *squares, *sorted;      /* of a group's tokens; of a window's, */
     float *token_weights;          /* from which these are made */
+    float *lacks;                  /* of a group, [tokens, hidden]; with a correction only, as what belongs to it */
     struct weight original_weight; /* in `original` */
     unsigned char *buffer;         /* of a layer of the output */
     unsigned char *original;       /* of a weight of the source */
-    struct layer layer;
+    unsigned char *source_buffer;  /* of a layer of the source */
+    struct layer layer, source_layer;
     uint32_t layer_number;
-    struct states states;
+    struct states states, source_states;
+    struct states middle; /* of the source: its `out` is what attention leaves */
     struct gram gram;
+    struct pull pull;
     struct progress progress;
     uint64_t done; /* bytes of hidden states that went through something */
 };
@@ -57,6 +61,11 @@ static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
 static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* ---- what it takes ---- */
+
+static bool is_corrected(const struct run *run) { return run->options->correction > 0; }
+
+/* Whether what a linear layer gives is added to the hidden states. */
+static bool is_added(enum layer_weight first) { return first == WEIGHT_O || first == WEIGHT_DOWN; }
 
 static bool stage_wanted(const struct run *run, uint32_t layer, const struct stage *stage) {
     for (enum layer_weight i = stage->first; i < stage->end; i++)
@@ -85,7 +94,10 @@ static enum status models_open(struct run *run, struct error *error) {
     return STATUS_OK;
 }
 
-/* Floating-point operations: layers once, what comes before a stage again, Gram matrices, factors, rounding. */
+/*
+ * Floating-point operations: layers once, what comes before a stage again, Gram matrices, factors, rounding; the source, pulls
+ * and what they come to.
+ */
 static double flops_of(const struct run *run) {
     const double tokens = (double)run->options->windows * run->options->tokens;
     double flops = 0;
@@ -96,16 +108,19 @@ static double flops_of(const struct run *run) {
             for (enum layer_weight i = stages[s].first; i < stages[s].end; i++) {
                 const struct weight *weight = &run->output.layers[layer].weights[i].weight;
                 elements += (double)weight->rows * weight->columns;
-                if (run->options->wanted(run->options->context, layer, i))
-                    flops += (double)weight->rows * weight->columns * weight->columns;
+                if (!run->options->wanted(run->options->context, layer, i))
+                    continue;
+                const double square = (double)weight->rows * weight->columns * weight->columns;
+                flops += square * (!is_corrected(run) ? 1 : is_added(i) ? 3 : 5);
             }
             const double columns = run->output.layers[layer].weights[stages[s].first].weight.columns;
             /* gate and up before down is rounded and after it; o and down to weigh tokens, too */
-            const bool twice = stages[s].first == WEIGHT_GATE ||
-                               (wanted && (stages[s].first == WEIGHT_O || stages[s].first == WEIGHT_DOWN));
-            flops += 2 * tokens * elements * (twice ? 2 : 1);
+            const bool twice = stages[s].first == WEIGHT_GATE || (wanted && is_added(stages[s].first));
+            flops += 2 * tokens * elements * ((twice ? 2 : 1) + is_corrected(run));
             if (wanted)
                 flops += tokens * columns * columns + columns * columns * columns / 3;
+            if (wanted && is_corrected(run))
+                flops += 2 * tokens * columns * run->output.hidden;
         }
     return flops;
 }
@@ -116,34 +131,47 @@ static enum status budget_fill(struct run *run, uint32_t windows, struct calibra
     const struct calibrate_options *options = run->options;
     const struct model *model = &run->output;
     *budget = (struct calibrate_budget){0};
-    size_t packed;
-    enum status status = layer_engine_size(&run->engine, model, &packed, &run->scratch, error);
-    run->packed = larger(packed, PACKED_WANTED);
-    run->space_size = status == STATUS_OK ? layer_space_size(&run->engine, model, windows * options->tokens, windows,
-                                                             options->tokens, error)
-                                          : 0;
-    if (run->space_size == 0)
-        return STATUS_IO;
+    const struct model *models[] = {model, is_corrected(run) ? &run->source : NULL};
+    run->packed = PACKED_WANTED;
+    run->scratch = run->space_size = 0;
+    for (unsigned i = 0; i < 2 && models[i]; i++) {
+        size_t packed, scratch;
+        const enum status status = layer_engine_size(&run->engine, models[i], &packed, &scratch, error);
+        if (status != STATUS_OK)
+            return status;
+        const size_t space =
+            layer_space_size(&run->engine, models[i], windows * options->tokens, windows, options->tokens, error);
+        if (space == 0)
+            return STATUS_IO;
+        run->packed = larger(run->packed, packed);
+        run->scratch = larger(run->scratch, scratch);
+        run->space_size = larger(run->space_size, space);
+    }
     for (uint32_t layer = 0; layer < model->layer_count; layer++) {
         run->layer_bytes = larger(run->layer_bytes, model->layers[layer].bytes);
+        if (is_corrected(run))
+            run->source_bytes = larger(run->source_bytes, run->source.layers[layer].bytes);
         for (enum layer_weight i = 0; i < LAYER_WEIGHTS; i++) {
             if (!options->wanted(options->context, layer, i))
                 continue;
             const uint32_t columns = model->layers[layer].weights[i].weight.columns;
-            run->original_bytes = larger(run->original_bytes, run->source.layers[layer].weights[i].bytes);
-            budget->gram = larger(budget->gram, gram_bytes(&run->engine, columns) + factor_bytes(columns));
-            run->scratch = larger(run->scratch, round_scratch(columns));
+            if (!is_corrected(run))
+                run->original_bytes = larger(run->original_bytes, run->source.layers[layer].weights[i].bytes);
+            const uint64_t pull = is_corrected(run) ? pull_bytes(&run->engine, model->hidden, columns) : 0;
+            budget->gram = larger(budget->gram, gram_bytes(&run->engine, columns) + factor_bytes(columns) + pull);
+            run->scratch = larger(run->scratch, round_scratch(columns, is_corrected(run)));
         }
     }
     run->group_windows = windows;
-    budget->weights = aligned(run->layer_bytes) + aligned(run->original_bytes);
+    budget->weights = aligned(run->layer_bytes) + aligned(run->original_bytes) + aligned(run->source_bytes);
     budget->work = PROGRAM_BYTES + run->packed + aligned(run->scratch) * options->jobs + aligned(run->space_size) +
-                   (uint64_t)windows * options->tokens * model->hidden * sizeof(float) +
+                   (uint64_t)windows * options->tokens * model->hidden * sizeof(float) * (is_corrected(run) ? 2 : 1) +
                    (run->source.checkpoint.tensor_count + model->checkpoint.tensor_count) * TENSOR_BYTES +
                    (uint64_t)options->windows * options->tokens * sizeof(int32_t) +
                    (uint64_t)options->tokens * (model->head_dim + 1) * sizeof(float);
     budget->total = budget->weights + budget->gram + budget->work;
-    budget->states = 2 * (uint64_t)options->windows * options->tokens * model->hidden * sizeof(float);
+    budget->states =
+        (is_corrected(run) ? 5 : 2) * (uint64_t)options->windows * options->tokens * model->hidden * sizeof(float);
     budget->flops = flops_of(run);
     return STATUS_OK;
 }
@@ -181,6 +209,18 @@ static enum status run_plan(struct run *run, struct calibrate_budget *budget, st
 
 /* ---- beginning and end ---- */
 
+static struct states states_of(const struct calibrate_options *options, const char *name, uint32_t hidden) {
+    struct states states = {.folder = options->states_folder,
+                            .name = name,
+                            .windows = options->windows,
+                            .tokens = options->tokens,
+                            .hidden = hidden,
+                            .in = -1,
+                            .out = -1};
+    memcpy(states.identity, options->identity, SHA256_SIZE);
+    return states;
+}
+
 static enum status run_open(struct run *run, struct error *error) {
     const struct calibrate_options *options = run->options;
     const struct model *model = &run->output;
@@ -191,6 +231,12 @@ static enum status run_open(struct run *run, struct error *error) {
     run->token_weights = malloc((size_t)run->group_windows * options->tokens * sizeof *run->token_weights);
     run->squares = malloc((size_t)run->group_windows * options->tokens * sizeof *run->squares);
     run->sorted = malloc(options->tokens * sizeof *run->sorted);
+    if (is_corrected(run)) {
+        run->source_buffer = aligned_alloc(64, aligned(run->source_bytes));
+        run->lacks = malloc((size_t)run->group_windows * options->tokens * model->hidden * sizeof *run->lacks);
+        if (!run->source_buffer || !run->lacks)
+            return error_set_memory(error);
+    }
     if (!run->space.bytes || !run->sorted || !run->hidden || !run->token_weights || !run->squares || !run->buffer ||
         !run->original)
         return error_set_memory(error);
@@ -200,17 +246,18 @@ static enum status run_open(struct run *run, struct error *error) {
         status = products_open(options->cpu, false, &run->solver.products, error);
     if (status == STATUS_OK)
         status = rope_table_make(model, options->tokens, &run->rope, error);
-    run->states.folder = options->states_folder;
-    memcpy(run->states.identity, options->identity, SHA256_SIZE);
-    run->states.windows = options->windows;
-    run->states.tokens = options->tokens;
-    run->states.hidden = model->hidden;
+    run->states = states_of(options, "hidden-states", model->hidden);
+    run->source_states = states_of(options, "source-states", model->hidden);
+    run->middle = states_of(options, "middle-states", model->hidden);
     return status;
 }
 
 static void run_close(struct run *run) {
     gram_close(&run->gram);
+    pull_close(&run->pull);
     states_close(&run->states);
+    states_close(&run->source_states);
+    states_close(&run->middle);
     rope_table_free(&run->rope);
     if (run->solver.products != run->engine.products)
         products_close(run->solver.products);
@@ -222,6 +269,8 @@ static void run_close(struct run *run) {
     free(run->sorted);
     free(run->buffer);
     free(run->original);
+    free(run->source_buffer);
+    free(run->lacks);
     model_close(&run->source);
     model_close(&run->output);
 }
@@ -231,10 +280,12 @@ static void run_close(struct run *run) {
 /* What a pass over all windows does: from one linear layer to before another. */
 struct passage {
     struct run *run;
+    bool source; /* through the source, not the output */
     enum layer_weight begin, end;
-    int from;           /* file of the states, -1: the embedding */
-    bool keep;          /* writes what comes out */
-    bool gather;        /* the inputs of `end` are added to run->gram */
+    int from;            /* file of the states, -1: the embedding */
+    struct states *keep; /* gets what comes out; NULL: nobody */
+    bool gather;         /* the inputs of `end` are added to run->gram */
+    int wanted; /* then: the source's states behind `end`, where that is added to them, else those in front of it */
     struct group group; /* under way */
     uint32_t windows;   /* of it */
 };
@@ -252,16 +303,19 @@ static void hidden_task(void *context, size_t task, unsigned thread) {
     run->squares[task] = sum;
 }
 
-/* The same of the hidden state with what a linear layer adds to it, some rows of it. */
+/* The same of the hidden state with what a linear layer adds to it, some rows of it; what the source's has more is lacking. */
 static void sum_receive(void *context, struct tile *tile) {
     const struct run *run = context;
+    const float correction = (float)run->options->correction;
     for (uint32_t i = 0; i < tile->block->count; i++) {
         const uint32_t token = tile->block->first + i;
-        const float *values = run->hidden + (size_t)token * run->output.hidden + tile->row;
+        const size_t at = (size_t)token * run->output.hidden + tile->row;
         double sum = 0;
         for (uint32_t r = 0; r < tile->rows; r++) {
-            const double value = (double)values[r] + (double)tile->y[0][(size_t)i * tile->rows + r];
-            sum += value * value;
+            const float value = run->hidden[at + r] + tile->y[0][(size_t)i * tile->rows + r];
+            sum += (double)value * (double)value;
+            if (run->lacks)
+                run->lacks[at + r] = correction * (run->lacks[at + r] - value);
         }
         run->squares[token] += sum;
     }
@@ -291,7 +345,7 @@ static enum status tokens_weigh(struct passage *passage, const struct operand_ro
     struct run *run = passage->run;
     const size_t tokens = (size_t)passage->windows * run->options->tokens;
     enum status status = STATUS_OK;
-    if (passage->end == WEIGHT_O || passage->end == WEIGHT_DOWN) {
+    if (is_added(passage->end)) {
         const struct linear linear = {.weights = {&run->original_weight},
                                       .inputs = {inputs},
                                       .blocks = passage->group.blocks,
@@ -311,6 +365,52 @@ static enum status tokens_weigh(struct passage *passage, const struct operand_ro
     return status;
 }
 
+/* A row of inputs as values. */
+struct inputs {
+    const struct run *run;
+    const struct operand_rows *rows;
+};
+
+static void input_row(const struct inputs *inputs, size_t token, float *values) {
+    const struct engine *engine = &inputs->run->engine;
+    const struct operand_rows *rows = inputs->rows;
+    const uint32_t hidden = inputs->run->output.hidden;
+    const float *floats = act_to_floats(engine, rows->act + token * hidden * engine->element, hidden, values);
+    if (floats != values)
+        memcpy(values, floats, hidden * sizeof *values);
+    engine->rows->multiply(values, rows->scale * (rows->per_token ? rows->token_scales[token] : 1), hidden);
+}
+
+/* Task: the source's inputs of a token, to be compared with. */
+static void wanted_task(void *context, size_t task, unsigned thread) {
+    const struct inputs *inputs = context;
+    (void)thread;
+    input_row(inputs, task, inputs->run->lacks + task * inputs->run->output.hidden);
+}
+
+/* Task: what a token's inputs lack of them. */
+static void lack_task(void *context, size_t task, unsigned thread) {
+    const struct inputs *inputs = context;
+    const struct run *run = inputs->run;
+    const float correction = (float)run->options->correction;
+    float *values = (float *)(void *)engine_scratch(&run->engine, thread);
+    float *lacks = run->lacks + task * run->output.hidden;
+    input_row(inputs, task, values);
+    for (uint32_t i = 0; i < run->output.hidden; i++)
+        lacks[i] = correction * (lacks[i] - values[i]);
+}
+
+static enum status source_inputs_keep(void *context, enum layer_weight which, const struct operand_rows *inputs,
+                                      struct error *error) {
+    struct passage *passage = context;
+    struct inputs kept = {passage->run, inputs};
+    (void)which;
+    (void)error;
+    workers_run(passage->run->engine.workers, (size_t)passage->windows * passage->run->options->tokens, wanted_task,
+                &kept);
+    return STATUS_OK;
+}
+
 static enum status inputs_gather(void *context, enum layer_weight which, const struct operand_rows *inputs,
                                  struct error *error) {
     struct passage *passage = context;
@@ -318,27 +418,56 @@ static enum status inputs_gather(void *context, enum layer_weight which, const s
     if (which != passage->end)
         return STATUS_OK;
     enum status status = tokens_weigh(passage, inputs, error);
+    if (status == STATUS_OK && run->lacks && !is_added(which)) {
+        struct inputs own = {run, inputs};
+        workers_run(run->engine.workers, (size_t)passage->windows * run->options->tokens, lack_task, &own);
+    }
     for (uint32_t i = 0; status == STATUS_OK && i < passage->windows; i++)
         status = gram_add(&run->gram, &run->engine, inputs, run->token_weights, (size_t)i * run->options->tokens,
-                          run->options->tokens, error);
+                          run->options->tokens, run->lacks ? &run->pull : NULL, run->lacks, error);
     return status;
 }
 
 /* ---- passes ---- */
 
+/* Hidden states of a group, from window `first` on. */
+static enum status group_read(const struct passage *passage, const struct states *states, int file, uint32_t first,
+                              float *values, struct error *error) {
+    const struct run *run = passage->run;
+    const size_t window = (size_t)run->options->tokens * run->output.hidden;
+    enum status status = STATUS_OK;
+    for (uint32_t i = 0; status == STATUS_OK && i < passage->windows; i++)
+        status = file < 0 ? embeddings_load(&run->output, run->engine.rows,
+                                            run->options->ids + (size_t)(first + i) * run->options->tokens,
+                                            run->options->tokens, values + i * window, error)
+                          : states_read(states, file, first + i, values + i * window, error);
+    return status;
+}
+
+/* What the inputs of a stage, or the hidden states behind it, are in the source. */
+static enum status wanted_read(struct passage *passage, uint32_t first, struct error *error) {
+    struct run *run = passage->run;
+    const struct layer_run norm = {.model = &run->source,
+                                   .layer = &run->source_layer,
+                                   .layer_number = run->layer_number,
+                                   .begin = passage->end,
+                                   .end = passage->end,
+                                   .tap = source_inputs_keep,
+                                   .tap_context = passage,
+                                   .rope = &run->rope,
+                                   .group = &passage->group,
+                                   .hidden = run->lacks,
+                                   .space = &run->space};
+    enum status status = group_read(passage, &run->source_states, passage->wanted, first, run->lacks, error);
+    return status == STATUS_OK && !is_added(passage->end) ? layer_run(&run->engine, &norm, error) : status;
+}
+
 /* A group of windows, from number `first` on. */
 static enum status group_pass(struct passage *passage, uint32_t first, struct error *error) {
     struct run *run = passage->run;
-    const size_t values = (size_t)run->options->tokens * run->output.hidden;
-    enum status status = STATUS_OK;
-    for (uint32_t i = 0; status == STATUS_OK && i < passage->windows; i++)
-        status = passage->from < 0
-                     ? embeddings_load(&run->output, run->engine.rows,
-                                       run->options->ids + (size_t)(first + i) * run->options->tokens,
-                                       run->options->tokens, run->hidden + i * values, error)
-                     : states_read(&run->states, passage->from, first + i, run->hidden + i * values, error);
-    const struct layer_run layer = {.model = &run->output,
-                                    .layer = &run->layer,
+    const size_t window = (size_t)run->options->tokens * run->output.hidden;
+    const struct layer_run layer = {.model = passage->source ? &run->source : &run->output,
+                                    .layer = passage->source ? &run->source_layer : &run->layer,
                                     .layer_number = run->layer_number,
                                     .begin = passage->begin,
                                     .end = passage->end,
@@ -348,11 +477,14 @@ static enum status group_pass(struct passage *passage, uint32_t first, struct er
                                     .group = &passage->group,
                                     .hidden = run->hidden,
                                     .space = &run->space};
+    enum status status = passage->gather && run->lacks ? wanted_read(passage, first, error) : STATUS_OK;
+    if (status == STATUS_OK)
+        status = group_read(passage, &run->states, passage->from, first, run->hidden, error);
     if (status == STATUS_OK)
         status = layer_run(&run->engine, &layer, error);
     for (uint32_t i = 0; status == STATUS_OK && passage->keep && i < passage->windows; i++)
-        status = states_write(&run->states, first + i, run->hidden + i * values, error);
-    run->done += passage->windows * values * sizeof(float);
+        status = states_write(passage->keep, first + i, run->hidden + i * window, error);
+    run->done += passage->windows * window * sizeof(float);
     progress_update(&run->progress, run->done);
     return status == STATUS_OK && interrupt_pending() ? error_set(error, STATUS_INTERRUPTED, "interrupted") : status;
 }
@@ -378,6 +510,10 @@ static enum status pass(struct passage *passage, struct error *error) {
 /* ---- rounding ---- */
 
 static enum status original_load(struct run *run, enum layer_weight number, struct error *error) {
+    if (is_corrected(run)) {
+        run->original_weight = run->source_layer.weights[number];
+        return STATUS_OK;
+    }
     const struct weight_place *place = &run->source.layers[run->layer_number].weights[number];
     return weight_rows_load(&run->source, place, 0, place->weight.rows, run->original, &run->original_weight, error);
 }
@@ -403,6 +539,8 @@ static enum status weight_round(struct run *run, enum layer_weight number, const
     if (!usable && run->options->note)
         run->options->note(run->options->context, run->layer_number, number);
     const struct rounding rounding = {.factor = factor,
+                                      .pull = usable && run->lacks ? &run->pull : NULL,
+                                      .pull_of_inputs = !is_added(number),
                                       .rows = output->rows,
                                       .row = original_row,
                                       .context = run,
@@ -415,11 +553,13 @@ static enum status weight_round(struct run *run, enum layer_weight number, const
 static enum status stage_round(struct run *run, const struct stage *stage, struct error *error) {
     struct factor factor;
     bool usable = false;
+    pull_end(&run->pull);
     enum status status = factor_make(&run->solver, &run->gram, run->options->damping, &factor, &usable, error);
     for (enum layer_weight i = stage->first; status == STATUS_OK && i < stage->end; i++)
         if (run->options->wanted(run->options->context, run->layer_number, i))
             status = weight_round(run, i, &factor, usable, error);
     factor_close(&factor);
+    pull_close(&run->pull);
     return status == STATUS_OK && interrupt_pending() ? error_set(error, STATUS_INTERRUPTED, "interrupted") : status;
 }
 
@@ -434,7 +574,9 @@ static enum status stage_run(struct run *run, const struct stage *stage, struct 
     enum status status = STATUS_OK;
     if (wanted)
         status = gram_open(&run->engine, run->layer.weights[stage->first].columns, &run->gram, error);
-    if (status == STATUS_OK && wanted && (stage->first == WEIGHT_O || stage->first == WEIGHT_DOWN))
+    if (status == STATUS_OK && wanted && run->lacks)
+        status = pull_open(&run->engine, run->output.hidden, run->gram.columns, &run->pull, error);
+    if (status == STATUS_OK && wanted && is_added(stage->first))
         status = original_load(run, stage->first, error);
     if (status == STATUS_OK)
         status = pass(&passage, error);
@@ -443,19 +585,39 @@ static enum status stage_run(struct run *run, const struct stage *stage, struct 
 
 /* ---- layers ---- */
 
+/* The tokens go through the source's layer. */
+static enum status source_pass(struct run *run, struct error *error) {
+    struct passage attention = {
+        .run = run, .source = true, .end = WEIGHT_GATE, .from = run->source_states.in, .keep = &run->middle};
+    enum status status = layer_load(&run->source, run->layer_number, run->source_buffer, &run->source_layer, error);
+    if (status == STATUS_OK)
+        status = states_begin(&run->middle, error);
+    if (status == STATUS_OK)
+        status = states_begin(&run->source_states, error);
+    if (status == STATUS_OK)
+        status = pass(&attention, error);
+    struct passage mlp = {.run = run,
+                          .source = true,
+                          .begin = WEIGHT_GATE,
+                          .end = LAYER_WEIGHTS,
+                          .from = run->middle.out,
+                          .keep = &run->source_states};
+    return status == STATUS_OK ? pass(&mlp, error) : status;
+}
+
 static enum status layer_calibrate(struct run *run, bool last, struct error *error) {
-    const int in = run->states.in;
+    const int in = run->states.in, source = run->source_states.in;
     enum status status = states_begin(&run->states, error);
-    if (status == STATUS_OK)
-        status = stage_run(run, &stages[0], (struct passage){.begin = WEIGHT_Q, .from = in}, error);
-    if (status == STATUS_OK)
-        status = stage_run(run, &stages[1], (struct passage){.begin = WEIGHT_Q, .from = in}, error);
-    if (status == STATUS_OK) /* what attention leaves is kept */
-        status = stage_run(run, &stages[2], (struct passage){.begin = WEIGHT_Q, .from = in, .keep = true}, error);
-    if (status == STATUS_OK)
-        status = stage_run(run, &stages[3], (struct passage){.begin = WEIGHT_GATE, .from = run->states.out}, error);
+    const struct passage first = {.begin = WEIGHT_Q, .from = in};
+    struct passage stage[] = {first, first, first, {.begin = WEIGHT_GATE, .from = run->states.out}};
+    const int wanted[] = {source, run->middle.out, run->middle.out, run->source_states.out};
+    stage[2].keep = &run->states; /* what attention leaves */
+    for (size_t s = 0; status == STATUS_OK && s < sizeof stages / sizeof *stages; s++) {
+        stage[s].wanted = wanted[s];
+        status = stage_run(run, &stages[s], stage[s], error);
+    }
     struct passage rest = {
-        .run = run, .begin = WEIGHT_GATE, .end = LAYER_WEIGHTS, .from = run->states.out, .keep = true};
+        .run = run, .begin = WEIGHT_GATE, .end = LAYER_WEIGHTS, .from = run->states.out, .keep = &run->states};
     return status == STATUS_OK && !last ? pass(&rest, error) : status;
 }
 
@@ -472,20 +634,27 @@ static enum status layer_do(struct run *run, bool last, struct error *error) {
     if (status != STATUS_OK)
         return status;
     const bool wanted = layer_wanted(run, layer);
-    if (wanted) {
+    if (is_corrected(run))
+        status = source_pass(run, error);
+    if (status == STATUS_OK && wanted) {
         status = layer_calibrate(run, last, error);
-    } else if (!last) {
-        struct passage whole = {.run = run, .end = LAYER_WEIGHTS, .from = run->states.in, .keep = true};
+    } else if (status == STATUS_OK && !last) {
+        struct passage whole = {.run = run, .end = LAYER_WEIGHTS, .from = run->states.in, .keep = &run->states};
         status = states_begin(&run->states, error);
         if (status == STATUS_OK)
             status = pass(&whole, error);
     }
+    if (status == STATUS_OK && !last && is_corrected(run))
+        status = states_commit(&run->source_states, layer + 1, error);
     if (status == STATUS_OK && !last)
         status = states_commit(&run->states, layer + 1, error);
+    states_drop(&run->middle);
     if (status == STATUS_OK && wanted)
         status = run->options->keep(run->options->context, layer, run->layer.weights, error);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
         states_forget(&run->states, layer);
+        states_forget(&run->source_states, layer);
+    }
     return status;
 }
 
@@ -496,10 +665,15 @@ static enum status layers_do(struct run *run, struct error *error) {
         end--;
     while (first < end && !layer_wanted(run, first))
         first++;
-    bool found = false;
+    bool found = false, source_found = true;
     enum status status = STATUS_OK;
     if (first > 0 && first < end)
         status = states_open(&run->states, first, &found, error);
+    if (status == STATUS_OK && found && is_corrected(run))
+        status = states_open(&run->source_states, first, &source_found, error);
+    if (!source_found)
+        states_close(&run->states);
+    found = found && source_found;
     for (uint32_t layer = found ? first : 0; status == STATUS_OK && layer < end; layer++) {
         run->layer_number = layer;
         status = layer_do(run, layer + 1 == end, error);
@@ -509,9 +683,10 @@ static enum status layers_do(struct run *run, struct error *error) {
 
 /* How often the tokens go through it, or a part of it. */
 static uint64_t layer_passes(const struct run *run, uint32_t layer) {
+    const uint64_t source = is_corrected(run) ? 2 : 0;
     if (!layer_wanted(run, layer))
-        return 1;
-    return 2 + (uint64_t)stage_wanted(run, layer, &stages[0]) + stage_wanted(run, layer, &stages[1]) +
+        return source + 1;
+    return source + 2 + (uint64_t)stage_wanted(run, layer, &stages[0]) + stage_wanted(run, layer, &stages[1]) +
            stage_wanted(run, layer, &stages[3]);
 }
 
@@ -532,7 +707,8 @@ enum status calibrate_run(const struct calibrate_options *options, struct error 
     uint64_t passes = 0;
     for (uint32_t layer = 0; status == STATUS_OK && layer < run.output.layer_count; layer++)
         passes += layer_passes(&run, layer);
-    progress_start(&run.progress, "calibrating", passes * budget.states / 2, 0, options->quiet);
+    progress_start(&run.progress, "calibrating",
+                   passes * options->windows * options->tokens * run.output.hidden * sizeof(float), 0, options->quiet);
     if (status == STATUS_OK)
         status = layers_do(&run, error);
     progress_end(&run.progress);

@@ -3,8 +3,10 @@
  * the weights stream. Of each layer
  *
  *   1. the tokens are run up to the inputs of weights that are to be rounded; their Gram matrix is taken;
- *   2. the weights are rounded so that their outputs stay close (round.h);
+ *   2. the weights are rounded so that their outputs stay close (round.h), drawn a part of the way to what the source gives;
  *   3. the tokens go on through the rounded weights, so that later weights are rounded for what earlier ones give.
+ *
+ * For that part, the same tokens go through the source beside it.
  *
  * The output is read as a loader would read it, as a model whose other weights are there already: activations are rounded
  * as it says. The same bytes for any number of threads and any memory.
@@ -24,7 +26,8 @@ struct calibrate_options {
     uint8_t identity[SHA256_SIZE]; /* of source, output and options: states of another run are not taken */
     const int32_t *ids;            /* [windows * tokens]: calibration text */
     uint32_t windows, tokens;      /* of each window */
-    double damping;                /* share of the mean of the Gram matrix' diagonal that is added to it */
+    double correction; /* 0: to what weights give for their inputs, 1: to what the source gives for its own */
+    double damping;    /* share of the mean of the Gram matrix' diagonal that is added to it */
     enum compute compute;
     enum cpu_level cpu;
     unsigned jobs;

@@ -7,6 +7,7 @@
 #ifndef QSTREAM_CALIBRATE_COLUMNS_H
 #define QSTREAM_CALIBRATE_COLUMNS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "calibrate/gram.h"
@@ -38,6 +39,11 @@ struct column_kernels {
      * read and becomes L, the upper one zero. No pivot is taken below `least`. inverse [GRAM_TILE][GRAM_TILE]: of L.
      */
     void (*factor)(float *tile, double least, float *inverse);
+    /*
+     * Solves for x [GRAM_TILE][ROUND_ROWS] in its own place, m as above with ones on its diagonal: x[d] + sum of m[c][d] x[c]
+     * over c > d is what was there, or, not `upper`, x[c] + sum of m[c][d] x[d] over d < c.
+     */
+    void (*solve)(const float *m, float *x, bool upper);
 };
 
 extern const struct column_kernels column_kernels_portable, column_kernels_avx2, column_kernels_avx512;

@@ -19,7 +19,8 @@ static float *diagonal_of(const struct factor *factor, uint32_t place) {
 static const struct product_part tile_part = {.n = GRAM_TILE, .k = GRAM_TILE, .n_part = GRAM_TILE, .k_part = GRAM_TILE};
 uint64_t factor_bytes(uint32_t columns) {
     const uint32_t tiles = (columns + GRAM_TILE - 1) / GRAM_TILE;
-    return (uint64_t)(tiles + 1) * GRAM_TILE_VALUES * sizeof(float) + (uint64_t)columns * sizeof(float);
+    return (uint64_t)(tiles + 1) * GRAM_TILE_VALUES * sizeof(float) +
+           (uint64_t)(tiles * GRAM_TILE + columns) * sizeof(float);
 }
 
 struct work {
@@ -102,8 +103,10 @@ static void finish_task(void *context, size_t task, unsigned thread) {
     const uint32_t j = (uint32_t)task;
     float *scaled = (float *)(void *)engine_scratch(work->solver->engine, thread);
     float diagonal[GRAM_TILE];
-    for (uint32_t c = 0; c < GRAM_TILE; c++)
+    for (uint32_t c = 0; c < GRAM_TILE; c++) {
         diagonal[c] = tile_of(factor, j, j)[c * GRAM_TILE + c];
+        factor->gains[j * GRAM_TILE + c] = diagonal[c] * diagonal[c];
+    }
     for (uint32_t i = j; i < factor->tiles; i++) {
         float *tile = tile_of(factor, i, j);
         for (uint32_t r = 0; r < GRAM_TILE; r++)
@@ -148,10 +151,12 @@ enum status factor_make(const struct solver *solver, struct gram *gram, double d
         return STATUS_IO;
     if (packed > tile_bytes)
         return error_set(error, STATUS_IO, "a packed tile takes %zu bytes: this is a bug in qstream", packed);
+    factor->gains = malloc((size_t)factor->tiles * GRAM_TILE * sizeof *factor->gains);
     factor->diagonal = malloc(factor->columns * sizeof *factor->diagonal);
     work.packed = aligned_alloc(64, factor->tiles * tile_bytes);
     work.inverse = aligned_alloc(64, tile_bytes);
-    enum status status = factor->diagonal && work.packed && work.inverse ? STATUS_OK : error_set_memory(error);
+    enum status status =
+        factor->gains && factor->diagonal && work.packed && work.inverse ? STATUS_OK : error_set_memory(error);
     if (status == STATUS_OK) {
         factor_damp(&work, damping, usable);
         status = tiles_factor(&work, error);
@@ -168,6 +173,7 @@ enum status factor_make(const struct solver *solver, struct gram *gram, double d
 void factor_close(struct factor *factor) {
     free(factor->columns_of);
     free(factor->values);
+    free(factor->gains);
     free(factor->diagonal);
     *factor = (struct factor){0};
 }

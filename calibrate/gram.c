@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calibrate/pull.h"
 #include "common/formats.h"
 
 size_t gram_tile_number(uint32_t i, uint32_t j) { return (size_t)i * (i + 1) / 2 + j; }
@@ -45,6 +46,10 @@ void gram_close(struct gram *gram) {
     *gram = (struct gram){0};
 }
 
+const unsigned char *gram_turned(const struct gram *gram, const struct engine *engine, uint32_t tile) {
+    return gram->turned + (size_t)tile * GRAM_TILE * GRAM_TOKENS * engine->element;
+}
+
 /* ---- tokens that are added ---- */
 
 struct addition {
@@ -55,10 +60,6 @@ struct addition {
     size_t first;
     uint32_t count; /* at most GRAM_TOKENS; the others are zero */
 };
-
-static unsigned char *turned_tile(const struct addition *addition, uint32_t tile) {
-    return addition->gram->turned + (size_t)tile * GRAM_TILE * GRAM_TOKENS * addition->engine->element;
-}
 
 /* What a token's values are multiplied with. */
 static float factor_of(const struct addition *addition, size_t row) {
@@ -169,8 +170,8 @@ static void pack_task(void *context, size_t task, unsigned thread) {
     const struct addition *addition = context;
     struct error error;
     (void)thread;
-    if (product_pack(addition->engine->products, &part, turned_tile(addition, (uint32_t)task), GRAM_TOKENS,
-                     addition->gram->packed + task * addition->gram->packed_size, &error) != STATUS_OK)
+    if (product_pack(addition->engine->products, &part, gram_turned(addition->gram, addition->engine, (uint32_t)task),
+                     GRAM_TOKENS, addition->gram->packed + task * addition->gram->packed_size, &error) != STATUS_OK)
         engine_fail(addition->engine, &error);
 }
 
@@ -183,7 +184,7 @@ static void add_task(void *context, size_t task, unsigned thread) {
     for (uint32_t j = 0; j <= i; j++) {
         static const struct product product = {.m = GRAM_TILE, .n = GRAM_TILE, .k = GRAM_TOKENS, .add = true};
         struct error error;
-        if (product_run(addition->engine->products, &product, turned_tile(addition, i),
+        if (product_run(addition->engine->products, &product, gram_turned(gram, addition->engine, i),
                         gram->packed + j * gram->packed_size, gram->values + gram_tile_number(i, j) * GRAM_TILE_VALUES,
                         &error) != STATUS_OK) {
             engine_fail(addition->engine, &error);
@@ -193,7 +194,7 @@ static void add_task(void *context, size_t task, unsigned thread) {
 }
 
 enum status gram_add(struct gram *gram, struct engine *engine, const struct operand_rows *inputs, const float *weights,
-                     size_t first, uint32_t count, struct error *error) {
+                     size_t first, uint32_t count, struct pull *pull, const float *lacks, struct error *error) {
     struct addition addition = {
         .gram = gram, .engine = engine, .inputs = inputs, .weights = weights, .first = first, .count = count};
     if (!gram->ordered) {
@@ -207,7 +208,9 @@ enum status gram_add(struct gram *gram, struct engine *engine, const struct oper
         workers_run(engine->workers, GRAM_TOKENS / GRAM_TOGETHER, turn_task, &addition);
         workers_run(engine->workers, gram->tiles, pack_task, &addition);
         workers_run(engine->workers, gram->tiles, add_task, &addition);
-        const enum status status = engine_status(engine, error);
+        enum status status = engine_status(engine, error);
+        if (status == STATUS_OK && pull)
+            status = pull_add(pull, engine, gram, lacks, weights, addition.first, addition.count, error);
         if (status != STATUS_OK)
             return status;
     }

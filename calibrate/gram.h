@@ -14,6 +14,8 @@
 
 enum { GRAM_TILE = 128, GRAM_TILE_VALUES = GRAM_TILE * GRAM_TILE, GRAM_TOKENS = 512, GRAM_TOGETHER = 16 };
 
+struct pull;
+
 struct gram {
     uint32_t columns, tiles; /* tiles: ceil(columns / GRAM_TILE) */
     uint32_t *columns_of;    /* [columns]: the column of the checkpoint at each place */
@@ -34,15 +36,19 @@ uint64_t gram_bytes(const struct engine *engine, uint32_t columns);
 /* Bytes that each thread takes of the engine's scratch space. */
 size_t gram_scratch(uint32_t columns);
 
+/* Tile `tile` of the tokens that were added last, act [GRAM_TILE][GRAM_TOKENS]. */
+const unsigned char *gram_turned(const struct gram *gram, const struct engine *engine, uint32_t tile);
+
 /* All zero. Free with gram_close, also after an error. */
 enum status gram_open(const struct engine *engine, uint32_t columns, struct gram *gram, struct error *error);
 void gram_close(struct gram *gram);
 
 /*
  * Adds the inputs of `count` tokens from row `first` on, each times its weight, weights[row]. Sums are taken in the order of
- * the calls and of runs of GRAM_TOKENS tokens, whatever the number of threads.
+ * the calls and of runs of GRAM_TOKENS tokens, whatever the number of threads. `pull` gets the same tokens with their lacks
+ * (pull.h), or is NULL.
  */
 enum status gram_add(struct gram *gram, struct engine *engine, const struct operand_rows *inputs, const float *weights,
-                     size_t first, uint32_t count, struct error *error);
+                     size_t first, uint32_t count, struct pull *pull, const float *lacks, struct error *error);
 
 #endif

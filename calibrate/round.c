@@ -1,19 +1,23 @@
 #include "calibrate/round.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "calibrate/target.h"
 #include "common/interrupt.h"
 
 enum { TILE_VALUES = GRAM_TILE * ROUND_ROWS };
 
 /* The space of a thread. */
 struct space {
-    float *rows;               /* [GRAM_TOGETHER][columns]: become columns at once */
-    float *w;                  /* [columns][ROUND_ROWS] */
-    int8_t *q;                 /* [columns][ROUND_ROWS]: twice the coded value */
-    uint8_t *exponents;        /* [columns / ROUND_BLOCK][ROUND_ROWS] */
-    float *errors;             /* [tiles]: packed */
+    float *rows;        /* [GRAM_TOGETHER][columns]: become columns at once */
+    float *w;           /* [columns][ROUND_ROWS] */
+    int8_t *q;          /* [columns][ROUND_ROWS]: twice the coded value */
+    uint8_t *exponents; /* [columns / ROUND_BLOCK][ROUND_ROWS] */
+    float *errors;      /* [tiles]: packed */
+    float *moves;       /* [tiles * GRAM_TILE][ROUND_ROWS], by place: what a pull adds to the weights; with one only */
     float *x, *tile_w, *error; /* of a tile: [GRAM_TILE][ROUND_ROWS] */
     int8_t *tile_q;
     uint8_t *tile_exponents;
@@ -25,7 +29,7 @@ static void *take(unsigned char *base, size_t *at, size_t bytes) {
     return place;
 }
 
-static size_t space_lay(uint32_t columns, unsigned char *base, struct space *space) {
+static size_t space_lay(uint32_t columns, bool pull, unsigned char *base, struct space *space) {
     const size_t tiles = (columns + GRAM_TILE - 1) / GRAM_TILE, tile = TILE_VALUES * sizeof(float);
     size_t at = 0;
     space->rows = take(base, &at, gram_scratch(columns));
@@ -33,6 +37,7 @@ static size_t space_lay(uint32_t columns, unsigned char *base, struct space *spa
     space->q = take(base, &at, (size_t)ROUND_ROWS * columns);
     space->exponents = take(base, &at, (size_t)ROUND_ROWS * columns / ROUND_BLOCK);
     space->errors = take(base, &at, tiles * tile);
+    space->moves = pull ? take(base, &at, tiles * tile) : NULL;
     space->x = take(base, &at, tile);
     space->tile_w = take(base, &at, tile);
     space->error = take(base, &at, tile);
@@ -41,9 +46,9 @@ static size_t space_lay(uint32_t columns, unsigned char *base, struct space *spa
     return at;
 }
 
-size_t round_scratch(uint32_t columns) {
+size_t round_scratch(uint32_t columns, bool pull) {
     struct space space;
-    return space_lay(columns, NULL, &space);
+    return space_lay(columns, pull, NULL, &space);
 }
 
 struct work {
@@ -57,6 +62,10 @@ struct chunk {
     struct space space;
     uint32_t first, rows;
 };
+
+/* A tile of [column][row] as the second operand of a product. */
+static const struct product_part operand_part = {
+    .n = ROUND_ROWS, .k = GRAM_TILE, .n_part = ROUND_ROWS, .k_part = GRAM_TILE, .transposed = true};
 
 static void rows_load(struct chunk *chunk) {
     const struct rounding *rounding = chunk->work->rounding;
@@ -72,6 +81,51 @@ static void rows_load(struct chunk *chunk) {
             for (uint32_t r = 0; r < GRAM_TOGETHER; r++)
                 space->w[(size_t)c * ROUND_ROWS + begin + r] = space->rows[(size_t)r * columns + c];
     }
+}
+
+/* The pull of outputs from one of inputs: of each tile of columns, its product with the rows. */
+static enum status moves_multiply(const struct chunk *chunk, struct error *error) {
+    static const struct product product = {.m = GRAM_TILE, .n = ROUND_ROWS, .k = GRAM_TILE, .add = true};
+    const struct rounding *rounding = chunk->work->rounding;
+    const struct solver *solver = chunk->work->solver;
+    const struct space *space = &chunk->space;
+    const uint32_t tiles = rounding->pull->tiles;
+    memset(space->moves, 0, (size_t)tiles * TILE_VALUES * sizeof *space->moves);
+    enum status status = STATUS_OK;
+    for (uint32_t i = 0; status == STATUS_OK && i < rounding->pull->chunks; i++) {
+        const uint32_t rest = rounding->factor->columns - i * GRAM_TILE, width = rest < GRAM_TILE ? rest : GRAM_TILE;
+        memset(space->tile_w, 0, TILE_VALUES * sizeof *space->tile_w);
+        memcpy(space->tile_w, space->w + (size_t)i * TILE_VALUES, (size_t)width * ROUND_ROWS * sizeof *space->w);
+        status = product_pack(solver->products, &operand_part, space->tile_w, ROUND_ROWS, space->errors, error);
+        for (uint32_t j = 0; status == STATUS_OK && j < tiles; j++)
+            status = product_run(solver->products, &product,
+                                 rounding->pull->values + ((size_t)i * tiles + j) * GRAM_TILE_VALUES, space->errors,
+                                 space->moves + (size_t)j * TILE_VALUES, error);
+    }
+    return status;
+}
+
+/* The weights become what is to be rounded; a value that would not be finite stays as it is. */
+static enum status rows_move(struct chunk *chunk, struct error *error) {
+    const struct rounding *rounding = chunk->work->rounding;
+    const struct space *space = &chunk->space;
+    const struct factor *factor = rounding->factor;
+    enum status status = STATUS_OK;
+    if (rounding->pull_of_inputs)
+        status = moves_multiply(chunk, error);
+    else
+        memcpy(space->moves,
+               rounding->pull->values + (size_t)(chunk->first / ROUND_ROWS) * factor->tiles * GRAM_TILE_VALUES,
+               (size_t)factor->tiles * TILE_VALUES * sizeof *space->moves);
+    if (status == STATUS_OK)
+        status = target_solve(chunk->work->solver, factor, space->moves, space->errors, space->x, error);
+    for (uint32_t place = 0; status == STATUS_OK && place < factor->columns; place++) {
+        float *w = space->w + (size_t)factor->columns_of[place] * ROUND_ROWS;
+        const float *moves = space->moves + (size_t)place * ROUND_ROWS;
+        for (uint32_t r = 0; r < ROUND_ROWS; r++)
+            w[r] = fabsf(w[r] + moves[r]) <= FLT_MAX ? w[r] + moves[r] : w[r];
+    }
+    return status;
 }
 
 /* Under the diagonal of the Gram matrix. */
@@ -107,8 +161,6 @@ static enum status errors_add(const struct chunk *chunk, uint32_t j, struct erro
 
 /* Columns one after the other, the last place of the factor first. */
 static enum status chunk_round(struct chunk *chunk, struct error *error) {
-    static const struct product_part part = {
-        .n = ROUND_ROWS, .k = GRAM_TILE, .n_part = ROUND_ROWS, .k_part = GRAM_TILE, .transposed = true};
     const struct work *work = chunk->work;
     const struct factor *factor = work->rounding->factor;
     const struct space *space = &chunk->space;
@@ -131,7 +183,7 @@ static enum status chunk_round(struct chunk *chunk, struct error *error) {
         for (uint32_t c = 0; c < width; c++)
             memcpy(space->q + (size_t)columns_of[c] * ROUND_ROWS, space->tile_q + (size_t)c * ROUND_ROWS, ROUND_ROWS);
         memset(space->error + (size_t)width * ROUND_ROWS, 0, (GRAM_TILE - width) * ROUND_ROWS * sizeof *space->error);
-        status = product_pack(work->solver->products, &part, space->error, ROUND_ROWS,
+        status = product_pack(work->solver->products, &operand_part, space->error, ROUND_ROWS,
                               space->errors + (size_t)j * TILE_VALUES, error);
     }
     return status;
@@ -166,11 +218,18 @@ static void chunk_task(void *context, size_t task, unsigned thread) {
         return;
     struct chunk chunk = {.work = work, .first = (uint32_t)task * ROUND_ROWS};
     chunk.rows = rounding->rows - chunk.first < ROUND_ROWS ? rounding->rows - chunk.first : ROUND_ROWS;
-    space_lay(rounding->factor->columns, engine_scratch(work->solver->engine, thread), &chunk.space);
-    rows_load(&chunk);
-    exponents_choose(&chunk);
+    space_lay(rounding->factor->columns, rounding->pull != NULL, engine_scratch(work->solver->engine, thread),
+              &chunk.space);
     struct error error;
-    if (chunk_round(&chunk, &error) == STATUS_OK)
+    enum status status = STATUS_OK;
+    rows_load(&chunk);
+    if (rounding->pull)
+        status = rows_move(&chunk, &error);
+    if (status == STATUS_OK)
+        exponents_choose(&chunk);
+    if (status == STATUS_OK)
+        status = chunk_round(&chunk, &error);
+    if (status == STATUS_OK)
         codes_store(&chunk);
     else
         engine_fail(work->solver->engine, &error);

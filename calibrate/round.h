@@ -9,12 +9,19 @@
 #define QSTREAM_CALIBRATE_ROUND_H
 
 #include "calibrate/factor.h"
+#include "calibrate/pull.h"
 
 /* Row `row` of the weight, [columns]; called by several threads. */
 typedef void round_row(const void *context, uint32_t row, float *values);
 
 struct rounding {
     const struct factor *factor;
+    /*
+     * What is rounded is the weight with what this adds to it. Its rows are those of the weight; or, `pull_of_inputs`, its lacks
+     * are such of the inputs, [columns], and become those of the outputs by the weight. NULL: nothing is added.
+     */
+    const struct pull *pull;
+    bool pull_of_inputs;
     uint32_t rows;
     round_row *row;
     const void *context;
@@ -22,8 +29,8 @@ struct rounding {
     uint8_t *exponents; /* out: [rows, columns / 32], e8m0 */
 };
 
-/* Bytes that each thread takes of the engine's scratch space: enough for gram_add and factor_make, too. */
-size_t round_scratch(uint32_t columns);
+/* Bytes that each thread takes of the engine's scratch space, with a pull or without: enough for gram_add and factor_make, too. */
+size_t round_scratch(uint32_t columns, bool pull);
 
 /* The result does not depend on the number of threads. */
 enum status round_run(const struct solver *solver, const struct rounding *rounding, struct error *error);

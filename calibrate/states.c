@@ -39,10 +39,12 @@ static uint64_t window_bytes(const struct states *states) {
 }
 
 static char *path_of(const struct states *states, uint32_t layer) {
-    return text_format("%s/hidden-states-%u", states->folder, layer);
+    return text_format("%s/%s-%u", states->folder, states->name, layer);
 }
 
-static char *next_path(const struct states *states) { return text_format("%s/hidden-states.partial", states->folder); }
+static char *next_path(const struct states *states) {
+    return text_format("%s/%s.partial", states->folder, states->name);
+}
 
 enum status states_open(struct states *states, uint32_t layer, bool *found, struct error *error) {
     *found = false;
@@ -114,6 +116,17 @@ enum status states_commit(struct states *states, uint32_t layer, struct error *e
         states->out = -1;
     }
     return status;
+}
+
+void states_drop(struct states *states) {
+    if (states->out < 0)
+        return;
+    char *path = next_path(states);
+    if (path)
+        unlink(path);
+    free(path);
+    close(states->out);
+    states->out = -1;
 }
 
 void states_forget(const struct states *states, uint32_t layer) {

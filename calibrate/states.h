@@ -13,7 +13,7 @@
 #include "common/status.h"
 
 struct states {
-    const char *folder;            /* the caller's */
+    const char *folder, *name;     /* of the files, without the layer; the caller's */
     uint8_t identity[SHA256_SIZE]; /* of the run: files of another one are not taken */
     uint32_t windows, tokens, hidden;
     int in, out; /* files, -1: none; `in` is read, `out` has no name yet */
@@ -31,6 +31,9 @@ enum status states_write(const struct states *states, uint32_t window, const flo
 
 /* `out` becomes the states in front of layer `layer`, durable, and is `in` from now on. */
 enum status states_commit(struct states *states, uint32_t layer, struct error *error);
+
+/* `out` goes. */
+void states_drop(struct states *states);
 
 /* Removes the file of a layer, if there is one. */
 void states_forget(const struct states *states, uint32_t layer);

@@ -30,7 +30,8 @@ _qstream_config() {
 
 _qstream_quantize() {
     local current=$1 previous=$2
-    local options="--recipe --rule --gamma --calibrate --calibrate-ids --calibrate-tokens --calibrate-skip --shard-size
+    local options="--recipe --rule --gamma --calibrate --calibrate-ids --calibrate-tokens --calibrate-skip --calibrate-correction
+        --shard-size
         --dry-run --part --finish --jobs --disk --keep-source --memory --hash-source --cpu --json --quiet --help"
     # bash takes --rule=ms apart into three words
     if [[ $current == = ]]; then
@@ -48,7 +49,7 @@ _qstream_quantize() {
         compopt -o filenames 2>/dev/null
         return
         ;;
-    --calibrate-tokens | --calibrate-skip | --shard-size | --part | --jobs | --disk | --memory) return ;;
+    --calibrate-tokens | --calibrate-skip | --calibrate-correction | --shard-size | --part | --jobs | --disk | --memory) return ;;
     esac
     if [[ $current == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")

@@ -51,6 +51,7 @@ enum status calibration_read(const struct quantize_arguments *arguments, const s
     settings->window = there < WINDOW ? (uint32_t)there : WINDOW;
     settings->windows = (uint32_t)(there / settings->window);
     settings->skip = skip;
+    settings->correction = arguments->calibrate_correction;
     settings->damping = damping;
     settings->cpu = arguments->cpu;
     settings->bf16 = products_have_bf16(arguments->cpu);
@@ -278,6 +279,7 @@ static struct calibrate_options options_of(const struct making *making, const st
                                       .ids = making->calibration->tokens.ids,
                                       .windows = settings->windows,
                                       .tokens = settings->window,
+                                      .correction = settings->correction,
                                       .damping = settings->damping,
                                       .compute = settings->bf16 ? COMPUTE_BF16 : COMPUTE_F32,
                                       .cpu = arguments->cpu,

@@ -54,9 +54,9 @@ static enum status fingerprint_make(const struct plan *plan, const struct recipe
                 plan->options.shard_size, plan->options.hash_source, plan->tile_count);
     const struct plan_calibration *calibration = &plan->options.calibration;
     if (calibration->windows > 0)
-        text_printf(&options, " calibration %s windows %u of %u damping %g %s %s", calibration->tokens,
-                    calibration->windows, calibration->window, calibration->damping, calibration->bf16 ? "bf16" : "f32",
-                    cpu_level_name(calibration->cpu));
+        text_printf(&options, " calibration %s windows %u of %u correction %.17g damping %g %s %s", calibration->tokens,
+                    calibration->windows, calibration->window, calibration->correction, calibration->damping,
+                    calibration->bf16 ? "bf16" : "f32", cpu_level_name(calibration->cpu));
     enum status status = source.failed || options.failed ? error_set_memory(error) : STATUS_OK;
     if (status == STATUS_OK)
         status = sha256_of(source.bytes, source.length, fingerprint->source, error);

@@ -1,3 +1,4 @@
+#include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,18 +78,6 @@ enum option_code {
     OPTION_QUIET
 };
 
-static enum status sample_parse(const char *value, double *sample, struct error *error) {
-    char *end;
-    *sample = strtod(value, &end);
-    if (*end == '%') {
-        *sample /= 100;
-        end++;
-    }
-    if (*value < '0' || *value > '9' || *end || !(*sample > 0 && *sample <= 1))
-        return error_set(error, STATUS_USAGE, "--sample takes a share such as 0.01 or 1%%, not '%s'", value);
-    return STATUS_OK;
-}
-
 static enum status option_parse(int option, const char *value, void *context, struct error *error) {
     struct arguments *arguments = context;
     struct verify_options *verify = &arguments->verify;
@@ -121,7 +110,7 @@ static enum status option_parse(int option, const char *value, void *context, st
         arguments->thresholds_file = value;
         return STATUS_OK;
     case OPTION_SAMPLE:
-        return sample_parse(value, &verify->sample, error);
+        return option_share("--sample", value, DBL_TRUE_MIN, &verify->sample, error);
     case OPTION_PART:
         return option_part(value, &verify->part, &verify->parts, error);
     case OPTION_HASH:

@@ -55,6 +55,18 @@ enum status option_number(const char *option, const char *value, uint32_t least,
     return STATUS_OK;
 }
 
+enum status option_share(const char *option, const char *value, double least, double *share, struct error *error) {
+    char *end;
+    *share = strtod(value, &end);
+    if (*end == '%') {
+        *share /= 100;
+        end++;
+    }
+    if (*value < '0' || *value > '9' || *end || !(*share >= least && *share <= 1))
+        return error_set(error, STATUS_USAGE, "%s takes a share such as 0.01 or 1%%, not '%s'", option, value);
+    return STATUS_OK;
+}
+
 enum status option_jobs(const char *value, uint32_t *jobs, struct error *error) {
     return option_number("--jobs", value, 1, 1024, jobs, error);
 }

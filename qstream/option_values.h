@@ -26,6 +26,9 @@ enum status options_read(const char *command, int argc, char **argv, const struc
 enum status option_number(const char *option, const char *value, uint32_t least, uint32_t most, uint32_t *number,
                           struct error *error);
 
+/* A share from `least` to 1, 0.01 or 1%. */
+enum status option_share(const char *option, const char *value, double least, double *share, struct error *error);
+
 /* --jobs: threads, 1 to 1024. */
 enum status option_jobs(const char *value, uint32_t *jobs, struct error *error);
 

@@ -26,6 +26,7 @@ enum { GAMMA_SOURCES = 3 };
 struct plan_calibration {
     uint32_t windows, window; /* tokens of each; windows 0: weights are rounded to nearest */
     uint64_t skip;            /* tokens of the text before the first */
+    double correction;        /* share of the way to the source's outputs */
     double damping;
     bool bf16;               /* what is computed in */
     enum cpu_level cpu;      /* the last bits of sums depend on it */

@@ -267,13 +267,14 @@ static enum status manifest_render(const struct plan *plan, const struct recipe 
                 calibration->windows > 0 ? "calibrated" : "nearest",
                 plan->options.rule == SCALE_RULE_QSTREAM ? "toward zero" : "even");
     if (calibration->windows > 0)
-        text_printf(out,
-                    "  \"calibration\": {\"text_sha256\": \"%s\", \"tokens_sha256\": \"%s\", \"skip\": %" PRIu64
-                    ", \"windows\": %u, \"window\": %u, \"damping\": %g, \"compute\": \"%s\", \"cpu\": "
-                    "\"%s\"},\n",
-                    calibration->text, calibration->tokens, calibration->skip, calibration->windows,
-                    calibration->window, calibration->damping, calibration->bf16 ? "bf16" : "f32",
-                    cpu_level_name(calibration->cpu));
+        text_printf(
+            out,
+            "  \"calibration\": {\"text_sha256\": \"%s\", \"tokens_sha256\": \"%s\", \"skip\": %" PRIu64
+            ", \"windows\": %u, \"window\": %u, \"correction\": %.17g, \"damping\": %g, \"compute\": \"%s\", \"cpu\": "
+            "\"%s\"},\n",
+            calibration->text, calibration->tokens, calibration->skip, calibration->windows, calibration->window,
+            calibration->correction, calibration->damping, calibration->bf16 ? "bf16" : "f32",
+            cpu_level_name(calibration->cpu));
     text_printf(out, "  \"tensor_bytes\": %" PRIu64 ",\n  \"source\": {\n    \"name\": ", plan->tensor_bytes);
     char name[256];
     const char *repository = folder_repository(plan->checkpoint->folder);

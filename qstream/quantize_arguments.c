@@ -27,6 +27,10 @@ const char quantize_usage[] =
     "  --calibrate-tokens N\n"
     "                     tokens of the text to use (default 65536)\n"
     "  --calibrate-skip N tokens of the text to leave out at its beginning\n"
+    "  --calibrate-correction SHARE\n"
+    "                     how far the outputs are drawn to those of the source, 0 to 1 (default 0.25): from what a "
+    "weight\n"
+    "                     gives for the inputs that earlier layers leave it to what the source gives for its own\n"
     "  --shard-size SIZE  largest sum of tensor bytes in a shard, e.g. 5GB (default: shards as in the source)\n"
     "  --dry-run          print the plan and the exact size of DST; write nothing\n"
     "  --part I/N         make only this share of the shards, for a cluster with a shared file system\n"
@@ -45,6 +49,7 @@ const char quantize_usage[] =
     "  --help             print this text\n";
 
 enum { CALIBRATE_TOKENS = 65536 };
+static const double calibrate_correction = 0.25;
 static const uint64_t default_memory = (uint64_t)256 << 20;
 
 static enum status option_parse(int option, const char *value, void *context, struct error *error) {
@@ -76,6 +81,9 @@ static enum status option_parse(int option, const char *value, void *context, st
         return option_number("--calibrate-tokens", value, 1, UINT32_MAX, &arguments->calibrate_tokens, error);
     case 'S':
         return option_number("--calibrate-skip", value, 0, UINT32_MAX, &arguments->calibrate_skip, error);
+    case 'Q':
+        arguments->correction_given = true;
+        return option_share("--calibrate-correction", value, 0, &arguments->calibrate_correction, error);
     case 's':
         if (!text_parse_size(value, &arguments->plan.shard_size))
             return error_set(error, STATUS_USAGE, "--shard-size takes a size such as 5GB, not '%s'", value);
@@ -127,6 +135,7 @@ enum status quantize_arguments_parse(int argc, char **argv, struct quantize_argu
         {"calibrate-ids", required_argument, NULL, 'I'},
         {"calibrate-tokens", required_argument, NULL, 'T'},
         {"calibrate-skip", required_argument, NULL, 'S'},
+        {"calibrate-correction", required_argument, NULL, 'Q'},
         {"shard-size", required_argument, NULL, 's'},
         {"disk", required_argument, NULL, 'd'},
         {"memory", required_argument, NULL, 'm'},
@@ -160,8 +169,10 @@ enum status quantize_arguments_parse(int argc, char **argv, struct quantize_argu
         return error_set(error, STATUS_USAGE, "--part and --finish exclude each other");
     if (arguments->plan.gamma != GAMMA_NONE && arguments->plan.rule != SCALE_RULE_QSTREAM)
         return error_set(error, STATUS_USAGE, "--gamma goes with --rule qstream");
-    if (!arguments->calibrate && (arguments->calibrate_tokens || arguments->calibrate_skip))
-        return error_set(error, STATUS_USAGE, "--calibrate-tokens and --calibrate-skip go with --calibrate");
+    if (!arguments->calibrate &&
+        (arguments->calibrate_tokens || arguments->calibrate_skip || arguments->correction_given))
+        return error_set(error, STATUS_USAGE,
+                         "--calibrate-tokens, --calibrate-skip and --calibrate-correction go with --calibrate");
     if (arguments->calibrate) {
         if (arguments->parts || arguments->finish)
             return error_set(
@@ -176,6 +187,8 @@ enum status quantize_arguments_parse(int argc, char **argv, struct quantize_argu
                              arguments->source + strlen("hf://"));
         if (arguments->calibrate_tokens == 0)
             arguments->calibrate_tokens = CALIBRATE_TOKENS;
+        if (!arguments->correction_given)
+            arguments->calibrate_correction = calibrate_correction;
     }
     if ((arguments->disk || arguments->keep_source) && !hub_reference_is(arguments->source))
         return error_set(error, STATUS_USAGE, "%s goes with a model on the Hub, hf://org/name; '%s' is on this machine",

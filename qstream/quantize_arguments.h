@@ -13,6 +13,8 @@ struct quantize_arguments {
     const char *calibrate; /* file of the calibration text, or of its ids; NULL: none */
     bool calibrate_ids;    /* it is a JSON array of ids */
     uint32_t calibrate_tokens, calibrate_skip;
+    double calibrate_correction;
+    bool correction_given;
     unsigned jobs;
     uint64_t memory;
     uint64_t disk;        /* 0: not said */

@@ -86,8 +86,9 @@ static void pages_put(struct text *out) {
 
 enum status report_write(const struct report *report, const char *file, struct error *error) {
     if (report->json[REPORT_AUDIT].length > 0 && report->json[REPORT_INSPECT].length == 0)
-        return error_set(error, STATUS_USAGE,
-                         "an audit is shown beside what is in the checkpoint: give the output of 'qstream inspect --json', too");
+        return error_set(
+            error, STATUS_USAGE,
+            "an audit is shown beside what is in the checkpoint: give the output of 'qstream inspect --json', too");
     struct page_member members[REPORT_PARTS + 1];
     bool any = false;
     for (enum report_part part = 0; part < REPORT_PARTS; part++) {

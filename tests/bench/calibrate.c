@@ -49,7 +49,7 @@ int main(int argc, char **argv) {
     columns = (uint32_t)atol(argv[3]);
     const uint32_t tokens = (uint32_t)atol(argv[4]), rows = (uint32_t)atol(argv[5]);
     const struct engine_options options = {
-        .jobs = jobs, .cpu = cpu_best(), .bf16 = bf16, .packed_size = 64, .scratch_size = round_scratch(columns)};
+        .jobs = jobs, .cpu = cpu_best(), .bf16 = bf16, .packed_size = 64, .scratch_size = round_scratch(columns, false)};
     struct engine engine;
     struct error error = {0};
     struct gram gram = {0};
@@ -73,7 +73,7 @@ int main(int argc, char **argv) {
     const struct operand_rows inputs = {.act = bf16 ? (unsigned char *)codes : (unsigned char *)values, .scale = 1};
     const double begin = seconds_now();
     if (status == STATUS_OK)
-        status = gram_add(&gram, &engine, &inputs, weights, 0, tokens, &error);
+        status = gram_add(&gram, &engine, &inputs, weights, 0, tokens, NULL, NULL, &error);
     const double added = seconds_now();
     bool usable = false;
     if (status == STATUS_OK)

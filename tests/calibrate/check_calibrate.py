@@ -114,6 +114,24 @@ def given_a_layout_then_only_codes_and_scales_differ_and_outputs_are_closer(case
     shutil.rmtree(nearest)
 
 
+def given_a_correction_then_the_text_itself_comes_closer_to_the_source(case):
+    source = case.model("bf16")
+    ids = case.file("ids-of-correction.json", json.dumps([case.random.randrange(500) for _ in range(1500)]))
+    words = ("--calibrate-tokens", 1500, "--quiet")
+    found = {}
+    for share in ("0", "25%", "1"):
+        case.quantize(source, "corrected", *words, "--calibrate-correction", share, ids=ids)
+        manifest = json.loads((case.folder / "corrected/qstream.json").read_text())
+        assert manifest["calibration"]["correction"] == {"0": 0, "25%": 0.25, "1": 1}[share], manifest
+        done = case.run("ppl", case.folder / "corrected", "--baseline", source, "--tokens", ids, "--window", 1500, "--stride", 1500,
+                        "--compute", "f32", "--json", "--quiet")
+        found[share] = json.loads(done.stdout)["kl"]["mean"]
+    assert found["1"] < 0.97 * found["25%"] < 0.95 * found["0"], found
+    for share in ("1.5", "-1", "much"):
+        told = case.quantize(source, "corrected", "--calibrate-correction", share, code=2).stderr
+        assert "--calibrate-correction takes a share" in told, told
+
+
 def given_a_text_then_verify_tells_outputs_as_numpy_does(case):
     source = case.model("bf16")
     case.quantize(source, "outputs", "--quiet")
@@ -251,15 +269,15 @@ def given_an_interrupt_then_130_and_it_goes_on(case):
 def given_hidden_states_that_are_gone_or_of_another_run_then_they_are_made_again(case):
     source = case.model("ct-channel", layers=4)
     case.quantize(source, "whole", "--quiet")
-    for damage in ("gone", "cut", "other"):
-        target = case.folder / f"states-{damage}"
+    for damage, states in (("gone", "hidden"), ("cut", "hidden"), ("other", "hidden"), ("gone", "source"), ("other", "source")):
+        target = case.folder / f"states-{states}-{damage}"
         command = [case.qstream, "quantize", source, target, "--recipe", RECIPE, "--calibrate-ids", case.ids, "--quiet"]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while not list(target.glob(".qstream/calibration/hidden-states-2")) and process.poll() is None:
             time.sleep(0.005)
         process.kill()
         process.wait()
-        for path in target.glob(".qstream/calibration/hidden-states-*"):
+        for path in target.glob(f".qstream/calibration/{states}-states-*"):
             if damage == "gone":
                 path.unlink()
             elif damage == "cut":
@@ -271,7 +289,7 @@ def given_hidden_states_that_are_gone_or_of_another_run_then_they_are_made_again
                     file.seek(4096)
                     file.write(bytes(100_000))  # its values are others, too
         done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0 and digests(target) == digests(case.folder / "whole"), f"{damage}: {done.stderr}"
+        assert done.returncode == 0 and digests(target) == digests(case.folder / "whole"), f"{states}, {damage}: {done.stderr}"
 
 
 def given_work_of_other_options_then_it_is_refused(case):
@@ -362,6 +380,7 @@ def main():
     try:
         for layout in ("fp8-tensor",) if case.quick else ("bf16", "fp8-tensor", "mxfp8", "ct-channel", "ct-tensor"):
             case.check(given_a_layout_then_only_codes_and_scales_differ_and_outputs_are_closer, layout)
+        case.check(given_a_correction_then_the_text_itself_comes_closer_to_the_source)
         case.check(given_a_text_then_verify_tells_outputs_as_numpy_does)
         case.check(given_damage_of_a_calibrated_weight_then_verify_names_it)
         case.check(given_any_number_of_threads_and_memory_then_the_same_bytes)

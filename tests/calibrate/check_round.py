@@ -22,14 +22,14 @@ LEVELS = {"portable": 0, "avx2": 2, "avx512": 3}
 DAMPING = 0.01
 
 
-def run(program, case, jobs=2, cpu="portable", window=512, damping=DAMPING):
-    x, token_weights, w = case
+def run(program, case, jobs=2, pull=0, cpu="portable", window=512, damping=DAMPING):
+    x, token_weights, w, *lacks = case
     rows, columns = w.shape
     with tempfile.TemporaryDirectory() as folder:
         source, result = os.path.join(folder, "in"), os.path.join(folder, "out")
         with open(source, "wb") as out:
-            out.write(struct.pack("<6Id", rows, columns, len(x), jobs, LEVELS[cpu], window, damping))
-            for part in (x, token_weights, w):
+            out.write(struct.pack("<8Id", rows, columns, len(x), jobs, LEVELS[cpu], window, pull, 0, damping))
+            for part in (x, token_weights, w, *lacks):
                 out.write(np.ascontiguousarray(part, np.float32).tobytes())
         subprocess.run([program, source, result], check=True)
         data = open(result, "rb").read()
@@ -72,6 +72,14 @@ def scales_wrong(case, result):
         best = np.minimum(best, cost)
         own = np.where(result["exponents"] == e, cost, own)
     return int((own > best * (1 + 1e-4) + 1e-30).sum())
+
+
+def moved(case, pull):
+    """The case with the weight that its lacks ask for: least squares in float64, damped as the Gram matrix."""
+    x, token_weights, w, lacks = (part.astype(float) for part in case)
+    x, lacks = x * token_weights[:, None], lacks * token_weights[:, None]
+    right = lacks.T @ x if pull == 1 else w @ (lacks.T @ x)
+    return case[0], case[1], w + np.linalg.solve(gram(case)[1], right.T).T
 
 
 def rounded(case, result, follow):
@@ -176,6 +184,23 @@ def main():
             other = run(arguments.program, case, cpu=level)
             wrong = 0 if kind == "one direction" else rounded(case, other, True)[1]
             check(wrong == 0 and loss(case, other["q"]) <= 1.03 * reference + 1e-30, f"{name}, {level}: as good", f"{wrong} codes")
+
+    for rows, columns, tokens, pull in ((96, 160, 700, 1), (300, 576, 1500, 1), (130, 160, 700, 2), (256, 576, 1500, 2), (7, 96, 300, 2)):
+        case = make(rng, rows, columns, tokens)
+        mixing = case[2] if pull == 1 else np.eye(columns)
+        lacks = case[0] @ (mixing + rng.normal(size=mixing.shape) * np.abs(mixing).mean()).T
+        case += (np.float32(0.1 * lacks),)
+        name = f"lacks of {'outputs' if pull == 1 else 'inputs'}, {rows} x {columns}, {tokens} tokens"
+        target = moved(case, pull)
+        check(loss(target, case[2].astype(float)) > 1e-3 * loss(target, 0 * target[2]), f"{name}: the weight moves", "too little to tell")
+        for level in levels:
+            result = run(arguments.program, case, pull=pull, cpu=level)
+            scales, codes = scales_wrong(target, result), rounded(target, result, True)[1]
+            own, reference = loss(target, result["q"]), loss(target, rounded(target, result, False)[0])
+            check(scales == 0 and codes == 0, f"{name}, {level}: what is rounded is the least squares weight", f"{scales} scales, {codes} codes")
+            check(own <= 1.03 * reference, f"{name}, {level}: the loss is that of GPTQ", f"{own}, not {reference}")
+        others = [run(arguments.program, case, jobs=jobs, pull=pull, cpu=levels[-1]) for jobs in (1, 7)]
+        check(all(other["bytes"] == result["bytes"] for other in others), f"{name}: the same for 1, 2 and 7 threads")
 
     for value in (np.nan, np.inf, 1e30):
         case = make(rng, 40, 160, 100)

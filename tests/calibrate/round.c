@@ -1,6 +1,7 @@
 /*
  * Rounds one weight for given inputs: `round IN OUT`. IN is a struct order, inputs [tokens][columns], weights of the tokens
- * [tokens] and the weight [rows][columns], float32. OUT: whether the Gram matrix was usable (u8), the columns from the last to
+ * [tokens], the weight [rows][columns] and, with order.pull 1 or 2, lacks of outputs [tokens][rows] or inputs
+ * [tokens][columns], float32. OUT: whether the Gram matrix was usable (u8), the columns from the last to
  * be rounded to the first (u32 [columns]), packed codes, exponents. Driven by check_round.py.
  */
 #include <stdio.h>
@@ -9,7 +10,7 @@
 #include "calibrate/round.h"
 
 struct order {
-    uint32_t rows, columns, tokens, jobs, cpu, window;
+    uint32_t rows, columns, tokens, jobs, cpu, window, pull, unused;
     double damping;
 };
 
@@ -45,14 +46,17 @@ int main(int argc, char **argv) {
     columns = order.columns;
     float *inputs = read_floats(in, (size_t)order.tokens * columns), *token_weights = read_floats(in, order.tokens);
     values = read_floats(in, (size_t)order.rows * columns);
+    const uint32_t lacking = order.pull == 1 ? order.rows : columns;
+    float *lacks = order.pull ? read_floats(in, (size_t)order.tokens * lacking) : NULL;
     fclose(in);
 
     const struct engine_options options = {.jobs = order.jobs,
                                            .cpu = (enum cpu_level)order.cpu,
                                            .packed_size = 64,
-                                           .scratch_size = round_scratch(columns)};
+                                           .scratch_size = round_scratch(columns, order.pull != 0)};
     struct engine engine;
     struct gram gram = {0};
+    struct pull pull = {0};
     struct factor factor = {0};
     bool usable = false;
     enum status status = engine_open(&options, &engine, &error);
@@ -60,13 +64,18 @@ int main(int argc, char **argv) {
     const struct operand_rows rows = {.act = (unsigned char *)inputs, .scale = 1};
     if (status == STATUS_OK)
         status = gram_open(&engine, columns, &gram, &error);
+    if (status == STATUS_OK && lacks)
+        status = pull_open(&engine, lacking, columns, &pull, &error);
     for (uint32_t at = 0; status == STATUS_OK && at < order.tokens; at += order.window)
         status = gram_add(&gram, &engine, &rows, token_weights, at,
-                          order.tokens - at < order.window ? order.tokens - at : order.window, &error);
+                          order.tokens - at < order.window ? order.tokens - at : order.window, lacks ? &pull : NULL,
+                          lacks, &error);
     if (status == STATUS_OK)
         status = factor_make(&solver, &gram, order.damping, &factor, &usable, &error);
     const size_t bytes = (size_t)order.rows * columns / 2, blocks = (size_t)order.rows * columns / 32;
     struct rounding rounding = {.factor = &factor,
+                                .pull = lacks && usable ? &pull : NULL,
+                                .pull_of_inputs = order.pull == 2,
                                 .rows = order.rows,
                                 .row = row_copy,
                                 .packed = allocated(bytes),
@@ -86,6 +95,8 @@ int main(int argc, char **argv) {
     free(rounding.exponents);
     free(inputs);
     free(token_weights);
+    free(lacks);
+    pull_close(&pull);
     free((float *)values);
     factor_close(&factor);
     gram_close(&gram);
