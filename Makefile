@@ -226,6 +226,9 @@ install: all ## install to $(DESTDIR)$(prefix)
 	    install -D -m 755 $(BUILD)/libqstream_cuda.so $(DESTDIR)$(prefix)/lib/qstream/libqstream_cuda.so; fi
 	install -d $(DESTDIR)$(prefix)/share/qstream/configs
 	install -m 644 configs/*.json $(DESTDIR)$(prefix)/share/qstream/configs
+	install -d $(DESTDIR)$(prefix)/share/doc/qstream/examples
+	install -m 755 cluster/quantize.slurm $(DESTDIR)$(prefix)/share/doc/qstream/examples
+	install -m 644 cluster/quantize-job.yaml $(DESTDIR)$(prefix)/share/doc/qstream/examples
 	install -D -m 644 docs/qstream.1 $(DESTDIR)$(prefix)/share/man/man1/qstream.1
 	install -D -m 644 completions/qstream.bash $(DESTDIR)$(prefix)/share/bash-completion/completions/qstream
 	install -D -m 644 completions/_qstream $(DESTDIR)$(prefix)/share/zsh/site-functions/_qstream

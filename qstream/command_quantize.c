@@ -442,7 +442,8 @@ static enum status session_run(struct session *session, struct error *error) {
             destination_repository_check(&session->destination, folder_repository(session->checkpoint.folder), error);
     uint64_t beside = 0;
     if (status == STATUS_OK)
-        status = destination_space_check(&session->plan, arguments->destination, bytes_wanted(session), &beside, error);
+        status = destination_space_check(&session->plan, session->first_shard, session->end_shard,
+                                         arguments->destination, bytes_wanted(session), &beside, error);
     if (status == STATUS_OK && session->supply)
         supply_settle(session->supply, arguments->disk, beside);
     if (status == STATUS_OK)

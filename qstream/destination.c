@@ -86,13 +86,13 @@ enum status destination_look(const char *path, const struct fingerprint *fingerp
     return STATUS_OK;
 }
 
-enum status destination_space_check(const struct plan *plan, const char *folder, uint64_t wanted, uint64_t *beside,
-                                    struct error *error) {
+enum status destination_space_check(const struct plan *plan, size_t first, size_t end, const char *folder,
+                                    uint64_t wanted, uint64_t *beside, struct error *error) {
     struct statvfs space;
     if (statvfs(folder, &space) != 0)
         return error_set_errno(error, STATUS_IO, errno, "cannot look at '%s'", folder);
     uint64_t there = 0, available = (uint64_t)space.f_bavail * space.f_frsize;
-    for (size_t s = 0; s < plan->shard_count; s++) {
+    for (size_t s = first; s < end; s++) {
         char *partial = shard_partial_path(plan, s, folder), *final = shard_final_path(plan, s, folder);
         struct stat file;
         if (partial && final && (stat(partial, &file) == 0 || stat(final, &file) == 0))

@@ -23,11 +23,11 @@ enum status destination_look(const char *path, const struct fingerprint *fingerp
                              struct error *error);
 
 /*
- * STATUS_IO when there is no room for `wanted` bytes, those counted that shards take already. *beside: bytes that are free
- * for other things.
+ * STATUS_IO when there is no room for `wanted` bytes, those counted that the shards first..end-1 take already. *beside:
+ * bytes that are free for other things.
  */
-enum status destination_space_check(const struct plan *plan, const char *folder, uint64_t wanted, uint64_t *beside,
-                                    struct error *error);
+enum status destination_space_check(const struct plan *plan, size_t first, size_t end, const char *folder,
+                                    uint64_t wanted, uint64_t *beside, struct error *error);
 
 /*
  * Makes the work folder and takes its lock, shared for a part, exclusive for everything else: parts run beside each

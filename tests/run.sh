@@ -119,6 +119,7 @@ suite unit-asan units_asan
 suite unit units build/unit
 # the longest first
 suite hub tests/hub/run_hub.sh
+suite cluster tests/cluster/run_cluster.sh
 suite cli bats --timing --formatter tap tests/cli
 suite infer tests/infer/run_infer.sh
 suite cuda tests/cuda/run_cuda.sh

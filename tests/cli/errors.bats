@@ -674,6 +674,23 @@ raw(change)"
     same_folders "$BATS_TEST_TMPDIR/reference" "$DST"
 }
 
+@test "given room for one of two parts only, then the second says what it needs, though the first's shards lie there" {
+    [[ $EUID -eq 0 ]] || skip "mounting a small file system needs root"
+    SRC=$(source_checkpoint --layout fp8-tensor --arch llama --shards 2 --layers 2 --vocab 256)
+    quantize --quiet --part 0/2
+    local size
+    size=$(folder_bytes "$DST")
+    mkdir "$BATS_TEST_TMPDIR/disk"
+    mount -t tmpfs -o size=$((size / 1024 + 200))k none "$BATS_TEST_TMPDIR/disk" || skip "cannot mount a tmpfs"
+    DST=$BATS_TEST_TMPDIR/disk/out
+    quantize --quiet --part 0/2
+    refuses 4 "$DST" "needs" "free" -- --part 1/2
+    mount -o remount,size=10m "$BATS_TEST_TMPDIR/disk"
+    quantize --quiet --part 1/2
+    quantize --quiet --finish
+    output_is_right --rule mse
+}
+
 @test "given a disk that others fill during the run, then it stops with 4, and when there is room again it ends well" {
     [[ $EUID -eq 0 ]] || skip "mounting a small file system needs root"
     SRC=$(source_checkpoint --layout fp8-tensor --arch llama --shards 3 --layers 2 --vocab 256)
