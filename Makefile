@@ -181,7 +181,7 @@ cuda-flags:
 unit: $(UNIT_TESTS) $(BUILD)/unit/hub_client ## build the unit tests, build/unit/test_*
 
 .PHONY: demo
-demo: ## install what is missing, make the sample model, quantize it
+demo: ## install what is missing; quantize, audit, verify and measure the sample model
 	./setup build
 	$(MAKE) all
 	tests/demo.sh

@@ -186,11 +186,19 @@ _qstream_push() {
 
 _qstream_tokenize() { _qstream_folder "$1" "$2" "--text --decode --help"; }
 
+_qstream_report() {
+    if [[ $1 == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "--html --help" -- "$1")
+    else
+        mapfile -t COMPREPLY < <(compgen -f -- "$1")
+    fi
+}
+
 _qstream() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "fetch quantize inspect audit verify push ppl generate tokenize version help --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "fetch quantize inspect audit verify push ppl generate tokenize report version help --help --version" -- "$current")
         return
     fi
     previous=${COMP_WORDS[COMP_CWORD - 1]}
@@ -203,8 +211,9 @@ _qstream() {
     ppl) _qstream_ppl "$current" "$previous" ;;
     generate) _qstream_generate "$current" "$previous" ;;
     tokenize) _qstream_tokenize "$current" "$previous" ;;
+    report) _qstream_report "$current" "$previous" ;;
     push) _qstream_push "$current" "$previous" ;;
-    help) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "fetch quantize inspect audit verify push ppl generate tokenize version help" -- "$current") ;;
+    help) ((COMP_CWORD == 2)) && mapfile -t COMPREPLY < <(compgen -W "fetch quantize inspect audit verify push ppl generate tokenize report version help" -- "$current") ;;
     esac
     return 0
 }

@@ -65,7 +65,17 @@ verification qwen 1 --min-sqnr 90
 "$qstream" ppl "$work/mistral" --tokens "$work/ids.json" --html "$work/mistral-ppl-plan.html" --dry-run >/dev/null ||
     bail "qstream ppl --dry-run failed"
 
+# the four together
+joined=$work/mistral-joined
+"$qstream" inspect "$work/mistral-mxfp4" --json --quiet >"$joined-inspect.json" &&
+    "$qstream" audit "$work/mistral-mxfp4" --json >"$joined-audit.json" &&
+    "$qstream" verify "$work/mistral" "$work/mistral-mxfp4" --json --quiet >"$joined-verify.json" &&
+    "$qstream" ppl "$work/mistral-mxfp4" --baseline "$work/mistral" --tokens "$work/ids.json" --window 64 --stride 16 --json \
+        --quiet >"$joined-ppl.json" &&
+    "$qstream" report "$joined"-*.json --html "$joined.html" || bail "qstream report failed"
+
 failed=0
+"$python" tests/browser/check_report.py "$joined" || failed=1
 "$python" tests/browser/check_page.py "${reports[@]}" || failed=1
 "$python" tests/browser/check_verify.py "${verifications[@]}" || failed=1
 "$python" tests/browser/check_ppl.py "$work/mistral-ppl.html" "$work/mistral-ppl-plan.html" || failed=1
