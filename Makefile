@@ -246,7 +246,7 @@ deb: ## build a Debian package, build/qstream_*.deb
 
 .PHONY: clean
 clean: ## remove what was compiled; models and tools stay
-	rm -rf $(BUILD)/debian build/deb build/qstream*.deb build/qstream_*.changes build/qstream_*.buildinfo $(BUILD)/obj $(BUILD)/unit $(BUILD)/qstream $(BUILD)/asan $(BUILD)/clang $(BUILD)/arm64 $(BUILD)/fuzz $(BUILD)/cuda-model*
+	rm -rf build/debian build/deb build/qstream*.deb build/qstream_*.changes build/qstream_*.buildinfo $(BUILD)/obj $(BUILD)/unit $(BUILD)/qstream $(BUILD)/asan $(BUILD)/clang $(BUILD)/arm64 $(BUILD)/fuzz $(BUILD)/cuda-model*
 
 .PHONY: help
 help: ## print this list

@@ -1,4 +1,5 @@
 #!/bin/bash
+# shellcheck disable=SC2317 # functions that check calls
 # The Debian package: built by 'make deb', free of lintian's errors and warnings, installed by apt into a minimal Debian
 # of this machine's release, used there as a user would, and removed. Prints TAP.
 #
@@ -74,13 +75,13 @@ version=$(sed -n 's/.*define QSTREAM_VERSION "\(.*\)"/\1/p' common/version.h)
 package=build/qstream_${version}_$(dpkg --print-architecture).deb
 
 rm -f "$package"
-check "given the sources, when 'make deb' runs, then the package is build/qstream_VERSION_ARCHITECTURE.deb" \
-    eval 'make deb && [[ -s $package ]]'
+builds() { make deb && [[ -s $package ]]; }
+check "given the sources, when 'make deb' runs, then the package is build/qstream_VERSION_ARCHITECTURE.deb" builds
 [[ -s $package ]] || end_without_debian "there is no package"
 check "given the package, then lintian finds no error and no warning" \
     lintian --allow-root --fail-on error,warning "${package%.deb}.changes"
-holds_plugin() { dpkg-deb -c "$package" | grep -q libqstream_cuda; }
-check "given the package, then it has no CUDA plug-in" eval '! holds_plugin'
+lacks_plugin() { dpkg-deb -c "$package" >"$work/files" && ! grep libqstream_cuda "$work/files"; }
+check "given the package, then it has no CUDA plug-in" lacks_plugin
 
 # --- in a minimal Debian ---
 
@@ -108,7 +109,8 @@ works() {
     inside qstream quantize /test/model /test/output --recipe llama-mxfp4 --quiet && inside qstream verify /test/model /test/output
 }
 check "given a model, when it is quantized there by a recipe of the package, then the verification passes" works
-check "given --help, then the commands are listed" eval 'inside qstream --help | grep -q quantize'
+helps() { inside qstream --help | grep quantize; }
+check "given --help, then the commands are listed" helps
 check "given the manual page and the completions, then they are where man, bash and zsh look" \
     ls "$root/usr/share/man/man1/qstream.1.gz" "$root/usr/share/bash-completion/completions/qstream" \
     "$root/usr/share/zsh/vendor-completions/_qstream"
