@@ -117,7 +117,7 @@ check "given the manual page and the completions, then they are where man, bash 
 
 recommended() {
     local said packages
-    # the first of alternatives that there is
+    # shellcheck disable=SC2016 # dpkg-query's own placeholder; of alternatives the first
     packages=$(inside dpkg-query -W -f '${Recommends}' qstream | sed 's/,/\n/g' | sed 's/|.*//')
     # shellcheck disable=SC2086
     inside apt-get install -y -q --no-install-recommends $packages || return
