@@ -1,13 +1,14 @@
 # qstream: see 'make help'.
 CC = gcc
 prefix ?= /usr/local
+zshdir ?= $(prefix)/share/zsh/site-functions
 BUILD ?= build
 CFLAGS ?= -O2 -g
 Q := $(if $(V),,@)
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
 # No contraction and no fast math: the same figures on every machine.
-QCFLAGS = -std=c17 -D_GNU_SOURCE -I. -ffp-contract=off -fno-strict-aliasing -pthread -MMD -MP $(WARNINGS) $(CFLAGS)
+QCFLAGS = -std=c17 -D_GNU_SOURCE -I. -ffp-contract=off -fno-strict-aliasing -pthread -MMD -MP $(WARNINGS) $(CPPFLAGS) $(CFLAGS)
 # Matrix products of many rows: oneDNN, loaded when it is needed, where it has kernels of its own; OpenBLAS elsewhere.
 ifeq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 PRODUCTS = -lopenblas
@@ -231,11 +232,24 @@ install: all ## install to $(DESTDIR)$(prefix)
 	install -m 644 cluster/quantize-job.yaml $(DESTDIR)$(prefix)/share/doc/qstream/examples
 	install -D -m 644 docs/qstream.1 $(DESTDIR)$(prefix)/share/man/man1/qstream.1
 	install -D -m 644 completions/qstream.bash $(DESTDIR)$(prefix)/share/bash-completion/completions/qstream
-	install -D -m 644 completions/_qstream $(DESTDIR)$(prefix)/share/zsh/site-functions/_qstream
+	install -D -m 644 completions/_qstream $(DESTDIR)$(zshdir)/_qstream
+
+# From a copy of the sources: dpkg-buildpackage leaves its files beside the folder that it builds in.
+DEB = $(abspath build/deb)
+.PHONY: deb
+deb: ## build a Debian package, build/qstream_*.deb
+	./setup deb
+	rm -rf $(DEB)
+	mkdir -p $(DEB)/qstream
+	tar -c --exclude=./build --exclude=./.git . | tar -x -C $(DEB)/qstream
+	cd $(DEB)/qstream && env -u MAKEFLAGS -u BUILD dpkg-buildpackage -b -us -uc -j$(shell nproc)
+	rm -f build/qstream*.deb build/qstream_*.changes build/qstream_*.buildinfo
+	mv $(DEB)/*.deb $(DEB)/*.changes $(DEB)/*.buildinfo build
+	rm -rf $(DEB)
 
 .PHONY: clean
 clean: ## remove what was compiled; models and tools stay
-	rm -rf $(BUILD)/obj $(BUILD)/unit $(BUILD)/qstream $(BUILD)/asan $(BUILD)/clang $(BUILD)/arm64 $(BUILD)/fuzz $(BUILD)/cuda-model*
+	rm -rf build/debian build/deb build/qstream*.deb build/qstream_*.changes build/qstream_*.buildinfo $(BUILD)/obj $(BUILD)/unit $(BUILD)/qstream $(BUILD)/asan $(BUILD)/clang $(BUILD)/arm64 $(BUILD)/fuzz $(BUILD)/cuda-model*
 
 .PHONY: help
 help: ## print this list

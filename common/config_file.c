@@ -4,18 +4,17 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/program_folder.h"
 #include "common/text.h"
 
 char *config_file_find(const char *name, const char *ending) {
     if (strchr(name, '/') || text_ends_with(name, ".json") || access(name, F_OK) == 0)
         return strdup(name);
-    char program[4096];
-    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    while (length > 0 && program[length - 1] != '/')
-        length--;
+    char folder[PATH_MAX];
+    program_folder(folder);
     static const char *const places[] = {"../configs", "../share/qstream/configs"}; /* build tree, installed */
-    for (size_t i = 0; i < sizeof places / sizeof *places && length > 0; i++) {
-        char *path = text_format("%.*s%s/%s%s", (int)length, program, places[i], name, ending);
+    for (size_t i = 0; i < sizeof places / sizeof *places && *folder; i++) {
+        char *path = text_format("%s/%s/%s%s", folder, places[i], name, ending);
         if (path && access(path, F_OK) == 0)
             return path;
         free(path);

@@ -74,6 +74,16 @@ static unsigned features(void) {
 
 bool cpu_has(enum cpu_level level) { return (unsigned)level < CPU_LEVELS && (features() >> level & 1) != 0; }
 
+bool cpu_is_compiled(enum cpu_level level) {
+#if defined(__x86_64__)
+    return level == CPU_PORTABLE || level == CPU_AVX2 || level == CPU_AVX512;
+#elif defined(__aarch64__)
+    return level == CPU_PORTABLE || level == CPU_NEON;
+#else
+    return level == CPU_PORTABLE;
+#endif
+}
+
 enum cpu_level cpu_best(void) {
     int level = CPU_LEVELS - 1;
     while (!cpu_has((enum cpu_level)level))

@@ -19,6 +19,9 @@ enum cpu_level cpu_best(void);
 
 bool cpu_has(enum cpu_level level);
 
+/* Whether this program was compiled for it, too: what another machine could have. */
+bool cpu_is_compiled(enum cpu_level level);
+
 /* "portable", "neon", "avx2", "avx512": the words that --cpu takes. */
 const char *cpu_level_name(enum cpu_level level);
 

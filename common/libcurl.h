@@ -37,7 +37,8 @@
     X(url)                                                                                                             \
     X(url_cleanup)                                                                                                     \
     X(url_get)                                                                                                         \
-    X(url_set)
+    X(url_set)                                                                                                         \
+    X(version_info)
 
 #define LIBCURL_MEMBER(name) __typeof__(&curl_##name) name;
 struct libcurl {

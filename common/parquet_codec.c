@@ -13,31 +13,32 @@
 /* The names of CompressionCodec, for messages. */
 static const char *const names[] = {"UNCOMPRESSED", "SNAPPY", "GZIP", "LZO", "BROTLI", "LZ4", "ZSTD", "LZ4_RAW"};
 
+static __typeof__(&snappy_uncompress) snappy_function;
+static __typeof__(&ZSTD_decompress) zstd_function; /* returns a number beyond any size for an error */
+
+enum status parquet_codec_load(enum parquet_codec codec, struct error *error) {
+    static const struct late_function snappy[] = {{"snappy_uncompress", &snappy_function}},
+                                      zstd[] = {{"ZSTD_decompress", &zstd_function}};
+    if (codec == PARQUET_SNAPPY && !snappy_function)
+        return late_library_load("libsnappy.so.1", "libsnappy1v5", snappy, 1, error);
+    if (codec == PARQUET_ZSTD && !zstd_function)
+        return late_library_load("libzstd.so.1", "libzstd1", zstd, 1, error);
+    return STATUS_OK;
+}
+
 static enum status snappy_decompress(const void *in, size_t in_size, void *out, size_t out_size, bool *good,
                                      struct error *error) {
-    static __typeof__(&snappy_uncompress) uncompress;
-    static const struct late_function functions[] = {{"snappy_uncompress", &uncompress}};
-    if (!uncompress) {
-        const enum status status = late_library_load("libsnappy.so.1", "libsnappy1v5", functions, 1, error);
-        if (status != STATUS_OK)
-            return status;
-    }
+    const enum status status = parquet_codec_load(PARQUET_SNAPPY, error);
     size_t size = out_size;
-    *good = uncompress(in, in_size, out, &size) == SNAPPY_OK && size == out_size;
-    return STATUS_OK;
+    *good = status == STATUS_OK && snappy_function(in, in_size, out, &size) == SNAPPY_OK && size == out_size;
+    return status;
 }
 
 static enum status zstd_decompress(const void *in, size_t in_size, void *out, size_t out_size, bool *good,
                                    struct error *error) {
-    static __typeof__(&ZSTD_decompress) decompress; /* returns a number beyond any size for an error */
-    static const struct late_function functions[] = {{"ZSTD_decompress", &decompress}};
-    if (!decompress) {
-        const enum status status = late_library_load("libzstd.so.1", "libzstd1", functions, 1, error);
-        if (status != STATUS_OK)
-            return status;
-    }
-    *good = decompress(out, out_size, in, in_size) == out_size;
-    return STATUS_OK;
+    const enum status status = parquet_codec_load(PARQUET_ZSTD, error);
+    *good = status == STATUS_OK && zstd_function(out, out_size, in, in_size) == out_size;
+    return status;
 }
 
 /* One gzip member or several (RFC 1952). */

@@ -20,4 +20,7 @@ enum parquet_codec { PARQUET_UNCOMPRESSED = 0, PARQUET_SNAPPY = 1, PARQUET_GZIP 
 enum status parquet_decompress(int32_t codec, const void *in, size_t in_size, void *out, size_t out_size,
                                const char *where, struct error *error);
 
+/* Loads the library of a codec that needs one, which else happens when it is first used. STATUS_IO when there is none. */
+enum status parquet_codec_load(enum parquet_codec codec, struct error *error);
+
 #endif

@@ -17,6 +17,7 @@ int command_push(int argc, char **argv);
 int command_report(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
 int command_verify(int argc, char **argv);
+int command_version(int argc, char **argv);
 
 /* Prints an error and returns its exit code. */
 int command_fail(enum status status, const struct error *error);

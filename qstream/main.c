@@ -6,9 +6,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "common/cpu.h"
 #include "common/interrupt.h"
-#include "common/version.h"
 #include "qstream/command.h"
 
 struct command {
@@ -17,7 +15,6 @@ struct command {
     const char *summary;
 };
 
-static int command_version(int argc, char **argv);
 static int command_help(int argc, char **argv);
 
 static const struct command commands[] = {
@@ -67,17 +64,6 @@ static int command_help(int argc, char **argv) {
     return command->function(2, arguments);
 }
 
-static int command_version(int argc, char **argv) {
-    (void)argc;
-    (void)argv;
-    printf("qstream %s\ninstruction set: %s (variants:", QSTREAM_VERSION, cpu_level_name(cpu_best()));
-    for (enum cpu_level level = 0; level < CPU_LEVELS; level++)
-        if (cpu_has(level))
-            printf(" %s", cpu_level_name(level));
-    printf(")\nSHA-256 instructions: %s\n", cpu_has_sha() ? "yes" : "no");
-    return STATUS_OK;
-}
-
 int command_fail(enum status status, const struct error *error) {
     fprintf(stderr, "qstream: %s\n", error->message);
     return (int)status;
@@ -113,11 +99,12 @@ int main(int argc, char **argv) {
         usage(stderr);
         return STATUS_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
-        return command_help(1, argv);
-    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)
-        return command_version(1, argv);
-    const struct command *command = command_find(argv[1]);
+    const char *name = argv[1];
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        name = "help";
+    else if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
+        name = "version";
+    const struct command *command = command_find(name);
     if (!command) {
         fprintf(stderr, "qstream: there is no command '%s'; see 'qstream help'\n", argv[1]);
         return STATUS_USAGE;

@@ -142,6 +142,8 @@ suite parquet-asan env BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,u
 suite calibrate tests/calibrate/run_calibrate.sh
 suite calibrate-asan env QSTREAM=build/asan/qstream BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/calibrate/run_calibrate.sh --quick
 suite browser tests/browser/run_browser.sh
+suite large tests/large/run_large.sh
+suite packaging tests/packaging/run_packaging.sh
 if [ "$(uname -m)" = x86_64 ]; then
     suite unit-arm64 units_arm64
     suite arm64 one_test tests/arm64.sh

@@ -36,7 +36,8 @@
     X(reorder_primitive_desc_create)                                                                                   \
     X(set_max_cpu_isa)                                                                                                 \
     X(stream_create)                                                                                                   \
-    X(stream_destroy)
+    X(stream_destroy)                                                                                                  \
+    X(version)
 
 #define ONEDNN_MEMBER(name) __typeof__(&dnnl_##name) name;
 struct onednn {

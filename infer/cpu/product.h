@@ -20,6 +20,10 @@ struct products; /* kernels of all shapes that were asked for; for several threa
 /* Whether this machine multiplies bf16 faster than float32. */
 bool products_have_bf16(enum cpu_level level);
 
+/* What multiplies here: "oneDNN 2.6.3, with bf16". STATUS_IO when it is not there. */
+enum { PRODUCTS_NAME_MAX = 128 };
+enum status products_describe(char name[PRODUCTS_NAME_MAX], struct error *error);
+
 /* `bf16`: the type of x and w. `level` bounds the instruction set. Free with products_close. */
 enum status products_open(enum cpu_level level, bool bf16, struct products **products, struct error *error);
 void products_close(struct products *products); /* NULL is fine */

@@ -3,6 +3,7 @@
 #if !defined __x86_64__
 
 #include <cblas.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,12 @@ void product_thread_end(void) {}
 bool products_have_bf16(enum cpu_level level) {
     (void)level;
     return false;
+}
+
+enum status products_describe(char name[PRODUCTS_NAME_MAX], struct error *error) {
+    (void)error;
+    snprintf(name, PRODUCTS_NAME_MAX, "%s, without bf16", openblas_get_config()); /* it begins with name and version */
+    return STATUS_OK;
 }
 
 enum status products_open(enum cpu_level level, bool bf16, struct products **products, struct error *error) {

@@ -3,6 +3,7 @@
 #if defined __x86_64__
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,6 +89,16 @@ bool products_have_bf16(enum cpu_level level) {
     isa_limit(level);
     const dnnl_cpu_isa_t isa = onednn.get_effective_cpu_isa();
     return level == CPU_AVX512 && (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+}
+
+enum status products_describe(char name[PRODUCTS_NAME_MAX], struct error *error) {
+    const enum status status = onednn_load(error);
+    if (status != STATUS_OK)
+        return status;
+    const dnnl_version_t *version = onednn.version();
+    snprintf(name, PRODUCTS_NAME_MAX, "oneDNN %d.%d.%d, %s bf16", version->major, version->minor, version->patch,
+             products_have_bf16(cpu_best()) ? "with" : "without");
+    return STATUS_OK;
 }
 
 enum status products_open(enum cpu_level level, bool bf16, struct products **out, struct error *error) {

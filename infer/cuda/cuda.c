@@ -1,47 +1,32 @@
 #include "infer/cuda/cuda.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "common/program_folder.h"
 #include "common/text.h"
 
-enum { PATH_SIZE = 4096 };
+enum { PLUGIN_PATH_SIZE = PATH_MAX + 64 }; /* a place and the file behind the folder */
 
 /* ---- the plug-in ---- */
 
-/* The folder of the running program; "" when it is not known. */
-static void program_folder(char folder[PATH_SIZE]) {
-    const ssize_t length = readlink("/proc/self/exe", folder, PATH_SIZE - 1);
-    folder[length > 0 ? length : 0] = '\0';
-    char *slash = strrchr(folder, '/');
-    folder[slash ? slash - folder : 0] = '\0';
-}
-
 /* Never the working directory, nor what LD_LIBRARY_PATH says: code is loaded from where the program was installed. */
-static enum status plugin_path(char path[PATH_SIZE + 64], struct error *error) {
+static bool plugin_find(const char *folder, char path[PLUGIN_PATH_SIZE]) {
     static const char *const places[] = {"", "/../lib/qstream"};
-    char folder[PATH_SIZE];
-    program_folder(folder);
     for (size_t i = 0; *folder && i < sizeof places / sizeof *places; i++) {
-        snprintf(path, PATH_SIZE + 64, "%s%s/" CUDA_PLUGIN_FILE, folder, places[i]);
+        snprintf(path, PLUGIN_PATH_SIZE, "%s%s/" CUDA_PLUGIN_FILE, folder, places[i]);
         if (access(path, F_OK) == 0)
-            return STATUS_OK;
+            return true;
     }
-    return error_set(error, STATUS_IO,
-                     "--device cuda needs the plug-in " CUDA_PLUGIN_FILE
-                     ", which is neither in '%s' nor in '%s/../lib/qstream': 'make cuda' builds it",
-                     folder, folder);
+    return false;
 }
 
-static enum status plugin_load(const struct cuda_plugin **plugin, struct error *error) {
-    char path[PATH_SIZE + 64];
-    const enum status status = plugin_path(path, error);
-    if (status != STATUS_OK)
-        return status;
+static enum status plugin_load(const char *path, const struct cuda_plugin **plugin, struct error *error) {
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL); /* it stays: its runtime does not like to go */
     if (!library) {
         const char *reason = dlerror();
@@ -62,11 +47,33 @@ static enum status plugin_load(const struct cuda_plugin **plugin, struct error *
     return STATUS_OK;
 }
 
+enum status cuda_look(struct cuda_presence *presence, struct error *error) {
+    char folder[PATH_MAX], path[PLUGIN_PATH_SIZE];
+    *presence = (struct cuda_presence){.path = ""};
+    program_folder(folder);
+    if (!plugin_find(folder, path))
+        return STATUS_OK;
+    if (!realpath(path, presence->path))
+        return error_set_errno(error, STATUS_IO, errno, "'%s'", path);
+    const struct cuda_plugin *plugin;
+    const enum status status = plugin_load(path, &plugin, error);
+    if (status == STATUS_OK)
+        presence->devices = plugin->device_count(presence->message);
+    return status;
+}
+
 /* ---- the device ---- */
 
 enum status cuda_open(const struct device_choice *choice, struct cuda *cuda, struct error *error) {
     *cuda = (struct cuda){0};
-    const enum status status = plugin_load(&cuda->plugin, error);
+    char folder[PATH_MAX], path[PLUGIN_PATH_SIZE];
+    program_folder(folder);
+    if (!plugin_find(folder, path))
+        return error_set(error, STATUS_IO,
+                         "--device cuda needs the plug-in " CUDA_PLUGIN_FILE
+                         ", which is neither in '%s' nor in '%s/../lib/qstream': 'make cuda' builds it",
+                         folder, folder);
+    const enum status status = plugin_load(path, &cuda->plugin, error);
     if (status != STATUS_OK)
         return status;
     char message[CUDA_MESSAGE_MAX] = "";

@@ -4,6 +4,8 @@
 #ifndef QSTREAM_INFER_CUDA_CUDA_H
 #define QSTREAM_INFER_CUDA_CUDA_H
 
+#include <limits.h>
+
 #include "common/status.h"
 #include "infer/cuda/plugin.h"
 #include "infer/device.h"
@@ -19,6 +21,16 @@ struct cuda {
 enum { CUDA_SPARE = 512 << 20 };
 /* Host memory that the driver and its libraries take. */
 enum { CUDA_HOST_BYTES = 512 << 20 };
+
+/* What is there before any device is opened. */
+struct cuda_presence {
+    char path[PATH_MAX]; /* of the plug-in; "" when there is none */
+    int devices;
+    char message[CUDA_MESSAGE_MAX]; /* why there are none, as far as it is known */
+};
+
+/* Loads the plug-in where there is one. STATUS_IO when it cannot be loaded. */
+enum status cuda_look(struct cuda_presence *presence, struct error *error);
 
 /*
  * Loads the plug-in, libqstream_cuda.so, from the folder of the running program or ../lib/qstream beside it, and opens

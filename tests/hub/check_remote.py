@@ -14,15 +14,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from harness import QSTREAM, REPO, StandIn, model
 from samples import llama_bf16, mistral_fp8, write_files
 from tap import Failure, case, require, require_equal, run_cases
 
-from make_checkpoint import Spec, Weights, config, cut_shards, model_entries  # noqa: E402 (samples.py finds it)
-from safetensors_files import write_shards  # noqa: E402
+from make_checkpoint import Spec  # noqa: E402 (samples.py finds it)
+from sparse_checkpoint import sparse_checkpoint  # noqa: E402
 
 TLS = "--tls" in sys.argv
 RECIPE = REPO / "configs" / "mistral-medium-3.5-mxfp4.json"
@@ -40,17 +39,6 @@ def run_local(*words: str | Path, code: int = 0) -> str:
     done = subprocess.run([str(word) for word in (QSTREAM, *words)], capture_output=True, text=True, check=False)
     require_equal(done.returncode, code, f"{words}: {done.stderr}")
     return done.stdout
-
-
-def sparse_checkpoint(folder: Path, spec: Spec) -> Path:
-    """True headers, an index and a config, and holes where the weights would be; kept for the next run."""
-    if not (folder / "config.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_shards(folder, cut_shards(spec, [replace(entry, chunks=None) for entry in model_entries(spec, Weights(spec))]))
-        write_files(folder, {"README.md": "# holes\n", "tokenizer_config.json": "{}\n"})
-        write_files(folder, {"config.json": json.dumps(config(spec))})
-    return folder
 
 
 def damaged(folder: Path, source: Path) -> Path:
@@ -94,7 +82,8 @@ FOLDERS = {
     "quantized": QUANTIZED,
     "damaged": damaged(WORK / "damaged", QUANTIZED),
     "broken": broken(WORK / "broken", MISTRAL),
-    "large": sparse_checkpoint(REPO / "build" / "hub" / "sparse", LARGE_SPEC),
+    # its scales are zeros, too
+    "large": sparse_checkpoint(REPO / "build" / "hub" / "sparse", LARGE_SPEC, holes_from=0),
 }
 if SAMPLE.exists():
     FOLDERS["sample"] = SAMPLE
