@@ -1,6 +1,5 @@
 #include "calibrate/round.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,7 +104,26 @@ static enum status moves_multiply(const struct chunk *chunk, struct error *error
     return status;
 }
 
-/* The weights become what is to be rounded; a value that would not be finite stays as it is. */
+/* No row moves by more than this share of its own length: it stays an image of the source. */
+static const float move_most = 0.5f;
+
+/* What each row's move is multiplied with; 0 where it is not finite. */
+static void shares_find(const struct chunk *chunk, float *shares) {
+    const struct space *space = &chunk->space;
+    double own[ROUND_ROWS] = {0}, move[ROUND_ROWS] = {0};
+    for (size_t c = 0; c < chunk->work->rounding->factor->columns; c++)
+        for (uint32_t r = 0; r < ROUND_ROWS; r++) {
+            const double w = (double)space->w[c * ROUND_ROWS + r], moved = (double)space->moves[c * ROUND_ROWS + r];
+            own[r] += w * w;
+            move[r] += moved * moved;
+        }
+    for (uint32_t r = 0; r < ROUND_ROWS; r++) {
+        const double most = (double)move_most * sqrt(own[r]), length = sqrt(move[r]);
+        shares[r] = !isfinite(length) ? 0 : length > most ? (float)(most / length) : 1;
+    }
+}
+
+/* The weights become what is to be rounded. */
 static enum status rows_move(struct chunk *chunk, struct error *error) {
     const struct rounding *rounding = chunk->work->rounding;
     const struct space *space = &chunk->space;
@@ -119,11 +137,16 @@ static enum status rows_move(struct chunk *chunk, struct error *error) {
                (size_t)factor->tiles * TILE_VALUES * sizeof *space->moves);
     if (status == STATUS_OK)
         status = target_solve(chunk->work->solver, factor, space->moves, space->errors, space->x, error);
+    float shares[ROUND_ROWS];
+    if (status == STATUS_OK)
+        shares_find(chunk, shares);
     for (uint32_t place = 0; status == STATUS_OK && place < factor->columns; place++) {
         float *w = space->w + (size_t)factor->columns_of[place] * ROUND_ROWS;
         const float *moves = space->moves + (size_t)place * ROUND_ROWS;
-        for (uint32_t r = 0; r < ROUND_ROWS; r++)
-            w[r] = fabsf(w[r] + moves[r]) <= FLT_MAX ? w[r] + moves[r] : w[r];
+        for (uint32_t r = 0; r < ROUND_ROWS; r++) {
+            const float moved = w[r] + (shares[r] > 0 ? shares[r] * moves[r] : 0);
+            w[r] = isfinite(moved) ? moved : w[r];
+        }
     }
     return status;
 }

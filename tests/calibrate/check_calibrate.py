@@ -358,13 +358,13 @@ def given_the_reference_model_then_its_plan_needs_no_weight_and_little_memory(ca
              "--memory", "128GiB")
     plan = json.loads(case.run(*words, "--json").stdout)["calibration"]
     assert (plan["windows"], plan["window"]) == (32, 2048), plan
-    lower = 4 * 28672 ** 2 / 2
-    assert lower < plan["gram_bytes"] < 1.15 * lower, plan  # the matrix, which becomes its factor
-    assert plan["gram_bytes"] + plan["weight_bytes"] < plan["memory_bytes"] < 8e9, plan
-    assert plan["disk_bytes"] == 2 * 65_536 * 12_288 * 4, plan
+    least = 4 * (28_672 ** 2 / 2 + 28_672 * 12_288)  # the matrix, which becomes its factor, and what draws to the source
+    assert least < plan["gram_bytes"] < 1.15 * least, plan
+    assert plan["gram_bytes"] + plan["weight_bytes"] < plan["memory_bytes"] < 13e9, plan
+    assert plan["disk_bytes"] == 5 * 65_536 * 12_288 * 4, plan
     tokens, mlp, attention = 65_536, 3 * 12_288 * 28_672, 2 * 12_288 * (12_288 + 1_024)
     forward = 88 * 2 * tokens * (mlp + attention)
-    assert forward < plan["flops"] < 2.5 * forward, plan
+    assert 2 * forward < plan["flops"] < 4.5 * forward, plan
     table = case.run(*words).stdout
     elsewhere = float(re.search(r"computed, not measured: ([\d.]+) hours on an EPYC 9554", table)[1])
     assert 0.99 < elsewhere * 3600 * 64 * 32 * 3.1e9 / 2 / plan["flops"] < 1.01, table

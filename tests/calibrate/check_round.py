@@ -75,11 +75,16 @@ def scales_wrong(case, result):
 
 
 def moved(case, pull):
-    """The case with the weight that its lacks ask for: least squares in float64, damped as the Gram matrix."""
+    """The case with the weight that its lacks ask for: least squares in float64, damped as the Gram matrix; a row moves by no
+    more than half of its length."""
     x, token_weights, w, lacks = (part.astype(float) for part in case)
     x, lacks = x * token_weights[:, None], lacks * token_weights[:, None]
     right = lacks.T @ x if pull == 1 else w @ (lacks.T @ x)
-    return case[0], case[1], w + np.linalg.solve(gram(case)[1], right.T).T
+    move = np.linalg.solve(gram(case)[1], right.T).T
+    length = np.linalg.norm(move, axis=1)
+    most = np.linalg.norm(w, axis=1) / 2
+    moves = np.minimum(1, np.divide(most, length, out=np.ones_like(most), where=length > 0))
+    return (case[0], case[1], w + moves[:, None] * move), int((moves < 1).sum())
 
 
 def rounded(case, result, follow):
@@ -185,13 +190,15 @@ def main():
             wrong = 0 if kind == "one direction" else rounded(case, other, True)[1]
             check(wrong == 0 and loss(case, other["q"]) <= 1.03 * reference + 1e-30, f"{name}, {level}: as good", f"{wrong} codes")
 
-    for rows, columns, tokens, pull in ((96, 160, 700, 1), (300, 576, 1500, 1), (130, 160, 700, 2), (256, 576, 1500, 2), (7, 96, 300, 2)):
+    for rows, columns, tokens, pull, size in ((96, 160, 700, 1, 0.1), (300, 576, 1500, 1, 0.1), (130, 160, 700, 2, 0.1), (256, 576, 1500, 2, 0.1),
+                                              (7, 96, 300, 2, 0.1), (100, 96, 300, 1, 0.4)):
         case = make(rng, rows, columns, tokens)
         mixing = case[2] if pull == 1 else np.eye(columns)
         lacks = case[0] @ (mixing + rng.normal(size=mixing.shape) * np.abs(mixing).mean()).T
-        case += (np.float32(0.1 * lacks),)
+        case += (np.float32(size * lacks),)
         name = f"lacks of {'outputs' if pull == 1 else 'inputs'}, {rows} x {columns}, {tokens} tokens"
-        target = moved(case, pull)
+        target, stopped = moved(case, pull)
+        check((stopped > rows / 2) == (size > 0.3), f"{name}: {'most' if size > 0.3 else 'few'} rows are stopped at half their length", f"{stopped}")
         check(loss(target, case[2].astype(float)) > 1e-3 * loss(target, 0 * target[2]), f"{name}: the weight moves", "too little to tell")
         for level in levels:
             result = run(arguments.program, case, pull=pull, cpu=level)
