@@ -567,29 +567,6 @@ static enum status tiles_make(struct run *run, struct journal *journal, uint64_t
     return status;
 }
 
-/* The size of a shard's file under either of its names; 0: there is none. */
-static enum status shard_file_size(const struct run *run, uint32_t shard, uint64_t *size, struct error *error) {
-    char *partial = shard_partial_path(run->plan, shard, run->options->folder);
-    char *final = shard_final_path(run->plan, shard, run->options->folder);
-    enum status status = STATUS_OK;
-    *size = 0;
-    if (partial && final) {
-        struct stat file;
-        int problem = stat(partial, &file) == 0 ? 0 : errno;
-        if (problem == ENOENT)
-            problem = stat(final, &file) == 0 ? 0 : errno;
-        if (!problem)
-            *size = (uint64_t)file.st_size;
-        else if (problem != ENOENT)
-            status = error_set_errno(error, STATUS_IO, problem, "cannot stat '%s'", partial);
-    } else {
-        status = error_set_memory(error);
-    }
-    free(partial);
-    free(final);
-    return status;
-}
-
 /* The files that an earlier run's journal speaks of must be there. */
 static enum status files_check(struct run *run, struct error *error) {
     for (uint32_t s = run->options->first_shard; s < run->options->end_shard; s++) {
@@ -602,7 +579,7 @@ static enum status files_check(struct run *run, struct error *error) {
             continue;
         run->shards[s].begun = true;
         uint64_t size;
-        const enum status status = shard_file_size(run, s, &size, error);
+        const enum status status = shard_file_size(run->plan, s, run->options->folder, &size, error);
         if (status != STATUS_OK)
             return status;
         if (size != planned->size)
