@@ -245,8 +245,8 @@ def problems(place: Place, command: Command, reference: Reference, fault: Fault,
                 yield f"{name} is there, but not complete"
     expected = {"out", *command.files}
     left = [path.name for path in place.work.iterdir() if path.name not in expected] + os.listdir(place.temporary)
-    tidying = fault.kind == "remove" or (failed or "").startswith(("opendir", "readdir"))  # what removes it may have failed
-    if left and not tidying and not run.ended_by_library() and not run.excuse():
+    excused = fault.kind == "remove" or run.ended_by_library() or run.excuse()
+    if left and not excused and "folder_clean" not in resolved(place.program, run.log):  # which removes it
         yield f"{', '.join(left)} left behind"
     again = place.run(command)
     if again.code != 0:
