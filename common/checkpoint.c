@@ -170,6 +170,8 @@ static enum status index_read(const struct folder *folder, const char *path, str
         return error_set(error, STATUS_BAD_INPUT, "'%s' has no weight_map object with tensors in it", path);
     struct scanner scan = {.json = *bytes, .at = map.value.begin, .length = map.value.end, .python = true};
     status = weight_map_read(&scan, index, error);
+    if (scan.problem == scan_memory)
+        return error_set_memory(error);
     if (scan.problem)
         return error_set(error, STATUS_BAD_INPUT, "'%s' is not valid JSON: %s (byte %zu)", path, scan.problem, scan.at);
     if (status == STATUS_OK && index->count == 0)

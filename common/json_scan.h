@@ -17,6 +17,8 @@ struct scanner {
     const char *problem; /* what is wrong at `at`, once something is */
 };
 
+extern const char scan_memory[]; /* the problem "out of memory", of which the text is innocent */
+
 bool scan_fail(struct scanner *scan, const char *problem); /* the first problem stays; false */
 void scan_space(struct scanner *scan);
 bool scan_next_is(struct scanner *scan, char wanted); /* skips white space, consumes nothing else */

@@ -7,6 +7,8 @@
 
 enum { DEPTH_MAX = 128 };
 
+const char scan_memory[] = "out of memory";
+
 bool scan_fail(struct scanner *scan, const char *problem) {
     if (!scan->problem)
         scan->problem = problem;
@@ -237,7 +239,7 @@ bool scan_string_decode(struct scanner *scan, struct json_span span, struct text
         append_code_point(out, point);
     }
     if (out->failed)
-        return scan_fail(scan, "out of memory");
+        return scan_fail(scan, scan_memory);
     if (!text_is_utf8_bytes(out->bytes + start, out->length - start))
         return scan_fail(scan, "a string that is not UTF-8");
     return true;

@@ -319,6 +319,8 @@ enum status safetensors_parse(const char *name, const char *json, size_t length,
     enum status status = entries_parse(&scan, name, file, error);
     if (status == STATUS_OK && !text_is_utf8_bytes(json, length))
         return error_set(error, STATUS_BAD_INPUT, "'%s': the header is not valid JSON: it is not UTF-8", name);
+    if (scan.problem == scan_memory)
+        return error_set_memory(error);
     if (scan.problem)
         return error_set(error, STATUS_BAD_INPUT, "'%s': the header is not valid JSON: %s (byte %zu)", name,
                          scan.problem, scan.at);

@@ -114,7 +114,7 @@ static const char *leaf_of(const char *name) {
     return dot ? dot + 1 : name;
 }
 
-/* {parent: {"leaves": {leaf: true}, "layers": {number: true}}} for the modules of a scheme. */
+/* {parent: {"leaves": {leaf: true}, "layers": {number: true}}} for the modules of a scheme. NULL: out of memory. */
 static json_t *parents_collect(const struct scheme_set *set, enum scheme scheme) {
     json_t *parents = json_object();
     for (size_t i = 0; i < set->count; i++) {
@@ -125,8 +125,11 @@ static json_t *parents_collect(const struct scheme_set *set, enum scheme scheme)
         struct text pattern = {0};
         text_append(&pattern, "", 0);
         parent_pattern(name, leaf, &pattern, &layer, &layer_length);
-        if (pattern.failed)
-            break;
+        if (pattern.failed) {
+            text_free(&pattern);
+            json_decref(parents);
+            return NULL;
+        }
         json_t *parent = json_object_get(parents, pattern.bytes);
         if (!parent) {
             parent = json_pack("{s:{}, s:{}}", "leaves", "layers");
@@ -198,7 +201,7 @@ static void layers_append(struct text *out, const json_t *layers, bool explicit)
     text_append_string(out, ")");
 }
 
-/* One pattern per parent; with `explicit` the layers are named one by one. */
+/* One pattern per parent; with `explicit` the layers are named one by one. NULL: out of memory. */
 static json_t *targets_write(const json_t *parents, bool explicit) {
     json_t *targets = json_array();
     for (void *at = json_object_iter((json_t *)parents); at; at = json_object_iter_next((json_t *)parents, at)) {
@@ -215,9 +218,12 @@ static json_t *targets_write(const json_t *parents, bool explicit) {
         leaves_add_fused(leaves, parent);
         leaves_append(&pattern, leaves);
         text_append_string(&pattern, "$");
-        if (!pattern.failed)
-            json_array_append_new(targets, json_string(pattern.bytes));
+        const bool failed = pattern.failed || json_array_append_new(targets, json_string(pattern.bytes)) != 0;
         text_free(&pattern);
+        if (failed) {
+            json_decref(targets);
+            return NULL;
+        }
     }
     return targets;
 }
@@ -256,20 +262,24 @@ static json_t *targets_by_name(const struct scheme_set *set, enum scheme scheme)
 static enum status targets_derive(const struct scheme_set *set, enum scheme scheme, json_t **targets,
                                   struct error *error) {
     json_t *parents = parents_collect(set, scheme);
-    enum status status = STATUS_OK;
+    enum status status = parents ? STATUS_OK : error_set_memory(error);
     bool exact = false;
     *targets = NULL;
-    for (int explicit = 0; explicit <= 1 && !exact; explicit ++) {
+    for (int explicit = 0; explicit <= 1 && !exact && (status == STATUS_OK || status == STATUS_BAD_INPUT);
+         explicit ++) {
         json_decref(*targets);
         *targets = targets_write(parents, explicit);
-        status = targets_check(set, scheme, *targets, &exact, error);
+        status = *targets ? targets_check(set, scheme, *targets, &exact, error) : error_set_memory(error);
         exact = exact && status == STATUS_OK;
     }
     json_decref(parents);
-    if (!exact) { /* also where names or their number make no valid pattern */
-        status = STATUS_OK;
+    if (!exact) {
         json_decref(*targets);
-        *targets = targets_by_name(set, scheme);
+        *targets = NULL;
+        if (status == STATUS_OK || status == STATUS_BAD_INPUT) { /* names or their number make no valid pattern */
+            *targets = targets_by_name(set, scheme);
+            status = *targets ? STATUS_OK : error_set_memory(error);
+        }
     }
     return status;
 }

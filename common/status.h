@@ -3,7 +3,7 @@
  *
  * Every fallible function returns an enum status and, unless it returns STATUS_OK, fills the struct error it
  * was given with one line for a person: what failed, where (file, tensor, offset) and what to do about it.
- * Libraries neither print nor exit; the program prints `error.message` and exits with `error_exit_code`.
+ * Libraries neither print nor exit (but for common/library_memory.h); the program prints `error.message` and exits with `error_exit_code`.
  *
  * The values of enum status are the exit codes of every qstream command.
  */

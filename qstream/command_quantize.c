@@ -227,7 +227,16 @@ static void calibration_json(const struct session *session, struct text *out) {
     text_append_string(out, "}");
 }
 
-static void tell(const struct session *session, const char *state) {
+/* Prints a text, which is freed. */
+static enum status text_print(struct text *text, struct error *error) {
+    const enum status status = text->failed ? error_set_memory(error) : STATUS_OK;
+    if (status == STATUS_OK)
+        fputs(text->bytes, stdout);
+    text_free(text);
+    return status;
+}
+
+static enum status tell(const struct session *session, const char *state, struct error *error) {
     const struct quantize_arguments *arguments = &session->arguments;
     if (arguments->json) {
         struct text out = {0};
@@ -238,17 +247,14 @@ static void tell(const struct session *session, const char *state) {
         supply_json(session, &out);
         calibration_json(session, &out);
         text_append_string(&out, "}\n");
-        if (!out.failed)
-            fputs(out.bytes, stdout);
-        text_free(&out);
-        return;
+        return text_print(&out, error);
     }
     if (arguments->quiet && !arguments->dry_run)
-        return;
+        return STATUS_OK;
     if (strcmp(state, "part complete") == 0) {
         printf("%s: part %u of %u is complete; when all are, run with --finish\n", arguments->destination,
                arguments->part, arguments->parts);
-        return;
+        return STATUS_OK;
     }
     struct text table = {0};
     plan_table(&session->plan, session->publication.folder_bytes, &table);
@@ -256,9 +262,9 @@ static void tell(const struct session *session, const char *state) {
         supply_table(session, &table);
         calibration_table(session, &table);
     }
-    if (!table.failed)
-        fputs(table.bytes, stdout);
-    text_free(&table);
+    const enum status status = text_print(&table, error);
+    if (status != STATUS_OK)
+        return status;
     if (strcmp(state, "finished") == 0) {
         double seconds = seconds_now() - session->start;
         uint64_t source = 0;
@@ -273,6 +279,7 @@ static void tell(const struct session *session, const char *state) {
     } else if (strcmp(state, "complete") == 0) {
         printf("%s: is complete already\n", arguments->destination);
     }
+    return STATUS_OK;
 }
 
 static void tell_left_out(const struct session *session) {
@@ -386,9 +393,8 @@ static enum status session_prepare(struct session *session, bool *done, struct e
         status = calibration_plan(&session->calibration, &session->plan, &session->publication, arguments,
                                   &session->budget, &session->rate, error);
     if (status == STATUS_OK && arguments->dry_run) {
-        tell(session, "planned");
         tell_left_out(session);
-        return STATUS_OK;
+        return tell(session, "planned", error);
     }
     if (status == STATUS_OK)
         status = destination_overlap_check(session->checkpoint.folder, arguments->destination, error);
@@ -398,7 +404,7 @@ static enum status session_prepare(struct session *session, bool *done, struct e
         status = finished_check(session, error);
         if (status == STATUS_OK) {
             publication_clean(arguments->destination); /* the run that finished it may have been killed before it did */
-            tell(session, "complete");
+            status = tell(session, "complete", error);
         }
         return status;
     }
@@ -452,10 +458,8 @@ static enum status session_run(struct session *session, struct error *error) {
         status = arguments->finish ? destination_parts_collect(&session->destination, &session->plan,
                                                                &session->fingerprint, &session->state, error)
                                    : session_execute(session, error);
-    if (status == STATUS_OK && arguments->parts) {
-        tell(session, "part complete");
-        return STATUS_OK;
-    }
+    if (status == STATUS_OK && arguments->parts)
+        return tell(session, "part complete", error);
     publication_free(&session->publication);
     if (status == STATUS_OK && session->supply && arguments->keep_source)
         status = source_rest_keep(session, error); /* first: what is carried over is read there then */
@@ -465,8 +469,8 @@ static enum status session_run(struct session *session, struct error *error) {
     if (status == STATUS_OK)
         status = publication_write(&session->plan, &session->publication, arguments->destination, error);
     if (status == STATUS_OK) {
-        tell(session, "finished");
         tell_left_out(session);
+        status = tell(session, "finished", error);
     }
     return status;
 }

@@ -221,19 +221,13 @@ enum status destination_parts_collect(const struct destination *destination, con
                            "%zu of %zu shards are not complete, '%s' first: run their parts (again) before --finish",
                            missing, plan->shard_count, plan->shards[first_missing].file);
     for (size_t s = 0; s < plan->shard_count && status == STATUS_OK; s++) {
-        char *partial = shard_partial_path(plan, s, destination->path);
-        char *final = shard_final_path(plan, s, destination->path);
-        struct stat file;
-        if (!partial || !final)
-            status = error_set_memory(error);
-        else if ((stat(partial, &file) != 0 && stat(final, &file) != 0) ||
-                 (uint64_t)file.st_size != plan->shards[s].size)
+        uint64_t size;
+        status = shard_file_size(plan, s, destination->path, &size, error);
+        if (status == STATUS_OK && size != plan->shards[s].size)
             status = error_set(error, STATUS_BAD_INPUT,
-                               "'%s' is missing or has another size than its journal says; run its part again from an "
-                               "empty folder",
-                               partial);
-        free(partial);
-        free(final);
+                               "'%s/%s.partial' is missing or has another size than its journal says; run its part "
+                               "again from an empty folder",
+                               destination->path, plan->shards[s].file);
     }
     for (int i = 0; i < count; i++)
         free(entries[i]);

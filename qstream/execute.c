@@ -578,14 +578,11 @@ static enum status files_check(struct run *run, struct error *error) {
         if (!any)
             continue;
         run->shards[s].begun = true;
-        char *partial = shard_partial_path(run->plan, s, run->options->folder);
-        char *final = shard_final_path(run->plan, s, run->options->folder);
-        struct stat file;
-        bool there = partial && final && (stat(partial, &file) == 0 || stat(final, &file) == 0) &&
-                     (uint64_t)file.st_size == planned->size;
-        free(partial);
-        free(final);
-        if (!there)
+        uint64_t size;
+        const enum status status = shard_file_size(run->plan, s, run->options->folder, &size, error);
+        if (status != STATUS_OK)
+            return status;
+        if (size != planned->size)
             return error_set(error, STATUS_BAD_INPUT,
                              "the journal says that '%s.partial' was begun, but it is missing or has another size; "
                              "remove '%s' to start anew",

@@ -202,7 +202,10 @@ enum status journal_read(const char *path, const struct fingerprint *fingerprint
     uint8_t header[HEADER], wanted[HEADER];
     header_fill(wanted, fingerprint);
     off_t end;
-    if (read_all(fd, header, HEADER, 0) != HEADER)
+    const ssize_t got = read_all(fd, header, HEADER, 0);
+    if (got < 0)
+        status = error_set_errno(error, STATUS_IO, errno, "cannot read the journal '%s'", path);
+    else if (got != HEADER)
         status = error_set(error, STATUS_BAD_INPUT, "the journal '%s' is empty; run its part again", path);
     else
         status = header_compare(path, header, fingerprint, error);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/interrupt.h"
+#include "common/library_memory.h"
 #include "qstream/command.h"
 
 struct command {
@@ -93,6 +94,7 @@ int main(int argc, char **argv) {
     standard_descriptors_open();
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is a failed write like others */
     mallopt(M_ARENA_MAX, 1);  /* an arena per thread would reserve 64 MiB of address space each */
+    library_memory_set();
     open_files_raise();
     interrupt_install();
     if (argc < 2) {

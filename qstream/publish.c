@@ -102,8 +102,9 @@ static enum status entry_carry(const struct plan *plan, const char *relative, co
         return error_set(error, STATUS_BAD_INPUT, "the name of '%s/%s%s' is not UTF-8: rename the file",
                          checkpoint->path, relative, name);
     if (entry->problem)
-        return error_set_errno(error, STATUS_BAD_INPUT, entry->problem, "cannot carry over '%s/%s%s'", checkpoint->path,
-                               relative, name);
+        return error_set_errno(error,
+                               entry->problem == ENOENT || entry->problem == ELOOP ? STATUS_BAD_INPUT : STATUS_IO,
+                               entry->problem, "cannot carry over '%s/%s%s'", checkpoint->path, relative, name);
     char *inside = text_format("%s%s", relative, name);
     enum status status = STATUS_OK;
     if (!inside) {

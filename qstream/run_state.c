@@ -1,7 +1,9 @@
 #include "qstream/run_state.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum status run_state_init(const struct plan *plan, struct run_state *state, struct error *error) {
     bool hash_source = plan->options.hash_source;
@@ -65,4 +67,26 @@ char *shard_partial_path(const struct plan *plan, size_t shard, const char *fold
 
 char *shard_final_path(const struct plan *plan, size_t shard, const char *folder) {
     return text_format("%s/%s", folder, plan->shards[shard].file);
+}
+
+enum status shard_file_size(const struct plan *plan, size_t shard, const char *folder, uint64_t *size,
+                            struct error *error) {
+    char *partial = shard_partial_path(plan, shard, folder), *final = shard_final_path(plan, shard, folder);
+    enum status status = STATUS_OK;
+    *size = 0;
+    if (partial && final) {
+        struct stat file;
+        int problem = stat(partial, &file) == 0 ? 0 : errno;
+        if (problem == ENOENT)
+            problem = stat(final, &file) == 0 ? 0 : errno;
+        if (!problem)
+            *size = (uint64_t)file.st_size;
+        else if (problem != ENOENT)
+            status = error_set_errno(error, STATUS_IO, problem, "cannot stat '%s'", partial);
+    } else {
+        status = error_set_memory(error);
+    }
+    free(partial);
+    free(final);
+    return status;
 }

@@ -27,4 +27,8 @@ journal_visit run_state_visit; /* context: the struct run_state */
 char *shard_partial_path(const struct plan *plan, size_t shard, const char *folder);
 char *shard_final_path(const struct plan *plan, size_t shard, const char *folder);
 
+/* The size of the file that has one of them; 0 where there is none. */
+enum status shard_file_size(const struct plan *plan, size_t shard, const char *folder, uint64_t *size,
+                            struct error *error);
+
 #endif

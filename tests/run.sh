@@ -137,6 +137,8 @@ suite audit tests/audit/run_audit.sh
 suite audit-asan env QSTREAM=build/asan/qstream tests/audit/run_audit.sh
 suite verify-asan env QSTREAM=build/asan/qstream build/venv/bin/python tests/verify/corruption.py --places 1
 suite tokenizer-asan env BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/tokenizer/run_tokenizer.sh --only "sample model" --count 200
+suite faults tests/faults/run_faults.sh
+suite faults-asan tests/faults/run_faults.sh --sanitized
 suite parquet tests/parquet/run_parquet.sh
 suite parquet-asan env BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/parquet/run_parquet.sh --only damage
 suite calibrate tests/calibrate/run_calibrate.sh

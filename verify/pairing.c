@@ -206,7 +206,7 @@ static enum status values_add(struct pairer *pairer, const struct matrix *from, 
                                     .from = *from,
                                     .to = *to,
                                     .module = module,
-                                    .gamma = gamma_of(pairer, module, to->columns)};
+                                    .gamma = module ? gamma_of(pairer, module, to->columns) : MODULE_NO_TENSOR};
     uint64_t columns = to->columns < TILE_ELEMENTS ? to->columns : TILE_ELEMENTS;
     uint64_t rows = columns ? TILE_ELEMENTS / columns : 1;
     uint64_t tiles = columns ? ceil_div(to->columns, columns) * ceil_div(to->rows, rows) : 0;

@@ -55,6 +55,8 @@ bool walk_collect(struct scanner *scan, const char *const *names, struct json_sp
 }
 
 enum status walk_error(const struct scanner *scan, struct error *error) {
+    if (scan->problem == scan_memory)
+        return error_set_memory(error);
     size_t line = 1;
     for (size_t i = 0; i < scan->at && i < scan->length; i++)
         line += scan->json[i] == '\n';
