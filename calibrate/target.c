@@ -41,9 +41,8 @@ enum status target_solve(const struct solver *solver, const struct factor *facto
     for (uint32_t j = factor->tiles; status == STATUS_OK && j-- > 0;) {
         float *own = values + (size_t)j * TILE;
         for (uint32_t i = j + 1; status == STATUS_OK && i < factor->tiles; i++)
-            status = product_run(solver->products, &product,
-                                 factor->values + gram_tile_number(i, j) * GRAM_TILE_VALUES, packed + (size_t)i * TILE,
-                                 own, error);
+            status = product_run(solver->products, &product, factor->values + gram_tile_number(i, j) * GRAM_TILE_VALUES,
+                                 packed + (size_t)i * TILE, own, error);
         solver->kernels->solve(factor->values + gram_tile_number(j, j) * GRAM_TILE_VALUES, own, true);
         if (status == STATUS_OK)
             status = negated_pack(solver, own, tile, packed + (size_t)j * TILE, error);

@@ -48,8 +48,11 @@ int main(int argc, char **argv) {
     const unsigned jobs = (unsigned)atoi(argv[2]);
     columns = (uint32_t)atol(argv[3]);
     const uint32_t tokens = (uint32_t)atol(argv[4]), rows = (uint32_t)atol(argv[5]);
-    const struct engine_options options = {
-        .jobs = jobs, .cpu = cpu_best(), .bf16 = bf16, .packed_size = 64, .scratch_size = round_scratch(columns, false)};
+    const struct engine_options options = {.jobs = jobs,
+                                           .cpu = cpu_best(),
+                                           .bf16 = bf16,
+                                           .packed_size = 64,
+                                           .scratch_size = round_scratch(columns, false)};
     struct engine engine;
     struct error error = {0};
     struct gram gram = {0};
