@@ -280,14 +280,14 @@ static void run_close(struct run *run) {
 /* What a pass over all windows does: from one linear layer to before another. */
 struct passage {
     struct run *run;
-    bool source; /* through the source, not the output */
-    enum layer_weight begin, end;
-    int from;            /* file of the states, -1: the embedding */
     struct states *keep; /* gets what comes out; NULL: nobody */
-    bool gather;         /* the inputs of `end` are added to run->gram */
-    int wanted; /* then: the source's states behind `end`, where that is added to them, else those in front of it */
+    enum layer_weight begin, end;
+    int from;   /* file of the states, -1: the embedding */
+    int wanted; /* with `gather`: the source's states behind `end`, where that is added to them, else in front of it */
     struct group group; /* under way */
     uint32_t windows;   /* of it */
+    bool source;        /* through the source, not the output */
+    bool gather;        /* the inputs of `end` are added to run->gram */
 };
 
 /* ---- what a token counts ---- */
