@@ -37,8 +37,9 @@ struct column_kernels {
     /*
      * Cholesky's factor L of a tile, positive definite, in float64: the lower triangle of `tile` [GRAM_TILE][GRAM_TILE] is
      * read and becomes L, the upper one zero. No pivot is taken below `least`. inverse [GRAM_TILE][GRAM_TILE]: of L.
+     * `space` of the caller: [2][GRAM_TILE][GRAM_TILE].
      */
-    void (*factor)(float *tile, double least, float *inverse);
+    void (*factor)(float *tile, double least, float *inverse, double *space);
     /*
      * Solves for x [GRAM_TILE][ROUND_ROWS] in its own place, m as above with ones on its diagonal: x[d] + sum of m[c][d] x[c]
      * over c > d is what was there, or, not `upper`, x[c] + sum of m[c][d] x[d] over d < c.

@@ -80,11 +80,12 @@ static enum status tiles_factor(struct work *work, struct error *error) {
     struct engine *engine = work->solver->engine;
     struct factor *factor = work->factor;
     float *inverse = aligned_alloc(64, GRAM_TILE_VALUES * sizeof *inverse);
-    enum status status = inverse ? STATUS_OK : error_set_memory(error);
+    double *space = aligned_alloc(64, 2 * GRAM_TILE_VALUES * sizeof *space);
+    enum status status = inverse && space ? STATUS_OK : error_set_memory(error);
     for (work->j = 0; status == STATUS_OK && work->j < factor->tiles; work->j++) {
         workers_run(engine->workers, work->j, pack_task, work);
         workers_run(engine->workers, factor->tiles - work->j, update_task, work);
-        work->solver->kernels->factor(tile_of(factor, work->j, work->j), work->added, inverse);
+        work->solver->kernels->factor(tile_of(factor, work->j, work->j), work->added, inverse, space);
         status = product_pack(work->solver->products, &tile_part, inverse, GRAM_TILE, work->inverse, error);
         workers_run(engine->workers, factor->tiles - work->j - 1, solve_task, work);
         if (status == STATUS_OK)
@@ -93,6 +94,7 @@ static enum status tiles_factor(struct work *work, struct error *error) {
             status = error_set(error, STATUS_INTERRUPTED, "interrupted");
     }
     free(inverse);
+    free(space);
     return status;
 }
 
