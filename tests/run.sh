@@ -4,8 +4,7 @@
 # First all is built, then suites run, two or more beside each other; each writes TAP to build/test/NAME.tap. Only failures
 # and a line per suite are shown.
 # With CI=true a skipped test is a failure, unless QSTREAM_TEST_ALLOW_SKIP is set; but for those that want daemons or another
-# root folder, which not every machine lets one have. A suite's name as an argument runs
-# only that one: 'tests/run.sh cli'.
+# root folder, which not every machine lets one have. A suite's name as an argument runs only that one: 'tests/run.sh cli'.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 results=build/test
