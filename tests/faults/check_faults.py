@@ -99,10 +99,10 @@ class Run:
         crashed = self.code == -signal.SIGSEGV or re.search(r"AddressSanitizer: SEGV \(\S*libdnnl", self.stderr)
         if crashed and caller.startswith(("libdnnl.so", "ld-linux")):
             return "oneDNN uses memory that it did not get"
-        if self.code == 23 and "qstream" not in self.libraries() and any(
-            name.startswith("libclang_rt") for name in self.libraries()
-        ):
-            return "the sanitizer itself has no memory for its work"
+        if self.code == 23 and caller.startswith("libclang_rt") and "qstream" not in self.libraries():
+            return "the sanitizer itself has no memory for a thread"
+        if self.code == 23 and "LeakSanitizer has encountered a fatal error" in self.stderr:
+            return "LeakSanitizer could not look"
         if caller.startswith("libgomp.so") and self.code == 1 and "libgomp: Out of memory" in self.stderr:
             return "OpenMP's library ends the process by itself"
         if caller.startswith("ld-linux") and self.code == 127 and "memory" in self.stderr:
