@@ -147,6 +147,7 @@ static enum status budget_fill(struct run *run, uint32_t windows, struct calibra
         run->scratch = larger(run->scratch, scratch);
         run->space_size = larger(run->space_size, space);
     }
+    run->scratch = larger(run->scratch, model->hidden * sizeof(float)); /* a token's lacks */
     for (uint32_t layer = 0; layer < model->layer_count; layer++) {
         run->layer_bytes = larger(run->layer_bytes, model->layers[layer].bytes);
         if (is_corrected(run))
@@ -430,17 +431,17 @@ static enum status inputs_gather(void *context, enum layer_weight which, const s
 
 /* ---- passes ---- */
 
-/* Hidden states of a group, from window `first` on. */
-static enum status group_read(const struct passage *passage, const struct states *states, int file, uint32_t first,
+/* Hidden states of a group, from window `first` on: from a file, or the embedding of a model. */
+static enum status group_read(const struct passage *passage, const struct model *model, int file, uint32_t first,
                               float *values, struct error *error) {
     const struct run *run = passage->run;
     const size_t window = (size_t)run->options->tokens * run->output.hidden;
     enum status status = STATUS_OK;
     for (uint32_t i = 0; status == STATUS_OK && i < passage->windows; i++)
-        status = file < 0 ? embeddings_load(&run->output, run->engine.rows,
+        status = file < 0 ? embeddings_load(model, run->engine.rows,
                                             run->options->ids + (size_t)(first + i) * run->options->tokens,
                                             run->options->tokens, values + i * window, error)
-                          : states_read(states, file, first + i, values + i * window, error);
+                          : states_read(&run->states, file, first + i, values + i * window, error);
     return status;
 }
 
@@ -458,7 +459,7 @@ static enum status wanted_read(struct passage *passage, uint32_t first, struct e
                                    .group = &passage->group,
                                    .hidden = run->lacks,
                                    .space = &run->space};
-    enum status status = group_read(passage, &run->source_states, passage->wanted, first, run->lacks, error);
+    enum status status = group_read(passage, &run->source, passage->wanted, first, run->lacks, error);
     return status == STATUS_OK && !is_added(passage->end) ? layer_run(&run->engine, &norm, error) : status;
 }
 
@@ -479,7 +480,7 @@ static enum status group_pass(struct passage *passage, uint32_t first, struct er
                                     .space = &run->space};
     enum status status = passage->gather && run->lacks ? wanted_read(passage, first, error) : STATUS_OK;
     if (status == STATUS_OK)
-        status = group_read(passage, &run->states, passage->from, first, run->hidden, error);
+        status = group_read(passage, layer.model, passage->from, first, run->hidden, error);
     if (status == STATUS_OK)
         status = layer_run(&run->engine, &layer, error);
     for (uint32_t i = 0; status == STATUS_OK && passage->keep && i < passage->windows; i++)

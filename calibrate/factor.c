@@ -18,7 +18,7 @@ static float *diagonal_of(const struct factor *factor, uint32_t place) {
 
 static const struct product_part tile_part = {.n = GRAM_TILE, .k = GRAM_TILE, .n_part = GRAM_TILE, .k_part = GRAM_TILE};
 uint64_t factor_bytes(uint32_t columns) {
-    const uint32_t tiles = (columns + GRAM_TILE - 1) / GRAM_TILE;
+    const uint32_t tiles = gram_tiles(columns);
     return (uint64_t)(tiles + 1) * GRAM_TILE_VALUES * sizeof(float) +
            (uint64_t)(tiles * GRAM_TILE + columns) * sizeof(float);
 }

@@ -12,16 +12,16 @@ size_t gram_tile_count(uint32_t tiles) { return gram_tile_number(tiles, 0); }
 
 size_t gram_scratch(uint32_t columns) { return (size_t)GRAM_TOGETHER * columns * sizeof(float); }
 
-static uint32_t tiles_of(uint32_t columns) { return (columns + GRAM_TILE - 1) / GRAM_TILE; }
+uint32_t gram_tiles(uint32_t columns) { return (columns + GRAM_TILE - 1) / GRAM_TILE; }
 
 uint64_t gram_bytes(const struct engine *engine, uint32_t columns) {
-    const uint64_t tiles = tiles_of(columns);
+    const uint64_t tiles = gram_tiles(columns);
     return gram_tile_count((uint32_t)tiles) * GRAM_TILE_VALUES * sizeof(float) +
            2 * tiles * GRAM_TILE * GRAM_TOKENS * engine->element + (uint64_t)columns * sizeof(uint32_t);
 }
 
 enum status gram_open(const struct engine *engine, uint32_t columns, struct gram *gram, struct error *error) {
-    *gram = (struct gram){.columns = columns, .tiles = tiles_of(columns)};
+    *gram = (struct gram){.columns = columns, .tiles = gram_tiles(columns)};
     const size_t turned = (size_t)gram->tiles * GRAM_TILE * GRAM_TOKENS * engine->element;
     gram->packed_size = product_packed_size(engine->products, GRAM_TILE, GRAM_TOKENS, error);
     if (gram->packed_size == 0)

@@ -26,6 +26,9 @@ struct gram {
     size_t packed_size;    /* of a tile */
 };
 
+/* Tiles that so many columns, or rows, take. */
+uint32_t gram_tiles(uint32_t columns);
+
 /* The number of tile (i, j), j <= i, and of all tiles. */
 size_t gram_tile_number(uint32_t i, uint32_t j);
 size_t gram_tile_count(uint32_t tiles);

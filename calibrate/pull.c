@@ -3,20 +3,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint32_t tiles_of(uint32_t count) { return (count + GRAM_TILE - 1) / GRAM_TILE; }
-
 static size_t values_size(uint32_t chunks, uint32_t tiles) {
     return (size_t)chunks * tiles * GRAM_TILE_VALUES * sizeof(float);
 }
 
 uint64_t pull_bytes(const struct engine *engine, uint32_t rows, uint32_t columns) {
-    const uint32_t chunks = tiles_of(rows);
-    return values_size(chunks, tiles_of(columns)) + 2 * (uint64_t)chunks * GRAM_TILE * GRAM_TOKENS * engine->element;
+    const uint32_t chunks = gram_tiles(rows);
+    return values_size(chunks, gram_tiles(columns)) + 2 * (uint64_t)chunks * GRAM_TILE * GRAM_TOKENS * engine->element;
 }
 
 enum status pull_open(const struct engine *engine, uint32_t rows, uint32_t columns, struct pull *pull,
                       struct error *error) {
-    *pull = (struct pull){.rows = rows, .chunks = tiles_of(rows), .tiles = tiles_of(columns)};
+    *pull = (struct pull){.rows = rows, .chunks = gram_tiles(rows), .tiles = gram_tiles(columns)};
     const size_t values = values_size(pull->chunks, pull->tiles);
     const size_t lacks = (size_t)pull->chunks * GRAM_TILE * GRAM_TOKENS * engine->element;
     pull->packed_size = product_packed_size(engine->products, GRAM_TILE, GRAM_TOKENS, error);

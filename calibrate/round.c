@@ -29,7 +29,7 @@ static void *take(unsigned char *base, size_t *at, size_t bytes) {
 }
 
 static size_t space_lay(uint32_t columns, bool pull, unsigned char *base, struct space *space) {
-    const size_t tiles = (columns + GRAM_TILE - 1) / GRAM_TILE, tile = TILE_VALUES * sizeof(float);
+    const size_t tiles = gram_tiles(columns), tile = TILE_VALUES * sizeof(float);
     size_t at = 0;
     space->rows = take(base, &at, gram_scratch(columns));
     space->w = take(base, &at, (size_t)ROUND_ROWS * columns * sizeof(float));

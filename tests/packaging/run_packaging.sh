@@ -42,7 +42,7 @@ inside() { DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin
 
 # "URI SUITE" of this release, as apt has it.
 mirror_find() {
-    # shellcheck disable=SC2016 # apt's own placeholders
+    # shellcheck disable=SC2016 # for apt, not for this shell
     apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
         awk -v release="$1" '$2 == release && $3 == "main" { print $1; exit }'
 }
@@ -117,7 +117,7 @@ check "given the manual page and the completions, then they are where man, bash 
 
 recommended() {
     local said packages
-    # shellcheck disable=SC2016 # dpkg-query's own placeholder; of alternatives the first
+    # shellcheck disable=SC2016 # for dpkg-query, not for this shell; of alternatives the first
     packages=$(inside dpkg-query -W -f '${Recommends}' qstream | sed 's/,/\n/g' | sed 's/|.*//')
     # shellcheck disable=SC2086
     inside apt-get install -y -q --no-install-recommends $packages || return
