@@ -212,6 +212,64 @@ static enum status chunk_round(struct chunk *chunk, struct error *error) {
     return status;
 }
 
+/* No row ends farther from its source than this share of its own length: on other text than this one it would be lost. */
+static const double lost_most = 0.7;
+
+/* space->w holds the rows of the source. */
+static bool lost_find(const struct chunk *chunk, bool *lost) {
+    const struct space *space = &chunk->space;
+    double own[ROUND_ROWS] = {0}, away[ROUND_ROWS] = {0}, scales[ROUND_ROWS];
+    for (size_t c = 0; c < chunk->work->rounding->factor->columns; c++) {
+        if (c % ROUND_BLOCK == 0)
+            for (uint32_t r = 0; r < ROUND_ROWS; r++)
+                scales[r] = ldexp(0.5, space->exponents[c / ROUND_BLOCK * ROUND_ROWS + r] - 127); /* q is twice the value */
+        for (uint32_t r = 0; r < ROUND_ROWS; r++) {
+            const double w = (double)space->w[c * ROUND_ROWS + r], error = w - space->q[c * ROUND_ROWS + r] * scales[r];
+            own[r] += w * w;
+            away[r] += error * error;
+        }
+    }
+    bool any = false;
+    for (uint32_t r = 0; r < chunk->rows; r++)
+        any |= lost[r] = away[r] > lost_most * lost_most * own[r];
+    return any;
+}
+
+/* Rows that are lost are rounded to nearest, with the scales of least error. */
+static void lost_round(struct chunk *chunk) {
+    static const float apart[GRAM_TILE_VALUES]; /* no error adds to another column */
+    const struct column_kernels *kernels = chunk->work->solver->kernels;
+    const struct space *space = &chunk->space;
+    bool lost[ROUND_ROWS];
+    rows_load(chunk);
+    if (!lost_find(chunk, lost))
+        return;
+    float alike[ROUND_BLOCK];
+    for (uint32_t c = 0; c < ROUND_BLOCK; c++)
+        alike[c] = 1;
+    for (uint32_t b = 0; b < chunk->work->rounding->factor->columns / ROUND_BLOCK; b++) {
+        const float *w = space->w + (size_t)b * ROUND_BLOCK * ROUND_ROWS;
+        kernels->exponents(w, alike, space->tile_exponents);
+        for (uint32_t c = 1; c < ROUND_BLOCK; c++)
+            memcpy(space->tile_exponents + (size_t)c * ROUND_ROWS, space->tile_exponents, ROUND_ROWS);
+        memcpy(space->x, w, (size_t)ROUND_BLOCK * ROUND_ROWS * sizeof *w);
+        kernels->round(&(struct column_tile){.width = ROUND_BLOCK,
+                                             .m = apart,
+                                             .w = w,
+                                             .exponents = space->tile_exponents,
+                                             .x = space->x,
+                                             .q = space->tile_q,
+                                             .error = space->error});
+        for (uint32_t r = 0; r < chunk->rows; r++) {
+            if (!lost[r])
+                continue;
+            space->exponents[(size_t)b * ROUND_ROWS + r] = space->tile_exponents[r];
+            for (uint32_t c = 0; c < ROUND_BLOCK; c++)
+                space->q[((size_t)b * ROUND_BLOCK + c) * ROUND_ROWS + r] = space->tile_q[(size_t)c * ROUND_ROWS + r];
+        }
+    }
+}
+
 /* Twice a value of e2m1 to its code. */
 static uint8_t code_of(int8_t doubled) {
     static const uint8_t codes[13] = {0, 1, 2, 3, 4, 0, 5, 0, 6, 0, 0, 0, 7};
@@ -252,10 +310,12 @@ static void chunk_task(void *context, size_t task, unsigned thread) {
         exponents_choose(&chunk);
     if (status == STATUS_OK)
         status = chunk_round(&chunk, &error);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
+        lost_round(&chunk);
         codes_store(&chunk);
-    else
+    } else {
         engine_fail(work->solver->engine, &error);
+    }
 }
 
 enum status round_run(const struct solver *solver, const struct rounding *rounding, struct error *error) {

@@ -3,7 +3,8 @@
  * columns in the order of the factor and scales fixed before: each block has the one that costs least under the diagonal of H
  * when its columns are rounded by themselves.
  *
- * What is made small is sum over rows of (w - q) H (w - q)^T, H the damped Gram matrix of the layer's inputs.
+ * What is made small is sum over rows of (w - q) H (w - q)^T, H the damped Gram matrix of the layer's inputs. A row whose q
+ * would end farther from the source than 0.7 of the row's own length (Euclidean) is rounded to nearest instead.
  */
 #ifndef QSTREAM_CALIBRATE_ROUND_H
 #define QSTREAM_CALIBRATE_ROUND_H
