@@ -222,7 +222,8 @@ static bool lost_find(const struct chunk *chunk, bool *lost) {
     for (size_t c = 0; c < chunk->work->rounding->factor->columns; c++) {
         if (c % ROUND_BLOCK == 0)
             for (uint32_t r = 0; r < ROUND_ROWS; r++)
-                scales[r] = ldexp(0.5, space->exponents[c / ROUND_BLOCK * ROUND_ROWS + r] - 127); /* q is twice the value */
+                scales[r] =
+                    ldexp(0.5, space->exponents[c / ROUND_BLOCK * ROUND_ROWS + r] - 127); /* q is twice the value */
         for (uint32_t r = 0; r < ROUND_ROWS; r++) {
             const double w = (double)space->w[c * ROUND_ROWS + r], error = w - space->q[c * ROUND_ROWS + r] * scales[r];
             own[r] += w * w;
