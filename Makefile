@@ -59,12 +59,15 @@ $(BUILD)/obj/%.o: %.c
 	$(Q)echo "  CC $<"
 	$(Q)$(CC) $(QCFLAGS) -c -o $@ $<
 
-# The pages of the reports lie in the program: FOLDER/page.html is the array FOLDER_page_html of its bytes, each / an _.
-$(PAGES:.o=.c): $(BUILD)/obj/%/page_html.c: %/page.html Makefile
+# The pages of the reports lie in the program: FOLDER/page.html is the array FOLDER_page_html of its bytes, each / an _. Its
+# lines @common/page.css@ and @common/page.js@ are what all pages share.
+SHARED = common/page.css common/page.js
+INCLUDE = $(foreach file,$(SHARED),-e '\,^@$(file)@$$,{' -e 'r $(file)' -e 'd' -e '}')
+$(PAGES:.o=.c): $(BUILD)/obj/%/page_html.c: %/page.html $(SHARED) Makefile
 	@mkdir -p $(@D)
 	$(Q)echo "  GEN $@"
 	$(Q){ echo 'extern const unsigned char $(subst /,_,$*)_page_html[]; extern const unsigned long $(subst /,_,$*)_page_html_size;'; \
-	echo 'const unsigned char $(subst /,_,$*)_page_html[] = {'; od -A n -v -t u1 $< | sed 's/[0-9][0-9]*/&,/g'; echo '};'; \
+	echo 'const unsigned char $(subst /,_,$*)_page_html[] = {'; sed $(INCLUDE) $< | od -A n -v -t u1 | sed 's/[0-9][0-9]*/&,/g'; echo '};'; \
 	echo 'const unsigned long $(subst /,_,$*)_page_html_size = sizeof $(subst /,_,$*)_page_html;'; } >$@.new
 	$(Q)mv $@.new $@
 

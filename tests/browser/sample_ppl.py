@@ -1,25 +1,15 @@
-"""Reports of made-up measurements, filled into infer/report/page.html as the program does it."""
+"""Reports of made-up measurements, for infer/report/page.html."""
 
-import json
 import math
 import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from page_source import page_with
 from sample_reports import MARKUP_NAME, RTL_NAME
 
-PAGE = Path(__file__).resolve().parents[2] / "infer" / "report" / "page.html"
-PLACE = "@DATA@"
 POSITION_BINS, KL_BINS = 32, 24
-
-
-def page_with(report: dict[str, Any]) -> str:
-    """The page as the program writes it."""
-    page = PAGE.read_text(encoding="utf-8")
-    if page.count(PLACE) != 1:
-        raise ValueError(f"{PAGE} must hold {PLACE} once")
-    return page.replace(PLACE, json.dumps({"ppl": report}, allow_nan=False).replace("<", "\\u003c"))
 
 
 def measurement(windows: int, layers: int, window: int = 2048, stride: int = 512, seed: int = 1) -> dict[str, Any]:
@@ -138,4 +128,4 @@ def sample_measurements() -> Iterable[tuple[str, Callable[[], dict[str, Any]]]]:
 def write_measurements(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, made in sample_measurements():
-        (folder / f"{name}.html").write_text(page_with(made()), encoding="utf-8")
+        (folder / f"{name}.html").write_text(page_with("infer/report", {"ppl": made()}), encoding="utf-8")

@@ -1,10 +1,9 @@
-"""Reports of made-up checkpoints, filled into inspect/page.html as the program does it.
+"""Reports of made-up checkpoints, for inspect/page.html.
 
 For what no small checkpoint shows: models of true size, fifty thousand tensors, names made to do harm, statistics that
 are missing or not finite.
 """
 
-import json
 import math
 import random
 import re
@@ -12,22 +11,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).resolve().parents[2] / "inspect" / "page.html"
-PLACE = "@DATA@"
+from page_source import page_with
+
 GROUP = 32
 E8M0_BIAS = 127
 DTYPE_BYTES = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "U8": 1}
 ATTENTION = {"q_proj": "q", "k_proj": "k", "v_proj": "k", "o_proj": "q"}
 MARKUP_NAME = "</script><script>window.harmed = 1</script><img src=x onerror='window.harmed = 1'>"
 RTL_NAME = "model.layers.0.\u202egnp.thgiew\u202c\u0007\x1b[31m.weight"
-
-
-def page_with(report: dict[str, Any]) -> str:
-    """The page as the program writes it."""
-    page = PAGE.read_text(encoding="utf-8")
-    if page.count(PLACE) != 1:
-        raise ValueError(f"{PAGE} must hold {PLACE} once")
-    return page.replace(PLACE, json.dumps(report).replace("<", "\\u003c"))
 
 
 def histogram_around(rng: random.Random, middle: float, total: int) -> list[list[int]]:
@@ -400,4 +391,4 @@ def sample_reports() -> dict[str, dict[str, Any]]:
 def write_samples(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, report in sample_reports().items():
-        (folder / f"{name}.html").write_text(page_with(report), encoding="utf-8")
+        (folder / f"{name}.html").write_text(page_with("inspect", report), encoding="utf-8")

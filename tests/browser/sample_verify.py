@@ -1,10 +1,9 @@
-"""Reports of made-up verifications, filled into verify/page.html as the program does it.
+"""Reports of made-up verifications, for verify/page.html.
 
 The worst blocks are quantized here, so that values, codes and scales belong together; the other figures are drawn from
 what such weights give.
 """
 
-import json
 import math
 import random
 from collections.abc import Callable, Iterable
@@ -12,10 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from page_source import page_with
 from sample_reports import MARKUP_NAME, RTL_NAME
 
-PAGE = Path(__file__).resolve().parents[2] / "verify" / "page.html"
-PLACE = "@DATA@"
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 E8M0_BIAS = 127
 BLOCK = 32
@@ -23,14 +21,6 @@ SQNR_BINS, SQNR_FIRST, SQNR_STEP = 64, -12.04, 1.505
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 TYPICAL = {"mxfp4": 18.9, "fp8-tensor": 31.6, "fp8-block": 31.9}  # dB
-
-
-def page_with(report: dict[str, Any]) -> str:
-    """The page as the program writes it."""
-    page = PAGE.read_text(encoding="utf-8")
-    if page.count(PLACE) != 1:
-        raise ValueError(f"{PAGE} must hold {PLACE} once")
-    return page.replace(PLACE, json.dumps({"verify": report}, allow_nan=False).replace("<", "\\u003c"))
 
 
 def e4m3(code: int) -> float:
@@ -341,4 +331,4 @@ def sample_verifications() -> Iterable[tuple[str, Callable[[], dict[str, Any]]]]
 def write_verifications(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, made in sample_verifications():
-        (folder / f"{name}.html").write_text(page_with(made()), encoding="utf-8")
+        (folder / f"{name}.html").write_text(page_with("verify", {"verify": made()}), encoding="utf-8")
