@@ -82,16 +82,10 @@ static enum status models_open(struct run *run, struct error *error) {
         status = model_open(options->output, &as_served, &run->output, error);
     if (status != STATUS_OK)
         return status;
-    const struct model *model = &run->output;
-    if (model->sliding_window > 0 && options->tokens > model->sliding_window)
-        return error_set(error, STATUS_USAGE,
-                         "'%s': its attention sees %u tokens (sliding_window): calibration windows of %u are too long",
-                         options->source, model->sliding_window, options->tokens);
-    for (size_t i = 0; i < (size_t)options->windows * options->tokens; i++)
-        if (options->ids[i] < 0 || (uint32_t)options->ids[i] >= model->vocabulary)
-            return error_set(error, STATUS_BAD_INPUT, "'%s': token %d is not in the model's vocabulary of %u",
-                             options->source, options->ids[i], model->vocabulary);
-    return STATUS_OK;
+    status = model_window_check(&run->source, options->tokens, error);
+    return status == STATUS_OK
+               ? model_ids_check(&run->source, options->ids, (size_t)options->windows * options->tokens, error)
+               : status;
 }
 
 /*
@@ -199,9 +193,7 @@ static enum status memory_divide(struct run *run, struct calibrate_budget *budge
 
 static enum status run_plan(struct run *run, struct calibrate_budget *budget, struct error *error) {
     const struct calibrate_options *options = run->options;
-    const bool bf16 =
-        options->compute == COMPUTE_BF16 || (options->compute == COMPUTE_AUTO && products_have_bf16(options->cpu));
-    const struct engine_options engine = {.jobs = options->jobs, .cpu = options->cpu, .bf16 = bf16};
+    const struct engine_options engine = {.jobs = options->jobs, .cpu = options->cpu, .bf16 = options->bf16};
     enum status status = models_open(run, error);
     if (status == STATUS_OK)
         status = engine_open(&engine, &run->engine, error);
@@ -210,16 +202,23 @@ static enum status run_plan(struct run *run, struct calibrate_budget *budget, st
 
 /* ---- beginning and end ---- */
 
-static struct states states_of(const struct calibrate_options *options, const char *name, uint32_t hidden) {
+static struct states states_of(const struct calibrate_options *options, const char *name) {
     struct states states = {.folder = options->states_folder,
                             .name = name,
                             .windows = options->windows,
                             .tokens = options->tokens,
-                            .hidden = hidden,
                             .in = -1,
                             .out = -1};
     memcpy(states.identity, options->identity, SHA256_SIZE);
     return states;
+}
+
+/* Nothing is open in it. */
+static struct run run_of(const struct calibrate_options *options) {
+    return (struct run){.options = options,
+                        .states = states_of(options, "hidden-states"),
+                        .source_states = states_of(options, "source-states"),
+                        .middle = states_of(options, "middle-states")};
 }
 
 static enum status run_open(struct run *run, struct error *error) {
@@ -247,9 +246,7 @@ static enum status run_open(struct run *run, struct error *error) {
         status = products_open(options->cpu, false, &run->solver.products, error);
     if (status == STATUS_OK)
         status = rope_table_make(model, options->tokens, &run->rope, error);
-    run->states = states_of(options, "hidden-states", model->hidden);
-    run->source_states = states_of(options, "source-states", model->hidden);
-    run->middle = states_of(options, "middle-states", model->hidden);
+    run->states.hidden = run->source_states.hidden = run->middle.hidden = model->hidden;
     return status;
 }
 
@@ -543,6 +540,7 @@ static enum status weight_round(struct run *run, enum layer_weight number, const
                                       .pull = usable && run->lacks ? &run->pull : NULL,
                                       .pull_of_inputs = !is_added(number),
                                       .rows = output->rows,
+                                      .name = run->source.layers[run->layer_number].weights[number].codes->info.name,
                                       .row = original_row,
                                       .context = run,
                                       .packed = (uint8_t *)(uintptr_t)output->codes, /* in the layer's own buffer */
@@ -693,14 +691,14 @@ static uint64_t layer_passes(const struct run *run, uint32_t layer) {
 
 enum status calibrate_plan(const struct calibrate_options *options, struct calibrate_budget *budget,
                            struct error *error) {
-    struct run run = {.options = options, .states = {.in = -1, .out = -1}};
+    struct run run = run_of(options);
     const enum status status = run_plan(&run, budget, error);
     run_close(&run);
     return status;
 }
 
 enum status calibrate_run(const struct calibrate_options *options, struct error *error) {
-    struct run run = {.options = options, .states = {.in = -1, .out = -1}};
+    struct run run = run_of(options);
     struct calibrate_budget budget = {0};
     enum status status = run_plan(&run, &budget, error);
     if (status == STATUS_OK)

@@ -17,7 +17,6 @@
 #include "common/cpu.h"
 #include "common/sha256.h"
 #include "infer/model.h"
-#include "infer/perplexity.h"
 
 struct calibrate_options {
     const char *source;            /* the model as it was */
@@ -28,7 +27,7 @@ struct calibrate_options {
     uint32_t windows, tokens;      /* of each window */
     double correction; /* 0: to what weights give for their inputs, 1: to what the source gives for its own */
     double damping;    /* share of the mean of the Gram matrix' diagonal that is added to it */
-    enum compute compute;
+    bool bf16;         /* products of bf16 values */
     enum cpu_level cpu;
     unsigned jobs;
     uint64_t memory;

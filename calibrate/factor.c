@@ -19,7 +19,7 @@ static float *diagonal_of(const struct factor *factor, uint32_t place) {
 static const struct product_part tile_part = {.n = GRAM_TILE, .k = GRAM_TILE, .n_part = GRAM_TILE, .k_part = GRAM_TILE};
 uint64_t factor_bytes(uint32_t columns) {
     const uint32_t tiles = gram_tiles(columns);
-    return (uint64_t)(tiles + 1) * GRAM_TILE_VALUES * sizeof(float) +
+    return (uint64_t)(tiles + 2) * GRAM_TILE_VALUES * sizeof(float) + 2 * GRAM_TILE_VALUES * sizeof(double) +
            (uint64_t)(tiles * GRAM_TILE + columns) * sizeof(float);
 }
 
@@ -42,7 +42,7 @@ static void pack_task(void *context, size_t task, unsigned thread) {
     struct error error;
     if (product_pack(work->solver->products, &tile_part, negated, GRAM_TILE, work->packed + task * GRAM_TILE_VALUES,
                      &error) != STATUS_OK)
-        engine_fail(work->solver->engine, &error);
+        engine_fail(work->solver->engine, STATUS_IO, &error);
 }
 
 /* Task: what the columns before take from tile (j + task, j). */
@@ -56,7 +56,7 @@ static void update_task(void *context, size_t task, unsigned thread) {
         if (product_run(work->solver->products, &product, tile_of(work->factor, i, k),
                         work->packed + (size_t)k * GRAM_TILE_VALUES, tile_of(work->factor, i, work->j),
                         &error) != STATUS_OK) {
-            engine_fail(work->solver->engine, &error);
+            engine_fail(work->solver->engine, STATUS_IO, &error);
             return;
         }
     }
@@ -70,7 +70,7 @@ static void solve_task(void *context, size_t task, unsigned thread) {
     float *solved = (float *)(void *)engine_scratch(work->solver->engine, thread);
     struct error error;
     if (product_run(work->solver->products, &product, tile, work->inverse, solved, &error) != STATUS_OK)
-        engine_fail(work->solver->engine, &error);
+        engine_fail(work->solver->engine, STATUS_IO, &error);
     else
         memcpy(tile, solved, GRAM_TILE_VALUES * sizeof *tile);
 }

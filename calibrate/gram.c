@@ -172,7 +172,7 @@ static void pack_task(void *context, size_t task, unsigned thread) {
     (void)thread;
     if (product_pack(addition->engine->products, &part, gram_turned(addition->gram, addition->engine, (uint32_t)task),
                      GRAM_TOKENS, addition->gram->packed + task * addition->gram->packed_size, &error) != STATUS_OK)
-        engine_fail(addition->engine, &error);
+        engine_fail(addition->engine, STATUS_IO, &error);
 }
 
 /* Task: a row of tiles. */
@@ -187,7 +187,7 @@ static void add_task(void *context, size_t task, unsigned thread) {
         if (product_run(addition->engine->products, &product, gram_turned(gram, addition->engine, i),
                         gram->packed + j * gram->packed_size, gram->values + gram_tile_number(i, j) * GRAM_TILE_VALUES,
                         &error) != STATUS_OK) {
-            engine_fail(addition->engine, &error);
+            engine_fail(addition->engine, STATUS_IO, &error);
             return;
         }
     }

@@ -77,7 +77,7 @@ static void pack_task(void *context, size_t task, unsigned thread) {
     (void)thread;
     if (product_pack(addition->engine->products, &part, pull->lacks + task * GRAM_TILE * addition->engine->element,
                      (size_t)pull->chunks * GRAM_TILE, pull->packed + task * pull->packed_size, &error) != STATUS_OK)
-        engine_fail(addition->engine, &error);
+        engine_fail(addition->engine, STATUS_IO, &error);
 }
 
 /* Task: a tile of columns. */
@@ -92,7 +92,7 @@ static void add_task(void *context, size_t task, unsigned thread) {
                         gram_turned(addition->gram, addition->engine, (uint32_t)task),
                         pull->packed + chunk * pull->packed_size,
                         pull->values + ((size_t)chunk * pull->tiles + task) * GRAM_TILE_VALUES, &error) != STATUS_OK) {
-            engine_fail(addition->engine, &error);
+            engine_fail(addition->engine, STATUS_IO, &error);
             return;
         }
     }

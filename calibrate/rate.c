@@ -25,7 +25,7 @@ static void trial_task(void *context, size_t task, unsigned thread) {
         struct error error;
         if (product_run(trial->engine->products, &product, trial->x, trial->packed,
                         trial->y + (size_t)thread * ROWS * COLUMNS, &error) != STATUS_OK) {
-            engine_fail(trial->engine, &error);
+            engine_fail(trial->engine, STATUS_IO, &error);
             return;
         }
         trial->products[thread]++;
@@ -34,8 +34,7 @@ static void trial_task(void *context, size_t task, unsigned thread) {
 
 enum status calibrate_rate(const struct calibrate_options *options, double *rate, struct error *error) {
     struct engine engine = {0};
-    const struct engine_options opened = {
-        .jobs = options->jobs, .cpu = options->cpu, .bf16 = options->compute == COMPUTE_BF16};
+    const struct engine_options opened = {.jobs = options->jobs, .cpu = options->cpu, .bf16 = options->bf16};
     enum status status = engine_open(&opened, &engine, error);
     const size_t packed = status == STATUS_OK ? product_packed_size(engine.products, COLUMNS, DEPTH, error) : 0;
     if (status == STATUS_OK && packed == 0)

@@ -82,6 +82,21 @@ static void rows_load(struct chunk *chunk) {
     }
 }
 
+static enum status rows_check(const struct chunk *chunk, struct error *error) {
+    const struct rounding *rounding = chunk->work->rounding;
+    for (uint32_t c = 0; c < rounding->factor->columns; c++)
+        for (uint32_t r = 0; r < ROUND_ROWS; r++)
+            if (!isfinite(chunk->space.w[(size_t)c * ROUND_ROWS + r]))
+                return error_set(error, STATUS_BAD_INPUT,
+                                 "tensor '%s' holds %s at row %u, column %u: a checkpoint with such values cannot be "
+                                 "quantized",
+                                 rounding->name,
+                                 isnan(chunk->space.w[(size_t)c * ROUND_ROWS + r]) ? "a NaN"
+                                                                                   : "an infinite value (in BF16)",
+                                 chunk->first + r, c);
+    return STATUS_OK;
+}
+
 /* The pull of outputs from one of inputs: of each tile of columns, its product with the rows. */
 static enum status moves_multiply(const struct chunk *chunk, struct error *error) {
     static const struct product product = {.m = GRAM_TILE, .n = ROUND_ROWS, .k = GRAM_TILE, .add = true};
@@ -303,9 +318,9 @@ static void chunk_task(void *context, size_t task, unsigned thread) {
     space_lay(rounding->factor->columns, rounding->pull != NULL, engine_scratch(work->solver->engine, thread),
               &chunk.space);
     struct error error;
-    enum status status = STATUS_OK;
     rows_load(&chunk);
-    if (rounding->pull)
+    enum status status = rows_check(&chunk, &error);
+    if (status == STATUS_OK && rounding->pull)
         status = rows_move(&chunk, &error);
     if (status == STATUS_OK)
         exponents_choose(&chunk);
@@ -315,7 +330,7 @@ static void chunk_task(void *context, size_t task, unsigned thread) {
         lost_round(&chunk);
         codes_store(&chunk);
     } else {
-        engine_fail(work->solver->engine, &error);
+        engine_fail(work->solver->engine, status, &error);
     }
 }
 

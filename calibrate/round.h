@@ -24,7 +24,8 @@ struct rounding {
     const struct pull *pull;
     bool pull_of_inputs;
     uint32_t rows;
-    round_row *row;
+    const char *name; /* the weight's, for messages */
+    round_row *row;   /* a row with a NaN or an infinite value is refused */
     const void *context;
     uint8_t *packed;    /* out: [rows, columns / 2], the even column in the low nibble */
     uint8_t *exponents; /* out: [rows, columns / 32], e8m0 */

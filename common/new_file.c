@@ -1,22 +1,38 @@
 #include "common/new_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/text.h"
 
-/* A new file beside `name`. mode: its permissions; 0: those that open(2) would give it. *path is the caller's to free. */
+/* A file beside `name` that nobody has. mkstemp would not let the umask say what others may do with it. */
+static int temporary_create(const char *name, char **path) {
+    enum { ATTEMPTS = 100 };
+    int fd = -1;
+    for (unsigned attempt = 0; attempt < ATTEMPTS && fd < 0; attempt++) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        free(*path);
+        *path = text_format("%s.%x-%lx", name, (unsigned)getpid(), (unsigned long)now.tv_nsec);
+        fd = *path ? open(*path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
+        if (fd < 0 && errno != EEXIST)
+            break;
+    }
+    return fd;
+}
+
+/* A new file beside `name`. mode: its permissions; 0: those that open(2) gives it. *path is the caller's to free. */
 static FILE *temporary_open(const char *name, mode_t mode, char **path) {
-    *path = text_format("%s.XXXXXX", name);
-    int fd = *path ? mkstemp(*path) : -1;
+    int fd = temporary_create(name, path);
     if (fd < 0)
         return NULL;
-    mode_t mask = umask(0);
-    umask(mask);
-    fchmod(fd, mode ? mode : (mode_t)(0666 & ~mask));
+    if (mode)
+        fchmod(fd, mode);
     FILE *stream = fdopen(fd, "w");
     if (!stream) {
         close(fd);

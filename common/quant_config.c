@@ -194,23 +194,6 @@ void quant_config_free(struct quant_config *config) {
     *config = (struct quant_config){0};
 }
 
-const char *quant_config_refusal(const struct quant_config *config, size_t *group) {
-    const char *found = config->refusal;
-    size_t at = config->group_count;
-    for (size_t g = 0; g < config->group_count && !found; g++) {
-        const struct quant_group *item = &config->groups[g];
-        found = item->refusal           ? item->refusal
-                : item->weights.refusal ? item->weights.refusal
-                : item->inputs.refusal  ? item->inputs.refusal
-                                        : item->outputs.refusal;
-        if (found)
-            at = g;
-    }
-    if (group)
-        *group = at;
-    return found ? found : config->kv_cache.refusal;
-}
-
 bool quant_groups_equal(const struct quant_config *config, size_t a, size_t b) {
     const struct quant_group *x = &config->groups[a], *y = &config->groups[b];
     return quant_args_equal(&x->weights, &y->weights) && quant_args_equal(&x->inputs, &y->inputs) &&

@@ -52,9 +52,6 @@ enum status quant_config_read(const struct json_t *json, struct quant_config *co
 
 void quant_config_free(struct quant_config *config);
 
-/* The first refusal anywhere; *group (may be NULL) gets the group's number, or group_count. NULL when there is none. */
-const char *quant_config_refusal(const struct quant_config *config, size_t *group);
-
 /* Whether two groups have the same arguments, whatever their targets. */
 bool quant_groups_equal(const struct quant_config *config, size_t a, size_t b);
 

@@ -82,16 +82,9 @@ double decoder_read_rate(struct decoder *decoder) { return decoder->backend->rea
 /* ---- tokens ---- */
 
 static enum status ids_check(const struct decoder *decoder, const int32_t *ids, size_t count, struct error *error) {
-    const struct model *model = &decoder->model;
-    for (size_t i = 0; i < count; i++)
-        if (ids[i] < 0 || (uint32_t)ids[i] >= model->vocabulary)
-            return error_set(
-                error, STATUS_BAD_INPUT,
-                "'%s': the token %d is none of the model's vocabulary of %u: the tokenizer is of another model",
-                model->checkpoint.path, ids[i], model->vocabulary);
     if (count > decoder->positions - decoder->position)
         return error_set(error, STATUS_BAD_INPUT, "there is no space for more than %u tokens", decoder->positions);
-    return STATUS_OK;
+    return model_ids_check(&decoder->model, ids, count, error);
 }
 
 enum status decode_token(struct decoder *decoder, int32_t id, float **logits, struct error *error) {

@@ -246,9 +246,21 @@ void model_close(struct model *model) {
     *model = (struct model){0};
 }
 
-uint64_t model_bytes(const struct model *model) {
-    uint64_t bytes = model->head.codes->info.size;
-    for (uint32_t i = 0; i < model->layer_count; i++)
-        bytes += model->layers[i].bytes;
-    return bytes;
+enum status model_ids_check(const struct model *model, const int32_t *ids, size_t count, struct error *error) {
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= model->vocabulary)
+            return error_set(error, STATUS_BAD_INPUT,
+                             "'%s': token %d (number %zu of the text) is not in the model's vocabulary of %u: the "
+                             "tokens are of another model's tokenizer",
+                             model->checkpoint.path, ids[i], i, model->vocabulary);
+    return STATUS_OK;
+}
+
+enum status model_window_check(const struct model *model, uint32_t tokens, struct error *error) {
+    if (model->sliding_window > 0 && tokens > model->sliding_window)
+        return error_set(
+            error, STATUS_USAGE,
+            "'%s': its attention sees %u tokens (sliding_window), which is not supported for windows of %u",
+            model->checkpoint.path, model->sliding_window, tokens);
+    return STATUS_OK;
 }

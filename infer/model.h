@@ -94,7 +94,8 @@ enum status norm_load(const struct model *model, const struct tensor *tensor, ui
 /* "q_proj" and so on: the last word of a weight's name. */
 const char *layer_weight_name(enum layer_weight weight);
 
-/* Bytes of all weights that a pass reads: layers, norms, head. */
-uint64_t model_bytes(const struct model *model);
+/* Whether all ids are of the model's vocabulary; windows of `tokens` tokens see no more than its attention does. */
+enum status model_ids_check(const struct model *model, const int32_t *ids, size_t count, struct error *error);
+enum status model_window_check(const struct model *model, uint32_t tokens, struct error *error);
 
 #endif

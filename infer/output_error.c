@@ -56,11 +56,11 @@ static enum status models_open(struct run *run, struct error *error) {
         source->kv_heads != output->kv_heads || source->head_dim != output->head_dim)
         return error_set(error, STATUS_BAD_INPUT, "'%s' and '%s' are models of other shapes", options->source,
                          options->output);
-    for (size_t i = 0; i < (size_t)options->windows * options->tokens; i++)
-        if (options->ids[i] < 0 || (uint32_t)options->ids[i] >= source->vocabulary)
-            return error_set(error, STATUS_BAD_INPUT, "'%s': token %d is not in the model's vocabulary of %u",
-                             options->source, options->ids[i], source->vocabulary);
-    return STATUS_OK;
+    for (unsigned i = 0; status == STATUS_OK && i < 2; i++)
+        status = model_window_check(&run->models[i], options->tokens, error);
+    return status == STATUS_OK
+               ? model_ids_check(source, options->ids, (size_t)options->windows * options->tokens, error)
+               : status;
 }
 
 static enum status memory_take(struct run *run, struct error *error) {

@@ -50,17 +50,6 @@ static enum status models_open(struct ppl_setup *setup, struct error *error) {
     return status;
 }
 
-static enum status ids_check(const struct ppl_setup *setup, const int32_t *ids, size_t count, struct error *error) {
-    const uint32_t vocabulary = setup->models[0].vocabulary;
-    for (size_t i = 0; i < count; i++)
-        if (ids[i] < 0 || (uint32_t)ids[i] >= vocabulary)
-            return error_set(error, STATUS_BAD_INPUT,
-                             "'%s': token %d (number %zu of the text) is not in the model's vocabulary of %u: the "
-                             "tokens are of another model's tokenizer",
-                             setup->options->model, ids[i], i, vocabulary);
-    return STATUS_OK;
-}
-
 static enum status window_check(struct ppl_setup *setup, struct error *error) {
     for (size_t i = 0; i < setup->window_count; i++) {
         setup->longest = (uint32_t)larger(setup->longest, setup->windows[i].tokens);
@@ -70,15 +59,10 @@ static enum status window_check(struct ppl_setup *setup, struct error *error) {
     if (setup->longest > LONGEST_WINDOW)
         return error_set(error, STATUS_USAGE, "--window %u: windows of more than %d tokens are not supported",
                          setup->longest, LONGEST_WINDOW);
-    for (unsigned side = 0; side < setup->sides; side++) {
-        const struct model *model = &setup->models[side];
-        if (model->sliding_window > 0 && setup->longest > model->sliding_window)
-            return error_set(error, STATUS_USAGE,
-                             "'%s': its attention sees %u tokens (sliding_window), which is not supported for windows "
-                             "of %u; choose --window %u or less",
-                             model->checkpoint.path, model->sliding_window, setup->longest, model->sliding_window);
-    }
-    return STATUS_OK;
+    enum status status = STATUS_OK;
+    for (unsigned side = 0; status == STATUS_OK && side < setup->sides; side++)
+        status = model_window_check(&setup->models[side], setup->longest, error);
+    return status;
 }
 
 /* ---- steps ---- */
@@ -158,7 +142,7 @@ enum status ppl_setup_open(const struct ppl_options *options, bool plan_only, co
     if (status == STATUS_OK)
         status = models_open(setup, error);
     if (status == STATUS_OK)
-        status = ids_check(setup, ids, count, error);
+        status = model_ids_check(&setup->models[0], ids, count, error);
     if (status == STATUS_OK)
         status = window_check(setup, error);
     if (status == STATUS_OK)

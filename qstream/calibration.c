@@ -281,7 +281,7 @@ static struct calibrate_options options_of(const struct making *making, const st
                                       .tokens = settings->window,
                                       .correction = settings->correction,
                                       .damping = settings->damping,
-                                      .compute = settings->bf16 ? COMPUTE_BF16 : COMPUTE_F32,
+                                      .bf16 = settings->bf16,
                                       .cpu = arguments->cpu,
                                       .jobs = arguments->jobs,
                                       .memory = arguments->memory,

@@ -278,7 +278,7 @@ static enum status outputs_text(const struct arguments *arguments, struct output
     return status;
 }
 
-/* Before the weights are compared: what cannot be run is told first. */
+/* Before the weights are compared: what cannot be run is told before 200 GB are read. */
 static enum status outputs_measure(const struct arguments *arguments, struct outputs *outputs, struct error *error) {
     const struct verify_options *verify = &arguments->verify;
     enum status status = outputs_text(arguments, outputs, error);
@@ -311,9 +311,11 @@ static enum status verify(struct arguments *arguments, struct error *error) {
     arguments->verify.recipe = recipe;
     arguments->verify.thresholds = arguments->thresholds.count > 0 ? &arguments->thresholds : NULL;
     struct outputs outputs = {0};
-    enum status status = arguments->text ? outputs_measure(arguments, &outputs, error) : STATUS_OK;
+    enum status status = verification_open(&arguments->verify, &verification, error);
+    if (status == STATUS_OK && arguments->text)
+        status = outputs_measure(arguments, &outputs, error);
     if (status == STATUS_OK)
-        status = verification_run(&arguments->verify, &verification, error);
+        status = verification_run(&verification, error);
     verification.outputs = outputs.figures;
     verification.output_count = outputs.count;
     verification.output_tokens = (uint64_t)outputs.windows * outputs.window;

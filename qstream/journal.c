@@ -94,7 +94,8 @@ static enum status header_compare(const char *path, const uint8_t header[HEADER]
     else if (memcmp(header + 12 + SHA256_SIZE, fingerprint->recipe, SHA256_SIZE) != 0)
         differs = "another recipe";
     else if (memcmp(header + 12 + 2 * SHA256_SIZE, fingerprint->options, SHA256_SIZE) != 0)
-        differs = "other options (--rule, --gamma, --shard-size, --hash-source)";
+        differs =
+            "other options (--rule, --gamma, --shard-size, --hash-source, what --calibrate is given, or with it --cpu)";
     if (differs)
         return error_set(error, STATUS_USAGE,
                          "'%s' belongs to an unfinished run with %s; run that one to its end, or remove the output "

@@ -28,11 +28,12 @@ enum { FOLDER_DEPTH_MAX = 8, COPY_BYTES = 1 << 18 };
 
 /* ---- what is carried over ---- */
 
-/* Source files and folders that describe or hold the weights in another form than the output has. */
+/* Source files and folders that describe or hold the weights in another form than the output has, or are unfinished. */
 static bool describes_source(const char *name, bool folder) {
     if (folder)
         return weight_folder_is(name);
-    return strcmp(name, "params.json") == 0 || strcmp(name, "hf_quant_config.json") == 0 || weight_file_is(name);
+    return strcmp(name, "params.json") == 0 || strcmp(name, "hf_quant_config.json") == 0 ||
+           text_ends_with(name, ".partial") || weight_file_is(name);
 }
 
 static bool made_anew(const char *name) {

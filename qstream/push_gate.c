@@ -55,7 +55,9 @@ enum status gate_verify(const char *source, const char *folder, bool quiet, stru
     options.source = source;
     options.folder = folder;
     options.quiet = quiet;
-    enum status status = verification_run(&options, &verification, error);
+    enum status status = verification_open(&options, &verification, error);
+    if (status == STATUS_OK)
+        status = verification_run(&verification, error);
     if (status == STATUS_OK)
         status = verification_table(&verification, &result->table, error);
     if (status == STATUS_OK)
@@ -99,7 +101,7 @@ static const char *report_lack(const json_t *root, const struct manifest *manife
         !json_is_null(json_object_get(settings, "part")) || !json_is_integer(tiles) ||
         !json_equal(tiles, json_object_get(read, "tiles_total")))
         return "it is of a part of the values only";
-    if (!says(settings, "rounding", "nearest") || says(settings, "rule_from", "option"))
+    if (!says(settings, "rounding", manifest->rounding) || says(settings, "rule_from", "option"))
         return "it was made with options that ask for less than the manifest";
     return NULL;
 }

@@ -21,7 +21,7 @@ static bool is_other_form(const char *folder) {
     return false;
 }
 
-/* Files that hold the weights in another form than the output has, or describe that form. */
+/* Files that hold the weights in another form than the output has, describe that form, or are unfinished. */
 static bool describes_source(const char *name) {
     static const char *const endings[] = {".safetensors", ".safetensors.index.json",
                                           ".bin",         ".bin.index.json",
@@ -30,7 +30,7 @@ static bool describes_source(const char *name) {
                                           ".h5",          ".msgpack",
                                           ".onnx",        ".onnx_data",
                                           ".tflite",      ".ot",
-                                          ".npz"};
+                                          ".npz",         ".partial"};
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
         if (text_ends_with(name, endings[i]))
             return true;

@@ -58,7 +58,6 @@ static enum status output_open(struct verification *verification, struct error *
     struct unfinished unfinished = {0};
     if (status == STATUS_OK)
         status = unfinished_read(folder, &verification->source, &unfinished, error);
-    verification->shards_incomplete = unfinished.incomplete;
     if (status == STATUS_OK)
         status = checkpoint_open_files(folder, unfinished.files, unfinished.count, problem_note, &context,
                                        &verification->output, error);
@@ -223,8 +222,8 @@ enum status verification_compare(struct verification *verification, struct error
     return status == STATUS_OK ? verification_judge(verification, error) : status;
 }
 
-enum status verification_run(const struct verify_options *options, struct verification *verification,
-                             struct error *error) {
+enum status verification_open(const struct verify_options *options, struct verification *verification,
+                              struct error *error) {
     *verification = (struct verification){.options = options};
     enum status status = folders_check(options, error);
     if (status == STATUS_OK)
@@ -239,10 +238,12 @@ enum status verification_run(const struct verify_options *options, struct verifi
         status = modules_collect(&verification->output, &verification->output_modules, error);
     if (status == STATUS_OK)
         status = manifest_open(verification, error);
-    if (status == STATUS_OK)
-        status = settings_find(verification, error);
-    if (status == STATUS_OK)
-        status = files_check(verification, error);
+    return status == STATUS_OK ? settings_find(verification, error) : status;
+}
+
+enum status verification_run(struct verification *verification, struct error *error) {
+    const struct verify_options *options = verification->options;
+    enum status status = files_check(verification, error);
     if (status == STATUS_OK)
         status = verification_compare(verification, error);
     if (status == STATUS_OK && options->thresholds && options->sample >= 1 && options->parts < 2 &&

@@ -42,7 +42,6 @@ struct verification {
     struct modules source_modules, output_modules;
     struct manifest manifest;
     bool has_manifest, unfinished;
-    size_t shards_incomplete;           /* of an unfinished folder */
     struct wanted_recipe recipe;        /* of the option */
     const struct wanted_recipe *wanted; /* of the option or the manifest, or NULL */
     struct pairing pairing;
@@ -60,11 +59,17 @@ struct verification {
 };
 
 /*
- * Verifies. Findings are no failure of the function: verification_passed tells. STATUS_BAD_INPUT when the source is
- * damaged or the folder holds no checkpoint. Free with verification_close, also after an error.
+ * Opens both and finds out what is asked: what needs no values to be refused, is refused here. Free with
+ * verification_close, also after an error.
  */
-enum status verification_run(const struct verify_options *options, struct verification *verification,
-                             struct error *error);
+enum status verification_open(const struct verify_options *options, struct verification *verification,
+                              struct error *error);
+
+/*
+ * Verifies what was opened. Findings are no failure of the function: verification_passed tells. STATUS_BAD_INPUT when the
+ * source is damaged or the folder holds no checkpoint.
+ */
+enum status verification_run(struct verification *verification, struct error *error);
 bool verification_passed(const struct verification *verification);
 void verification_close(struct verification *verification);
 

@@ -52,7 +52,7 @@ static void kv_task(void *context, size_t task, unsigned thread) {
     if (product_pack(engine->products, &keys, attention->k + offset, head_dim, packed, &error) != STATUS_OK ||
         product_pack(engine->products, &values, attention->v + offset, head_dim, packed + pass->keys_size, &error) !=
             STATUS_OK)
-        engine_fail(engine, &error);
+        engine_fail(engine, STATUS_IO, &error);
 }
 
 /* What a task keeps: rows are (token, query head of the group). */
@@ -145,7 +145,7 @@ static void query_task(void *context, size_t task, unsigned thread) {
             status = product_run(engine->products, &values, space.shares, packed + pass->keys_size, space.out, &error);
         }
         if (status != STATUS_OK) {
-            engine_fail(engine, &error);
+            engine_fail(engine, STATUS_IO, &error);
             return;
         }
     }

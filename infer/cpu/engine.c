@@ -43,9 +43,11 @@ unsigned char *engine_scratch(const struct engine *engine, unsigned thread) {
     return engine->scratch + engine->scratch_size * thread;
 }
 
-void engine_fail(struct engine *engine, const struct error *error) {
-    if (!atomic_exchange(&engine->failed, true))
+void engine_fail(struct engine *engine, enum status status, const struct error *error) {
+    if (!atomic_exchange(&engine->failed, true)) {
+        engine->status = status;
         engine->error = *error;
+    }
 }
 
 enum status engine_status(struct engine *engine, struct error *error) {
@@ -53,7 +55,7 @@ enum status engine_status(struct engine *engine, struct error *error) {
         return STATUS_OK;
     *error = engine->error;
     atomic_store(&engine->failed, false);
-    return STATUS_IO; /* memory or oneDNN: nothing else fails in a task */
+    return engine->status;
 }
 
 void act_from_floats(const struct engine *engine, const float *x, uint32_t n, void *act) {

@@ -30,7 +30,8 @@ struct engine {
     size_t packed_size;
     unsigned char *scratch; /* scratch_size for each thread */
     size_t scratch_size;
-    atomic_bool failed; /* a task failed; the first error is kept */
+    atomic_bool failed; /* a task failed; the first one is kept: */
+    enum status status;
     struct error error;
 };
 
@@ -49,8 +50,8 @@ void engine_close(struct engine *engine);
 enum status engine_space(struct engine *engine, size_t packed_size, size_t scratch_size, struct error *error);
 
 unsigned char *engine_scratch(const struct engine *engine, unsigned thread);
-/* Keeps a task's error; engine_status gives it back and clears it. */
-void engine_fail(struct engine *engine, const struct error *error);
+/* Keeps a task's failure, that of the first one; engine_status gives it back and clears it. */
+void engine_fail(struct engine *engine, enum status status, const struct error *error);
 enum status engine_status(struct engine *engine, struct error *error);
 
 /* float32 to act and back. */

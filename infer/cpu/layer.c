@@ -286,7 +286,7 @@ static void finite_task(void *context, size_t task, unsigned thread) {
                 "'%s': layer %u gives NaN or infinity at position %u of a window: a weight of it is damaged, or "
                 "its values are beyond what the model computes in (see 'qstream inspect --stats')",
                 pass->run->model->checkpoint.path, pass->run->layer_number, block->position + token - block->first);
-            engine_fail(pass->engine, &error);
+            engine_fail(pass->engine, STATUS_BAD_INPUT, &error);
             return;
         }
 }
@@ -310,5 +310,5 @@ enum status layer_run(struct engine *engine, const struct layer_run *run, struct
     if (status != STATUS_OK)
         return status;
     workers_run(engine->workers, run->group->block_count, finite_task, &pass);
-    return engine_status(engine, error) == STATUS_OK ? STATUS_OK : STATUS_BAD_INPUT;
+    return engine_status(engine, error);
 }

@@ -57,7 +57,7 @@ static void pack_task(void *context, size_t task, unsigned thread) {
         struct error error;
         if (product_pack(engine->products, &place, rows, PRODUCT_COLUMNS, unit_packed(round, unit, number), &error) !=
             STATUS_OK) {
-            engine_fail(engine, &error);
+            engine_fail(engine, STATUS_IO, &error);
             return;
         }
     }
@@ -103,7 +103,7 @@ static void tile_compute(const struct round *round, uint32_t block_number, uint3
         const unsigned char *x = linear->inputs[i]->act + (size_t)block->first * weight->columns * engine->element;
         struct error error;
         if (product_run(engine->products, &product, x, unit_packed(round, unit, i), tile.y[i], &error) != STATUS_OK) {
-            engine_fail(engine, &error);
+            engine_fail(engine, STATUS_IO, &error);
             return;
         }
         tile_scale(engine, weight, linear->inputs[i], &tile, tile.y[i], tile.space);

@@ -311,6 +311,37 @@ def given_work_of_other_options_then_it_is_refused(case):
     assert subprocess.run(command).returncode == 0
 
 
+def given_values_that_are_not_finite_then_their_place_is_named(case):
+    """With and without the source's own pass, which meets them first."""
+    for value, told in ((0x7FC0, "a NaN"), (0x7F80, "an infinite value")):
+        source = case.folder / f"not-finite-{value:x}"
+        shutil.copytree(case.model("bf16"), source)
+        name = next(name for name in tensors(source) if name.endswith("1.mlp.up_proj.weight"))
+        path = next(path for path in source.glob("*.safetensors") if name.encode() in path.read_bytes()[:100_000])
+        data = bytearray(path.read_bytes())
+        length = int.from_bytes(data[:8], "little")
+        info = json.loads(data[8:8 + length])[name]
+        at = 8 + length + info["data_offsets"][0] + 2 * (3 * info["shape"][1] + 5)
+        data[at:at + 2] = value.to_bytes(2, "little")
+        path.write_bytes(data)
+        error = case.quantize(source, "never", "--quiet", "--calibrate-correction", 0, code=3).stderr
+        assert f"tensor '{name}' holds {told}" in error and "at row 3, column 5" in error, error
+        case.quantize(source, "never", "--quiet", code=3)
+        assert not (case.folder / "never/config.json").exists()
+
+
+def given_attention_that_sees_less_than_a_window_then_verify_refuses_to_run_it(case):
+    source = case.folder / "sliding"
+    shutil.copytree(case.model("bf16"), source)
+    config = json.loads((source / "config.json").read_text())
+    config["text_config"]["sliding_window"] = 200
+    (source / "config.json").write_text(json.dumps(config))
+    target = case.folder / "sliding-mxfp4"
+    case.run("quantize", source, target, "--recipe", RECIPE, "--quiet")
+    error = case.run("verify", source, target, "--tokens", case.ids, "--quiet", code=2).stderr
+    assert "sliding_window" in error, error
+
+
 def given_hard_weights_and_inputs_then_it_passes_verify(case):
     source = case.model("bf16", outliers=True, zeros=True)
     few = case.file("few.json", json.dumps([7] * 40))
@@ -332,7 +363,7 @@ def given_what_cannot_be_then_it_is_said(case):
     for code, words, told in (
             (3, [source, target, "--recipe", RECIPE, "--calibrate-ids", short], "3 tokens are too few"),
             (3, [source, target, "--recipe", RECIPE, "--calibrate-ids", case.ids, "--calibrate-skip", 5999], "too few"),
-            (3, [source, target, "--recipe", RECIPE, "--calibrate-ids", beyond], "token 500 is not in the model's vocabulary"),
+            (3, [source, target, "--recipe", RECIPE, "--calibrate-ids", beyond], "token 500 (number 100 of the text) is not in the model's vocabulary"),
             (3, [source, target, "--recipe", RECIPE, "--calibrate-ids", text], "text.txt"),
             (3, [source, target, "--recipe", RECIPE, "--calibrate", text], "tokenizer"),
             (3, [source, target, "--recipe", RECIPE, "--calibrate-ids", case.folder / "none"], "none"),
@@ -396,6 +427,8 @@ def main():
         case.check(given_hidden_states_that_are_gone_or_of_another_run_then_they_are_made_again)
         case.check(given_work_of_other_options_then_it_is_refused)
         case.check(given_hard_weights_and_inputs_then_it_passes_verify)
+        case.check(given_values_that_are_not_finite_then_their_place_is_named)
+        case.check(given_attention_that_sees_less_than_a_window_then_verify_refuses_to_run_it)
         case.check(given_what_cannot_be_then_it_is_said)
     finally:
         shutil.rmtree(case.folder, ignore_errors=True)

@@ -489,6 +489,19 @@ PY
     [[ -z $(find "$DST" -name '*.partial' -o -name .qstream) ]]
 }
 
+@test "given what an unfinished download left under a shard's name, then the shards are those that were made" {
+    local shard
+    own_source --layout fp8-tensor "${TINY[@]}"
+    for shard in "$SRC"/*.safetensors; do
+        printf 'half of a download' >"$shard.partial"
+    done
+    quantize 2>"$BATS_TEST_TMPDIR/stderr"
+    grep -q 'not carried over.*\.safetensors\.partial' "$BATS_TEST_TMPDIR/stderr"
+    [[ -z $(find "$DST" -name '*.partial') ]]
+    jq -r '.files[] | "\(.sha256)  \(.name)"' "$DST/qstream.json" | (cd "$DST" && sha256sum --check --quiet)
+    "$QSTREAM" verify "$SRC" "$DST" --quiet
+}
+
 @test "given consolidated weights without an index beside them, then they are not taken for shards" {
     own_source --layout fp8-tensor "${TINY[@]}"
     mv "$SRC/model.safetensors" "$SRC/weights.safetensors"

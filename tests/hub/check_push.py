@@ -489,6 +489,19 @@ def verified() -> None:
 
 
 @case
+def verified_calibrated() -> None:
+    """so does one of a calibrated checkpoint"""
+    folder = Path(tempfile.mkdtemp(dir=WORK)) / "calibrated"
+    ids = folder.parent / "ids.json"
+    ids.write_text(json.dumps([number % 200 for number in range(300)]))
+    done = qstream("quantize", SOURCE, folder, "--recipe", RECIPE, "--calibrate-ids", ids, "--quiet")
+    require(done.returncode == 0, done.stderr)
+    good = report_of(folder, "--hash")
+    with hub() as stand_in:
+        require_exit(push(stand_in, folder, "--verified", good, source=False), 0)
+
+
+@case
 def verified_too_little() -> None:
     """a report of other files, of a part, of less, or of a failure is refused"""
     folder = copy()
