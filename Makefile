@@ -191,7 +191,7 @@ demo: ## install what is missing; quantize, audit, verify and measure the sample
 	tests/demo.sh
 
 .PHONY: test
-test: ## install what is missing and run every test
+test: ## install what is missing and run the tests
 	./setup test
 	tests/run.sh
 

@@ -51,7 +51,7 @@ static void usage(FILE *out) {
 }
 
 static int command_help(int argc, char **argv) {
-    if (argc < 2) {
+    if (argc < 2 || strcmp(argv[1], "--help") == 0) {
         usage(stdout);
         return STATUS_OK;
     }
