@@ -30,10 +30,10 @@ struct column_kernels {
     /* Rounds the columns from the last to the first, each to the nearest, ties to even. */
     void (*round)(const struct column_tile *tile);
     /*
-     * The exponent of a block, w [ROUND_BLOCK][ROUND_ROWS], with the least sum of weights[c] * (w - q * scale)^2 over all
-     * exponents, the largest one on ties; [ROUND_ROWS]. Values are finite.
+     * The exponent of a block, w [ROUND_BLOCK][ROUND_ROWS], with the least sum of (w - q * scale)^2 over all exponents, the
+     * largest one on ties; [ROUND_ROWS]. Values are finite.
      */
-    void (*exponents)(const float *w, const float *weights, uint8_t *exponents);
+    void (*exponents)(const float *w, uint8_t *exponents);
     /*
      * Cholesky's factor L of a tile, positive definite, in float64: the lower triangle of `tile` [GRAM_TILE][GRAM_TILE] is
      * read and becomes L, the upper one zero. No pivot is taken below `least`. inverse [GRAM_TILE][GRAM_TILE]: of L.

@@ -20,7 +20,7 @@ static const struct product_part tile_part = {.n = GRAM_TILE, .k = GRAM_TILE, .n
 uint64_t factor_bytes(uint32_t columns) {
     const uint32_t tiles = gram_tiles(columns);
     return (uint64_t)(tiles + 2) * GRAM_TILE_VALUES * sizeof(float) + 2 * GRAM_TILE_VALUES * sizeof(double) +
-           (uint64_t)(tiles * GRAM_TILE + columns) * sizeof(float);
+           (uint64_t)tiles * GRAM_TILE * sizeof(float);
 }
 
 struct work {
@@ -118,7 +118,7 @@ static void finish_task(void *context, size_t task, unsigned thread) {
     }
 }
 
-/* The diagonal is kept, and damped; places behind the last column get a one there. */
+/* The diagonal is damped; places behind the last column get a one there. */
 static void factor_damp(struct work *work, double damping, bool *usable) {
     struct factor *factor = work->factor;
     const uint32_t columns = factor->columns;
@@ -131,10 +131,8 @@ static void factor_damp(struct work *work, double damping, bool *usable) {
         memset(factor->values, 0, gram_tile_count(factor->tiles) * GRAM_TILE_VALUES * sizeof *factor->values);
         work->added = 1;
     }
-    for (uint32_t place = 0; place < columns; place++) {
+    for (uint32_t place = 0; place < columns; place++)
         *diagonal_of(factor, place) += (float)work->added;
-        factor->diagonal[factor->columns_of[place]] = *diagonal_of(factor, place);
-    }
     for (uint32_t place = columns; place < factor->tiles * GRAM_TILE; place++)
         *diagonal_of(factor, place) = 1;
 }
@@ -154,11 +152,9 @@ enum status factor_make(const struct solver *solver, struct gram *gram, double d
     if (packed > tile_bytes)
         return error_set(error, STATUS_IO, "a packed tile takes %zu bytes: this is a bug in qstream", packed);
     factor->gains = malloc((size_t)factor->tiles * GRAM_TILE * sizeof *factor->gains);
-    factor->diagonal = malloc(factor->columns * sizeof *factor->diagonal);
     work.packed = aligned_alloc(64, factor->tiles * tile_bytes);
     work.inverse = aligned_alloc(64, tile_bytes);
-    enum status status =
-        factor->gains && factor->diagonal && work.packed && work.inverse ? STATUS_OK : error_set_memory(error);
+    enum status status = factor->gains && work.packed && work.inverse ? STATUS_OK : error_set_memory(error);
     if (status == STATUS_OK) {
         factor_damp(&work, damping, usable);
         status = tiles_factor(&work, error);
@@ -176,6 +172,5 @@ void factor_close(struct factor *factor) {
     free(factor->columns_of);
     free(factor->values);
     free(factor->gains);
-    free(factor->diagonal);
     *factor = (struct factor){0};
 }

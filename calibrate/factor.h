@@ -26,8 +26,7 @@ struct factor {
     uint32_t *columns_of; /* [columns]: the column of the checkpoint at each place; the last place is rounded first */
     /* Tiles as in struct gram, of M: (i, j), i > j, as [place of j][place of i], (j, j) as [place before][place]. */
     float *values;
-    float *gains;    /* D [tiles * GRAM_TILE], by place; ones behind the last column */
-    float *diagonal; /* [columns]: of H, damped, by column of the checkpoint */
+    float *gains; /* D [tiles * GRAM_TILE], by place; ones behind the last column */
 };
 
 /* Bytes that factor_make allocates. */

@@ -166,11 +166,10 @@ static enum status rows_move(struct chunk *chunk, struct error *error) {
     return status;
 }
 
-/* Under the diagonal of the Gram matrix. */
 static void exponents_choose(struct chunk *chunk) {
     const struct factor *factor = chunk->work->rounding->factor;
     for (uint32_t begin = 0; begin < factor->columns; begin += ROUND_BLOCK)
-        chunk->work->solver->kernels->exponents(chunk->space.w + (size_t)begin * ROUND_ROWS, factor->diagonal + begin,
+        chunk->work->solver->kernels->exponents(chunk->space.w + (size_t)begin * ROUND_ROWS,
                                                 chunk->space.exponents + (size_t)(begin / ROUND_BLOCK) * ROUND_ROWS);
 }
 
@@ -260,12 +259,9 @@ static void lost_round(struct chunk *chunk) {
     rows_load(chunk);
     if (!lost_find(chunk, lost))
         return;
-    float alike[ROUND_BLOCK];
-    for (uint32_t c = 0; c < ROUND_BLOCK; c++)
-        alike[c] = 1;
     for (uint32_t b = 0; b < chunk->work->rounding->factor->columns / ROUND_BLOCK; b++) {
         const float *w = space->w + (size_t)b * ROUND_BLOCK * ROUND_ROWS;
-        kernels->exponents(w, alike, space->tile_exponents);
+        kernels->exponents(w, space->tile_exponents);
         for (uint32_t c = 1; c < ROUND_BLOCK; c++)
             memcpy(space->tile_exponents + (size_t)c * ROUND_ROWS, space->tile_exponents, ROUND_ROWS);
         memcpy(space->x, w, (size_t)ROUND_BLOCK * ROUND_ROWS * sizeof *w);

@@ -1,7 +1,7 @@
 /*
  * Rounding a weight to MXFP4 so that the outputs of its linear layer stay close: GPTQ (Frantar et al., 2022) with
- * columns in the order of the factor and scales fixed before: each block has the one that costs least under the diagonal of H
- * when its columns are rounded by themselves.
+ * columns in the order of the factor and scales fixed before: each block has the one with the least squared error of
+ * all when its values are rounded to nearest.
  *
  * What is made small is sum over rows of (w - q) H (w - q)^T, H the damped Gram matrix of the layer's inputs. A row whose q
  * would end farther from the source than 0.7 of the row's own length (Euclidean) is rounded to nearest instead.

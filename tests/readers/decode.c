@@ -29,6 +29,8 @@ static enum status decode(const struct checkpoint *checkpoint, const char *modul
     if (matrix.weight == MODULE_NO_TENSOR) {
         matrix.format = STORED_FP8_TENSOR;
         matrix.weight = number_of(checkpoint, module, "weight");
+        if (matrix.scale != MODULE_NO_TENSOR && checkpoint->tensors[matrix.scale].info.size > sizeof(float))
+            matrix.format = STORED_FP8_CHANNEL;
     }
     if (matrix.weight == MODULE_NO_TENSOR || matrix.scale == MODULE_NO_TENSOR)
         return error_set(error, STATUS_BAD_INPUT, "%s: no weight or no scale", module);
