@@ -38,14 +38,14 @@ count() {
     printf '%-14s %4d passed, %d failed, %d skipped  (%d s)\n' "$1" "$ok" "$bad" "$skip" $((SECONDS - started))
 }
 
-# suite NAME COMMAND...: the command prints TAP. As many suites run at a time as there are processors; finish waits for
-# them, and counts them in their order.
+# suite NAME COMMAND...: the command prints TAP. One suite more than there are processors runs at a time, since some wait for
+# servers and clocks; finish waits for them, and counts them in their order.
 suites=()
 suite() {
     local name=$1
     shift
     [ -z "$only" ] || [ "$only" = "$name" ] || return 0
-    while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do
+    while [ "$(jobs -pr | wc -l)" -gt "$jobs" ]; do
         wait -n
     done
     suites+=("$name")
