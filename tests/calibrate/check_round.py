@@ -125,7 +125,7 @@ def distance(w, q):
 def far(case, result, wanted):
     """Rows that GPTQ, `wanted`, takes far from the source; a tie that fell the other way can do so, too: then they are nearest."""
     share, w = distance(case[2], wanted), case[2].astype(float)
-    return (share > 0.65) | (share > 0.3) & np.isclose(np.abs(w - result["q"]), nearest(w, result["scales"])).all(1)
+    return (share > 0.65) | (share > 0.15) & np.isclose(np.abs(w - result["q"]), nearest(w, result["scales"]), atol=0).all(1)
 
 
 def rows_of(case, result, rows):
