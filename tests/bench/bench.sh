@@ -1,6 +1,6 @@
 #!/bin/bash
-# Speed of 'qstream quantize' and 'qstream verify' against this machine's own limits, on one layer of the reference
-# model's true shapes.
+# Speed of 'qstream quantize', 'qstream verify' and 'qstream inspect --stats' against this machine's own limits, on one
+# layer of the reference model's true shapes.
 #
 #   tests/bench/bench.sh [--json] [--repeat N] [--rules "mse amax"] [--small]
 #
@@ -203,6 +203,12 @@ if [ -e "$source.complete" ] && { [ -e "$bench/reference/config.json" ] || [ "$(
         sample "$round" "verify|cached|hash" "${verify[@]}" --hash >/dev/null
         # shellcheck disable=SC2016 # the inner shell expands this
         sample "$round" "verify|cached|read" bash -c 'cat "$source"/* "$bench"/reference/* >/dev/null'
+        for folder in "$source" "$bench/reference"; do
+            what=$([ "$folder" = "$source" ] && echo source || echo output)
+            sample "$round" "inspect|$what|stats" "$qstream" inspect "$folder" --stats --quiet >/dev/null
+            # shellcheck disable=SC2016 # the inner shell expands this
+            sample "$round" "inspect|$what|read" bash -c 'cat "$0"/* >/dev/null' "$folder"
+        done
         [ "$round" = warm ] && continue
         evict "$source" "$bench/reference"
         sample "$round" "verify|disk|verify" "${verify[@]}" >/dev/null

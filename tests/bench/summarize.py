@@ -33,7 +33,7 @@ def show(values, scale=1.0, digits=2):
 def collect(notes, runs, rates, kernels):
     cores, elements = int(notes["cores"]), int(notes["mlp_elements"])
     result = {"schema": "qstream.bench-layer/1", "cores": cores, "cpu": notes["cpu"], "repeats": int(notes["repeat"]),
-              "mlp_elements": elements, "memory": [], "disk": None, "verify": [], "memcpy": None, "kernels": [], "sha256": None}
+              "mlp_elements": elements, "memory": [], "disk": None, "verify": [], "inspect": [], "memcpy": None, "kernels": [], "sha256": None}
     if rates:
         result["memcpy"] = {"bytes_touched_per_second": spread(rates)}
     for label, samples in runs.items():
@@ -78,6 +78,15 @@ def collect(notes, runs, rates, kernels):
             "bytes_per_second": spread([touched / w for w in walls]),
             "processor_seconds": spread([s[1] for s in samples]), "peak_bytes": max(s[2] for s in samples) * 1024,
             "reading_seconds": spread(reading), "of_reading": statistics.median(walls) / statistics.median(reading)})
+    for what in ("source", "output"):
+        samples = runs.get(f"inspect|{what}|stats")
+        if samples:
+            walls, reading = [s[0] for s in samples], [s[0] for s in runs[f"inspect|{what}|read"]]
+            size = int(notes[f"{what}_bytes fp8-tensor"])
+            result["inspect"].append({
+                "of": what, "seconds": spread(walls), "bytes_read": size, "bytes_per_second": spread([size / w for w in walls]),
+                "processor_seconds": spread([s[1] for s in samples]), "peak_bytes": max(s[2] for s in samples) * 1024,
+                "reading_seconds": spread(reading), "of_reading": statistics.median(walls) / statistics.median(reading)})
     for (name, level), values in kernels.items():
         if name == "sha256":
             result["sha256"] = {"bytes_per_second": spread(values)}
@@ -137,6 +146,14 @@ def tables(result):
         for e in result["verify"]:
             rows.append((("page cache" if e["from"] == "cached" else "disk") + (", --hash" if e["hash"] else ""), show(e["seconds"]),
                          show(e["elements_per_second"], 1e9), show(e["bytes_per_second"], 1e9), show(e["processor_seconds"]),
+                         f"{e['peak_bytes'] / 1e6:.0f}", show(e["reading_seconds"]), f"{e['of_reading']:.2f} x"))
+        table(rows)
+    if result["inspect"]:
+        print("inspect --stats of the layer, which reads every value, from the page cache; to reading: by the time of\n"
+              "'cat FOLDER/* > /dev/null', which is one process.")
+        rows = [("of", "wall s", "GB/s read", "CPU s", "peak RSS MB", "cat: wall s", "to reading")]
+        for e in result["inspect"]:
+            rows.append((e["of"], show(e["seconds"]), show(e["bytes_per_second"], 1e9), show(e["processor_seconds"]),
                          f"{e['peak_bytes'] / 1e6:.0f}", show(e["reading_seconds"]), f"{e['of_reading']:.2f} x"))
         table(rows)
     if result["memcpy"]:
