@@ -20,6 +20,10 @@ static const struct fused_set {
     {"gdn", {"in_proj_qkvz", {"in_proj_qkv", "in_proj_z"}}},
     {"gdn", {"in_proj_ba", {"in_proj_b", "in_proj_a"}}},
     {"w13", {"w13", {"w1", "w3"}}},
+    {"gate_up_w13", {"gate_up_proj", {"w1", "w3"}}},
+    {"gate_up_c_fc", {"gate_up_proj", {"c_fc_0", "c_fc_1"}}},
+    {"fc13", {"fc13", {"fc1", "fc3"}}},
+    {"merged_linear", {"merged_linear", {"gate_proj", "up_proj"}}},
 };
 enum { FUSED_SETS = sizeof fused_sets / sizeof *fused_sets };
 

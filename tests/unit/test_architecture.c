@@ -70,6 +70,9 @@ static void given_a_projection_then_its_fused_layer_is_known(void **state) {
     assert_string_equal(architecture_fused_of(llama, "k_proj")->name, "qkv_proj");
     assert_string_equal(architecture_fused_of(llama, "k_proj")->parts[0], "q_proj");
     assert_string_equal(architecture_fused_of(llama, "up_proj")->name, "gate_up_proj");
+    const struct architecture *internlm = architecture_find("InternLM2ForCausalLM");
+    assert_string_equal(architecture_fused_of(internlm, "w3")->name, "gate_up_proj");
+    assert_null(architecture_fused_of(internlm, "gate_proj"));
     assert_null(architecture_fused_of(llama, "o_proj"));
     assert_null(architecture_fused_of(llama, "proj"));
     assert_null(architecture_fused_of(architecture_find("Phi3ForCausalLM"), "q_proj")); /* stored fused */
