@@ -13,12 +13,10 @@
 #include "common/text.h"
 #include "infer/cpu/layer.h"
 #include "infer/embedding.h"
+#include "infer/space.h"
 
 enum {
-    PROGRAM_BYTES = 48 << 20, /* the program, its libraries, generated kernels, stacks */
-    TENSOR_BYTES = 640,       /* what is kept of a tensor's header, of each model */
-    PACKED_WANTED = 64 << 20, /* packed weights: fewer rounds */
-    GROUP_MOST = 8            /* windows that are computed together: each packing serves them all */
+    GROUP_MOST = 8 /* windows that are computed together: each packing serves them all */
 };
 /* Hidden states that are larger than so many times the median are too large to count in full. */
 static const double large_state = 4;
@@ -55,10 +53,6 @@ struct run {
     struct progress progress;
     uint64_t done; /* bytes of hidden states that went through something */
 };
-
-static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
-
-static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* ---- what it takes ---- */
 
@@ -126,7 +120,7 @@ static enum status budget_fill(struct run *run, uint32_t windows, struct calibra
     const struct model *model = &run->output;
     *budget = (struct calibrate_budget){0};
     const struct model *models[] = {model, is_corrected(run) ? &run->source : NULL};
-    run->packed = PACKED_WANTED;
+    run->packed = SPACE_PACKED;
     run->scratch = run->space_size = 0;
     for (unsigned i = 0; i < 2 && models[i]; i++) {
         size_t packed, scratch;
@@ -137,31 +131,33 @@ static enum status budget_fill(struct run *run, uint32_t windows, struct calibra
             layer_space_size(&run->engine, models[i], windows * options->tokens, windows, options->tokens, error);
         if (space == 0)
             return STATUS_IO;
-        run->packed = larger(run->packed, packed);
-        run->scratch = larger(run->scratch, scratch);
-        run->space_size = larger(run->space_size, space);
+        run->packed = space_larger(run->packed, packed);
+        run->scratch = space_larger(run->scratch, scratch);
+        run->space_size = space_larger(run->space_size, space);
     }
-    run->scratch = larger(run->scratch, model->hidden * sizeof(float)); /* a token's lacks */
+    run->scratch = space_larger(run->scratch, model->hidden * sizeof(float)); /* a token's lacks */
     for (uint32_t layer = 0; layer < model->layer_count; layer++) {
-        run->layer_bytes = larger(run->layer_bytes, model->layers[layer].bytes);
+        run->layer_bytes = space_larger(run->layer_bytes, model->layers[layer].bytes);
         if (is_corrected(run))
-            run->source_bytes = larger(run->source_bytes, run->source.layers[layer].bytes);
+            run->source_bytes = space_larger(run->source_bytes, run->source.layers[layer].bytes);
         for (enum layer_weight i = 0; i < LAYER_WEIGHTS; i++) {
             if (!options->wanted(options->context, layer, i))
                 continue;
             const uint32_t columns = model->layers[layer].weights[i].weight.columns;
             if (!is_corrected(run))
-                run->original_bytes = larger(run->original_bytes, run->source.layers[layer].weights[i].bytes);
+                run->original_bytes = space_larger(run->original_bytes, run->source.layers[layer].weights[i].bytes);
             const uint64_t pull = is_corrected(run) ? pull_bytes(&run->engine, model->hidden, columns) : 0;
-            budget->gram = larger(budget->gram, gram_bytes(&run->engine, columns) + factor_bytes(columns) + pull);
-            run->scratch = larger(run->scratch, round_scratch(columns, is_corrected(run)));
+            budget->gram = space_larger(budget->gram, gram_bytes(&run->engine, columns) + factor_bytes(columns) + pull);
+            run->scratch = space_larger(run->scratch, round_scratch(columns, is_corrected(run)));
         }
     }
     run->group_windows = windows;
-    budget->weights = aligned(run->layer_bytes) + aligned(run->original_bytes) + aligned(run->source_bytes);
-    budget->work = PROGRAM_BYTES + run->packed + aligned(run->scratch) * options->jobs + aligned(run->space_size) +
+    budget->weights =
+        space_aligned(run->layer_bytes) + space_aligned(run->original_bytes) + space_aligned(run->source_bytes);
+    budget->work = SPACE_PROGRAM + run->packed + space_aligned(run->scratch) * options->jobs +
+                   space_aligned(run->space_size) +
                    (uint64_t)windows * options->tokens * model->hidden * sizeof(float) * (is_corrected(run) ? 2 : 1) +
-                   (run->source.checkpoint.tensor_count + model->checkpoint.tensor_count) * TENSOR_BYTES +
+                   (run->source.checkpoint.tensor_count + model->checkpoint.tensor_count) * SPACE_TENSOR +
                    (uint64_t)options->windows * options->tokens * sizeof(int32_t) +
                    (uint64_t)options->tokens * (model->head_dim + 1) * sizeof(float);
     budget->total = budget->weights + budget->gram + budget->work;
@@ -224,15 +220,15 @@ static struct run run_of(const struct calibrate_options *options) {
 static enum status run_open(struct run *run, struct error *error) {
     const struct calibrate_options *options = run->options;
     const struct model *model = &run->output;
-    run->space = (struct layer_space){aligned_alloc(64, aligned(run->space_size)), run->space_size};
+    run->space = (struct layer_space){aligned_alloc(64, space_aligned(run->space_size)), run->space_size};
     run->hidden = malloc((size_t)run->group_windows * options->tokens * model->hidden * sizeof *run->hidden);
-    run->buffer = aligned_alloc(64, aligned(run->layer_bytes));
-    run->original = aligned_alloc(64, aligned(run->original_bytes + 1));
+    run->buffer = aligned_alloc(64, space_aligned(run->layer_bytes));
+    run->original = aligned_alloc(64, space_aligned(run->original_bytes + 1));
     run->token_weights = malloc((size_t)run->group_windows * options->tokens * sizeof *run->token_weights);
     run->squares = malloc((size_t)run->group_windows * options->tokens * sizeof *run->squares);
     run->sorted = malloc(options->tokens * sizeof *run->sorted);
     if (is_corrected(run)) {
-        run->source_buffer = aligned_alloc(64, aligned(run->source_bytes));
+        run->source_buffer = aligned_alloc(64, space_aligned(run->source_bytes));
         run->lacks = malloc((size_t)run->group_windows * options->tokens * model->hidden * sizeof *run->lacks);
         if (!run->source_buffer || !run->lacks)
             return error_set_memory(error);

@@ -6,6 +6,7 @@
 
 #include "calibrate/target.h"
 #include "common/interrupt.h"
+#include "infer/space.h"
 
 enum { TILE_VALUES = GRAM_TILE * ROUND_ROWS };
 
@@ -22,26 +23,20 @@ struct space {
     uint8_t *tile_exponents;
 };
 
-static void *take(unsigned char *base, size_t *at, size_t bytes) {
-    void *place = base ? base + *at : NULL;
-    *at += (bytes + 63) / 64 * 64;
-    return place;
-}
-
 static size_t space_lay(uint32_t columns, bool pull, unsigned char *base, struct space *space) {
     const size_t tiles = gram_tiles(columns), tile = TILE_VALUES * sizeof(float);
     size_t at = 0;
-    space->rows = take(base, &at, gram_scratch(columns));
-    space->w = take(base, &at, (size_t)ROUND_ROWS * columns * sizeof(float));
-    space->q = take(base, &at, (size_t)ROUND_ROWS * columns);
-    space->exponents = take(base, &at, (size_t)ROUND_ROWS * columns / ROUND_BLOCK);
-    space->errors = take(base, &at, tiles * tile);
-    space->moves = pull ? take(base, &at, tiles * tile) : NULL;
-    space->x = take(base, &at, tile);
-    space->tile_w = take(base, &at, tile);
-    space->error = take(base, &at, tile);
-    space->tile_q = take(base, &at, TILE_VALUES);
-    space->tile_exponents = take(base, &at, TILE_VALUES);
+    space->rows = space_take(base, &at, gram_scratch(columns));
+    space->w = space_take(base, &at, (size_t)ROUND_ROWS * columns * sizeof(float));
+    space->q = space_take(base, &at, (size_t)ROUND_ROWS * columns);
+    space->exponents = space_take(base, &at, (size_t)ROUND_ROWS * columns / ROUND_BLOCK);
+    space->errors = space_take(base, &at, tiles * tile);
+    space->moves = pull ? space_take(base, &at, tiles * tile) : NULL;
+    space->x = space_take(base, &at, tile);
+    space->tile_w = space_take(base, &at, tile);
+    space->error = space_take(base, &at, tile);
+    space->tile_q = space_take(base, &at, TILE_VALUES);
+    space->tile_exponents = space_take(base, &at, TILE_VALUES);
     return at;
 }
 

@@ -248,6 +248,11 @@ void text_free(struct text *text) {
     *text = (struct text){0};
 }
 
+void text_write(const struct text *text, FILE *stream) {
+    if (text->length > 0)
+        fwrite(text->bytes, 1, text->length, stream);
+}
+
 char *text_format(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* The length of the well-formed UTF-8 character that `text` begins with (RFC 3629); 0 when it is none, or at its end. */
 size_t text_utf8_length(const char *text);
@@ -48,6 +49,9 @@ void text_append_number(struct text *text, uint64_t number);
 /* The shortest decimal that reads back as the same number; null when it is not finite. */
 void text_append_json_real(struct text *text, double number);
 void text_free(struct text *text);
+
+/* Writes it to a stream, whose errors are seen there. */
+void text_write(const struct text *text, FILE *stream);
 
 /* strdup(3) of a formatted string; NULL when out of memory. */
 char *text_format(const char *format, ...) __attribute__((format(printf, 1, 2)));

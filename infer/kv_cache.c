@@ -5,10 +5,9 @@
 #include <string.h>
 
 #include "common/formats.h"
+#include "infer/space.h"
 
 static const float one = 1;
-
-static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 static size_t element_of(enum weight_format format) {
     return format == WEIGHT_F32 ? sizeof(float) : format == WEIGHT_BF16 ? sizeof(uint16_t) : 1;
@@ -82,7 +81,7 @@ void kv_cache_put(const struct kv_store *cache, uint32_t layer, uint32_t kv_head
 /* The space: scores [KV_CHUNK], then keys and values as float32 where they are stored otherwise. */
 size_t kv_cache_space(const struct kv_store *cache) {
     const size_t copies = cache->format == WEIGHT_F32 ? 0 : 2 * (size_t)cache->head_dim;
-    return aligned((1 + copies) * KV_CHUNK * sizeof(float));
+    return space_aligned((1 + copies) * KV_CHUNK * sizeof(float));
 }
 
 /* The first columns of a matrix of the cache as float32: in place, or in `copy`. */

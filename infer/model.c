@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "infer/model_config.h"
+#include "infer/space.h"
 #include "infer/weight_format.h"
 
 static const char *const prefixes[] = {"model.language_model.", "language_model.model.", "model.", ""};
@@ -19,8 +20,6 @@ const char *layer_weight_name(enum layer_weight weight) {
 }
 
 /* Parts of a layer in memory begin at multiples of this. */
-static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
-
 /* ---- finding weights ---- */
 
 static const struct module *module_find(const struct model *model, const char *name) {
@@ -48,7 +47,7 @@ static enum status bias_find(const struct model *model, const struct module *mod
         return error_set(error, STATUS_BAD_INPUT,
                          "'%s': tensor '%s' does not have the %u elements of its weight's rows", model->checkpoint.path,
                          place->bias->info.name, place->weight.rows);
-    place->bytes += aligned((uint64_t)place->weight.rows * sizeof(float));
+    place->bytes += space_aligned((uint64_t)place->weight.rows * sizeof(float));
     return float_tensor_check(&model->checkpoint, place->bias, error);
 }
 
@@ -80,11 +79,11 @@ static enum status weight_find(const struct model *model, struct activation_sche
     if (status != STATUS_OK)
         return status;
     place->input_scale = module_part(checkpoint, module, PART_INPUT_SCALE);
-    place->bytes = aligned(place->codes->info.size);
+    place->bytes = space_aligned(place->codes->info.size);
     if (weight->format == WEIGHT_MXFP8 || weight->format == WEIGHT_MXFP4)
-        place->bytes += aligned((uint64_t)rows * (columns / MX_BLOCK));
+        place->bytes += space_aligned((uint64_t)rows * (columns / MX_BLOCK));
     else if (weight->format == WEIGHT_FP8)
-        place->bytes += aligned(scale_count(weight) * sizeof(float));
+        place->bytes += space_aligned(scale_count(weight) * sizeof(float));
     return biased ? bias_find(model, module, place, error) : STATUS_OK;
 }
 
@@ -131,7 +130,7 @@ static enum status layer_find(const struct model *model, const char *prefix, uin
         enum status status = norm_find(model, name, norms[i], error);
         if (status != STATUS_OK)
             return status;
-        layer->bytes += aligned((uint64_t)model->hidden * sizeof(float));
+        layer->bytes += space_aligned((uint64_t)model->hidden * sizeof(float));
     }
     return STATUS_OK;
 }

@@ -3,10 +3,9 @@
 
 #include "common/formats.h"
 #include "infer/model.h"
+#include "infer/space.h"
 
 enum { MX_BLOCK = 32, READ_MAX = 8 << 20 };
-
-static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* Values of a plain tensor as float32; `count` from element `begin` on. */
 static enum status floats_load(const struct model *model, const struct tensor *tensor, uint64_t begin, uint64_t count,
@@ -84,14 +83,14 @@ static enum status input_scale_load(const struct model *model, const struct weig
 
 uint64_t weight_rows_bytes(const struct weight_place *place, uint32_t count) {
     const struct weight *weight = &place->weight;
-    uint64_t bytes = aligned((uint64_t)count * weight_row_bytes(weight));
+    uint64_t bytes = space_aligned((uint64_t)count * weight_row_bytes(weight));
     if (place->bias)
-        bytes += aligned((uint64_t)count * sizeof(float));
+        bytes += space_aligned((uint64_t)count * sizeof(float));
     if (weight->format == WEIGHT_MXFP8 || weight->format == WEIGHT_MXFP4)
-        bytes += aligned((uint64_t)count * (weight->columns / MX_BLOCK));
+        bytes += space_aligned((uint64_t)count * (weight->columns / MX_BLOCK));
     else if (weight->format == WEIGHT_FP8)
-        bytes += aligned((uint64_t)count * ((weight->columns + weight->scale_columns - 1) / weight->scale_columns) *
-                         sizeof(float));
+        bytes += space_aligned((uint64_t)count *
+                               ((weight->columns + weight->scale_columns - 1) / weight->scale_columns) * sizeof(float));
     return bytes;
 }
 
@@ -106,13 +105,13 @@ enum status weight_rows_load(const struct model *model, const struct weight_plac
         status = checkpoint_read(&model->checkpoint, place->codes, begin * row_bytes + done, at + done,
                                  bytes - done < READ_MAX ? bytes - done : READ_MAX, error);
     weight->codes = at;
-    at += aligned(bytes);
+    at += space_aligned(bytes);
     if (status == STATUS_OK && place->bias) {
         status = floats_load(model, place->bias, begin, count, (float *)at, error);
         if (status == STATUS_OK)
             status = finite_check(model, place->bias, (float *)at, count, error);
         weight->bias = (float *)at;
-        at += aligned((uint64_t)count * sizeof(float));
+        at += space_aligned((uint64_t)count * sizeof(float));
     }
     if (status == STATUS_OK && (weight->format == WEIGHT_MXFP8 || weight->format == WEIGHT_MXFP4)) {
         const uint64_t blocks = weight->columns / MX_BLOCK;
@@ -134,7 +133,7 @@ enum status weight_rows_load(const struct model *model, const struct weight_plac
 uint64_t head_slice_bytes(const struct model *models, unsigned count, uint32_t rows) {
     uint64_t bytes = 0;
     for (unsigned i = 0; i < count; i++)
-        bytes += aligned(weight_rows_bytes(&models[i].head, rows));
+        bytes += space_aligned(weight_rows_bytes(&models[i].head, rows));
     return bytes;
 }
 
@@ -202,7 +201,7 @@ enum status layer_load(const struct model *model, uint32_t index, void *buffer, 
     if (status == STATUS_OK) {
         layer->attention_norm = (float *)at;
         status = norm_load(model, places->attention_norm, model->hidden, (float *)at, error);
-        at += aligned((uint64_t)model->hidden * sizeof(float));
+        at += space_aligned((uint64_t)model->hidden * sizeof(float));
     }
     if (status == STATUS_OK) {
         layer->mlp_norm = (float *)at;

@@ -11,12 +11,7 @@
 #include "infer/cpu/layer.h"
 #include "infer/embedding.h"
 #include "infer/hidden.h"
-
-enum {
-    PROGRAM_BYTES = 48 << 20, /* the program, its libraries, generated kernels, stacks */
-    TENSOR_BYTES = 640,       /* what is kept of a tensor's header, of each model */
-    PACKED_WANTED = 64 << 20  /* packed weights: fewer rounds */
-};
+#include "infer/space.h"
 
 struct run {
     const struct output_error_options *options;
@@ -35,10 +30,6 @@ struct run {
     struct output_error *errors;
     size_t count;
 };
-
-static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
-
-static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* ---- beginning and end ---- */
 
@@ -70,19 +61,19 @@ static enum status memory_take(struct run *run, struct error *error) {
     size_t packed, scratch;
     for (uint32_t layer = 0; layer < model->layer_count; layer++)
         for (unsigned side = 0; side < 2; side++)
-            bytes[side] = larger(bytes[side], run->models[side].layers[layer].bytes);
+            bytes[side] = space_larger(bytes[side], run->models[side].layers[layer].bytes);
     enum status status = layer_engine_size(&run->engine, model, &packed, &scratch, error);
     if (status != STATUS_OK)
         return status;
-    scratch = larger(scratch, linear_scratch(1, 2));
+    scratch = space_larger(scratch, linear_scratch(1, 2));
     run->space.size = layer_space_size(&run->engine, model, options->tokens, 1, options->tokens, error);
     if (run->space.size == 0)
         return STATUS_IO;
-    packed = larger(2 * packed, PACKED_WANTED); /* two weights are multiplied with the same inputs */
+    packed = space_larger(2 * packed, SPACE_PACKED); /* two weights are multiplied with the same inputs */
     const uint64_t slot = (uint64_t)options->tokens * model->hidden * sizeof(float);
-    const uint64_t fixed = PROGRAM_BYTES + bytes[0] + bytes[1] + packed + aligned(scratch) * options->jobs +
+    const uint64_t fixed = SPACE_PROGRAM + bytes[0] + bytes[1] + packed + space_aligned(scratch) * options->jobs +
                            run->space.size + slot +
-                           (model->checkpoint.tensor_count + run->models[1].checkpoint.tensor_count) * TENSOR_BYTES +
+                           (model->checkpoint.tensor_count + run->models[1].checkpoint.tensor_count) * SPACE_TENSOR +
                            (uint64_t)options->windows * options->tokens * sizeof(int32_t) +
                            (uint64_t)options->tokens * (model->head_dim + 1) * sizeof(float);
     if (options->memory < fixed)
@@ -91,11 +82,11 @@ static enum status memory_take(struct run *run, struct error *error) {
                          text_mebibytes(fixed));
     const uint64_t rest = (options->memory - fixed) / slot;
     const char *folder = options->spill_folder ? options->spill_folder : getenv("TMPDIR");
-    run->space.bytes = aligned_alloc(64, aligned(run->space.size));
+    run->space.bytes = aligned_alloc(64, space_aligned(run->space.size));
     run->sums = malloc(run->group.block_count * sizeof *run->sums);
     run->errors = calloc((size_t)model->layer_count * LAYER_WEIGHTS, sizeof *run->errors);
     for (unsigned side = 0; side < 2; side++)
-        run->buffers[side] = aligned_alloc(64, aligned(bytes[side]));
+        run->buffers[side] = aligned_alloc(64, space_aligned(bytes[side]));
     if (!run->space.bytes || !run->sums || !run->errors || !run->buffers[0] || !run->buffers[1])
         return error_set_memory(error);
     status = engine_space(&run->engine, packed, scratch, error);

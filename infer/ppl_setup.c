@@ -8,15 +8,12 @@
 #include "infer/cpu/engine.h" /* ROW_UNIT */
 #include "infer/cuda/cuda.h"
 #include "infer/ppl_backend.h"
+#include "infer/space.h"
 
 enum {
-    PROGRAM_BYTES = 48 << 20, /* the program, its libraries, generated kernels, stacks */
-    TENSOR_BYTES = 640,       /* what is kept of a tensor's header */
-    SLICE_MIN = 4 << 20,      /* bytes of a slice of the head, if layers are smaller */
+    SLICE_MIN = 4 << 20, /* bytes of a slice of the head, if layers are smaller */
     LONGEST_WINDOW = 1 << 22
 };
-
-static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
 /* ---- models ---- */
 
@@ -52,7 +49,7 @@ static enum status models_open(struct ppl_setup *setup, struct error *error) {
 
 static enum status window_check(struct ppl_setup *setup, struct error *error) {
     for (size_t i = 0; i < setup->window_count; i++) {
-        setup->longest = (uint32_t)larger(setup->longest, setup->windows[i].tokens);
+        setup->longest = (uint32_t)space_larger(setup->longest, setup->windows[i].tokens);
         setup->scored += setup->windows[i].scored;
         setup->budget.tokens += setup->windows[i].tokens;
     }
@@ -77,7 +74,7 @@ static enum status steps_lay(struct ppl_setup *setup, struct error *error) {
     const uint32_t layers = setup->models[0].layer_count;
     setup->layer_steps = (size_t)layers * setup->sides;
     for (size_t step = 0; step < setup->layer_steps; step++)
-        most = larger(most, setup->models[step % setup->sides].layers[step / setup->sides].bytes);
+        most = space_larger(most, setup->models[step % setup->sides].layers[step / setup->sides].bytes);
     setup->head_rows = head_slice_rows(setup->models, setup->sides, ROW_UNIT, most);
     const size_t slices = (setup->models[0].vocabulary + (size_t)setup->head_rows - 1) / setup->head_rows;
     setup->steps = setup->layer_steps + slices;
@@ -104,11 +101,11 @@ struct prefetch_options ppl_setup_prefetch(const struct ppl_setup *setup) {
 /* What does not depend on how the windows are grouped. */
 uint64_t ppl_setup_fixed_bytes(const struct ppl_setup *setup, size_t count) {
     const struct folder *const folders[] = {setup->models[0].checkpoint.folder, setup->models[1].checkpoint.folder};
-    uint64_t bytes = PROGRAM_BYTES + folders_memory(folders, 2) + count * sizeof(int32_t) +
+    uint64_t bytes = SPACE_PROGRAM + folders_memory(folders, 2) + count * sizeof(int32_t) +
                      setup->scored * (sizeof(struct ppl_token) + sizeof(struct head_token)) + setup->window_count * 256;
     for (unsigned side = 0; side < setup->sides; side++) {
         const struct model *model = &setup->models[side];
-        bytes += model->checkpoint.tensor_count * TENSOR_BYTES +
+        bytes += model->checkpoint.tensor_count * SPACE_TENSOR +
                  (uint64_t)setup->longest * (model->head_dim + 1) * sizeof(float) + (uint64_t)model->hidden * 64;
     }
     return bytes;

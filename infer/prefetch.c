@@ -1,4 +1,5 @@
 #include "infer/prefetch.h"
+#include "infer/space.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -26,13 +27,11 @@ static uint64_t largest(const struct prefetch_options *options) {
     return size;
 }
 
-static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
-
 uint64_t prefetch_bytes(const struct prefetch_options *options) {
     uint64_t bytes = 0;
     for (size_t i = 0; options->keep && i < options->steps; i++)
-        bytes += aligned(options->sizes[i]);
-    return options->keep ? bytes : aligned(largest(options)) * options->buffers;
+        bytes += space_aligned(options->sizes[i]);
+    return options->keep ? bytes : space_aligned(largest(options)) * options->buffers;
 }
 
 static void *load_all(void *context) {
@@ -76,7 +75,7 @@ enum status prefetch_start(const struct prefetch_options *options, struct prefet
     if (!prefetch->buffers)
         return error_set_memory(error);
     for (unsigned i = 0; i < prefetch->buffer_count; i++) {
-        const uint64_t bytes = aligned(options->keep ? options->sizes[i] : largest(options));
+        const uint64_t bytes = space_aligned(options->keep ? options->sizes[i] : largest(options));
         prefetch->buffers[i] =
             options->allocate ? options->allocate(options->allocator, bytes) : aligned_alloc(64, bytes);
         if (!prefetch->buffers[i])

@@ -209,8 +209,8 @@ static enum status result_print(const struct arguments *arguments, const struct 
     else if (!arguments->audit.quiet)
         audit_table(audit, &out);
     enum status status = out.failed ? error_set_memory(error) : STATUS_OK;
-    if (status == STATUS_OK && out.length > 0)
-        fwrite(out.bytes, 1, out.length, stdout);
+    if (status == STATUS_OK)
+        text_write(&out, stdout);
     text_free(&out);
     return status;
 }

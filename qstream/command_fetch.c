@@ -162,8 +162,7 @@ static enum status reference_make(const struct arguments *arguments, struct hub_
 /* ---- the command ---- */
 
 static void put(struct text *text, FILE *stream) {
-    if (text->length > 0)
-        fwrite(text->bytes, 1, text->length, stream);
+    text_write(text, stream);
     text_free(text);
 }
 

@@ -182,11 +182,6 @@ static void problems_tell(const struct inspection *inspection) {
             fprintf(stderr, "qstream: warning: and %zu more %s\n", counts[kind] - TOLD_MAX, rest[kind]);
 }
 
-static void put(const struct text *text) {
-    if (text->length > 0)
-        fwrite(text->bytes, 1, text->length, stdout);
-}
-
 static enum status values_show(const struct inspection *inspection, const struct arguments *arguments,
                                struct error *error) {
     struct shown shown;
@@ -200,7 +195,7 @@ static enum status values_show(const struct inspection *inspection, const struct
         status = out.failed ? error_set_memory(error) : STATUS_OK;
     }
     if (status == STATUS_OK)
-        put(&out);
+        text_write(&out, stdout);
     text_free(&out);
     shown_free(&shown);
     return status;
@@ -232,7 +227,7 @@ static enum status json_tell(struct inspection *inspection, const struct report_
     if (status == STATUS_OK && arguments->html)
         status = html_write(inspection, arguments, &json, error);
     if (status == STATUS_OK && arguments->json) {
-        put(&json);
+        text_write(&json, stdout);
         fputc('\n', stdout);
     }
     text_free(&json);
@@ -244,7 +239,7 @@ static enum status table_tell(const struct report_view *view, const struct argum
     enum status status = arguments->by == GROUPINGS ? inspect_table(view, &table, error)
                                                     : inspect_groups_table(view, arguments->by, &table, error);
     if (status == STATUS_OK)
-        put(&table);
+        text_write(&table, stdout);
     text_free(&table);
     return status;
 }

@@ -232,11 +232,6 @@ static enum status measure_server(struct run *run, struct error *error) {
 
 /* ---- telling ---- */
 
-static void put(const struct text *text, FILE *stream) {
-    if (text->length > 0)
-        fwrite(text->bytes, 1, text->length, stream);
-}
-
 static bool is_stdout(const char *file) { return file && strcmp(file, "-") == 0; }
 
 /* The table, or the JSON; where a file goes to standard output, neither. Failed figures are then told on stderr. */
@@ -248,18 +243,18 @@ static enum status report_print(const struct run *run, const struct ppl_report *
     struct text text = {0};
     enum status status = STATUS_OK;
     if (arguments->json) {
-        put(json, stdout);
+        text_write(json, stdout);
         fputc('\n', stdout);
     } else if (!file_on_stdout) {
         status = ppl_report_table(report, &text, error);
-        put(&text, stdout);
+        text_write(&text, stdout);
     }
     text_free(&text);
     if ((arguments->json || file_on_stdout) && report->expectation && !report->planned &&
         !expectation_passed(report->expectation)) {
         ppl_report_verdicts(report, true, &text);
         fflush(stdout);
-        put(&text, stderr);
+        text_write(&text, stderr);
         text_free(&text);
     }
     return status;

@@ -208,11 +208,6 @@ static enum status thresholds_load(struct arguments *arguments, struct error *er
     return status;
 }
 
-static void put(const struct text *text) {
-    if (text->length > 0)
-        fwrite(text->bytes, 1, text->length, stdout);
-}
-
 static enum status tell(const struct verification *verification, const struct arguments *arguments,
                         struct error *error) {
     struct text json = {0}, table = {0};
@@ -223,12 +218,12 @@ static enum status tell(const struct verification *verification, const struct ar
         status = verify_page_write(arguments->html, &json, error);
     bool html_on_stdout = arguments->html && strcmp(arguments->html, "-") == 0;
     if (status == STATUS_OK && arguments->json) {
-        put(&json);
+        text_write(&json, stdout);
         fputc('\n', stdout);
     } else if (status == STATUS_OK && !html_on_stdout) {
         status = verification_table(verification, &table, error);
         if (status == STATUS_OK)
-            put(&table);
+            text_write(&table, stdout);
     }
     text_free(&json);
     text_free(&table);

@@ -10,8 +10,8 @@
 static bool is_silent(const struct push *push) { return push->options.json || push->options.quiet; }
 
 static void put(const struct text *text) {
-    if (text->length > 0 && !text->failed)
-        fwrite(text->bytes, 1, text->length, stdout);
+    if (!text->failed)
+        text_write(text, stdout);
     fflush(stdout);
 }
 

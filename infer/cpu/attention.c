@@ -7,12 +7,11 @@
 #include <string.h>
 
 #include "infer/cpu/engine.h"
+#include "infer/space.h"
 
 enum { KEYS = 256, QUERIES = 256 };
 
 static uint32_t minimum(uint32_t a, uint32_t b) { return a < b ? a : b; }
-
-static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 struct pass {
     struct engine *engine;
@@ -67,11 +66,11 @@ static struct space space_lay(const struct pass *pass, unsigned thread, uint32_t
     unsigned char *at = engine_scratch(pass->engine, thread);
     struct space space;
     space.scores = (float *)at;
-    at += aligned((size_t)rows * KEYS * sizeof(float));
+    at += space_aligned((size_t)rows * KEYS * sizeof(float));
     space.shares = at;
-    at += aligned((size_t)rows * KEYS * pass->engine->element);
+    at += space_aligned((size_t)rows * KEYS * pass->engine->element);
     space.out = (float *)at;
-    at += aligned((size_t)rows * pass->attention->head_dim * sizeof(float));
+    at += space_aligned((size_t)rows * pass->attention->head_dim * sizeof(float));
     space.most = (float *)at;
     space.sums = space.most + rows;
     return space;
@@ -161,8 +160,8 @@ static void query_task(void *context, size_t task, unsigned thread) {
 
 size_t attention_scratch(const struct engine *engine, uint32_t head_dim) {
     const size_t rows = QUERIES;
-    return aligned(rows * KEYS * sizeof(float)) + aligned(rows * KEYS * engine->element) +
-           aligned(rows * head_dim * sizeof(float)) + aligned(2 * rows * sizeof(float));
+    return space_aligned(rows * KEYS * sizeof(float)) + space_aligned(rows * KEYS * engine->element) +
+           space_aligned(rows * head_dim * sizeof(float)) + space_aligned(2 * rows * sizeof(float));
 }
 
 static enum status sizes(struct engine *engine, uint32_t head_dim, uint32_t tokens, size_t *keys, size_t *values,

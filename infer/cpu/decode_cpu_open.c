@@ -6,10 +6,9 @@
 #include "common/interrupt.h"
 #include "common/progress.h"
 #include "infer/cpu/decode_cpu.h"
+#include "infer/space.h"
 
 enum { HUGE_PAGE = 2 << 20 };
-
-static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 static uint32_t largest(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
@@ -28,12 +27,6 @@ static size_t largest_operand(const struct cpu_decoder *decoder) {
             most = bytes > most ? bytes : most;
         }
     return most;
-}
-
-static void *take(unsigned char *base, uint64_t *at, uint64_t bytes) {
-    void *place = base ? base + *at : NULL;
-    *at += aligned(bytes);
-    return place;
 }
 
 /* Gives the values of a token their places behind `base`; returns the bytes that they take. */
@@ -59,17 +52,17 @@ static uint64_t work_lay(struct cpu_decoder *decoder, unsigned char *base) {
                         {&decoder->logits, model->vocabulary}};
     uint64_t at = 0;
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
-        *floats[i].place = take(base, &at, floats[i].count * sizeof(float));
+        *floats[i].place = space_take(base, &at, floats[i].count * sizeof(float));
     const size_t operand = largest_operand(decoder);
     for (int i = 0; i < OPERANDS; i++)
-        decoder->operands[i].prepared = take(base, &at, operand);
-    decoder->parts = take(base, &at, parts * sizeof *decoder->parts);
-    float *outs = take(base, &at, parts * model->head_dim * sizeof(float));
+        decoder->operands[i].prepared = space_take(base, &at, operand);
+    decoder->parts = space_take(base, &at, parts * sizeof *decoder->parts);
+    float *outs = space_take(base, &at, parts * model->head_dim * sizeof(float));
     for (uint64_t i = 0; base && i < parts; i++)
         decoder->parts[i].out = outs + i * model->head_dim;
-    decoder->attend_space = take(base, &at, (uint64_t)decoder->attend_bytes * workers_count(decoder->workers));
+    decoder->attend_space = space_take(base, &at, (uint64_t)decoder->attend_bytes * workers_count(decoder->workers));
     if (!decoder->base.tied)
-        decoder->embedding_row = take(base, &at, weight_rows_bytes(&model->embedding, 1));
+        decoder->embedding_row = space_take(base, &at, weight_rows_bytes(&model->embedding, 1));
     return at;
 }
 
@@ -78,7 +71,7 @@ static enum status budget_plan(struct cpu_decoder *decoder, const struct decode_
     struct decode_budget *budget = &decoder->base.budget;
     budget->weights = weight_rows_bytes(&model->head, model->vocabulary);
     for (uint32_t i = 0; i < model->layer_count; i++)
-        budget->weights += aligned(model->layers[i].bytes);
+        budget->weights += space_aligned(model->layers[i].bytes);
     budget->read = budget->weights;
     budget->cache = kv_cache_bytes(decoder->cache.format, model->layer_count, model->kv_heads, model->head_dim,
                                    decoder->base.positions);
@@ -130,7 +123,7 @@ static enum status weights_load(struct cpu_decoder *decoder, bool quiet, struct 
     } else {
         loading.offsets[0] = 0;
         for (uint32_t i = 0; i < model->layer_count; i++)
-            loading.offsets[i + 1] = loading.offsets[i] + aligned(model->layers[i].bytes);
+            loading.offsets[i + 1] = loading.offsets[i] + space_aligned(model->layers[i].bytes);
         loading.offsets[tasks] = loading.offsets[tasks - 1] + weight_rows_bytes(&model->head, model->vocabulary);
         progress_start(&loading.progress, "loading", loading.offsets[tasks], 0, quiet);
         workers_run(decoder->workers, tasks, load_task, &loading);

@@ -5,8 +5,7 @@
 #include <string.h>
 
 #include "infer/cpu/activations.h"
-
-static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+#include "infer/space.h"
 
 /* ---- space ---- */
 
@@ -32,29 +31,23 @@ struct places {
     size_t size;
 };
 
-static unsigned char *take(unsigned char *base, size_t *at, size_t bytes) {
-    unsigned char *place = base ? base + *at : NULL;
-    *at += aligned(bytes);
-    return place;
-}
-
 static void space_lay(const struct engine *engine, const struct model *model, uint32_t tokens, size_t kv_packed,
                       unsigned char *base, struct places *places) {
     const size_t row = tokens * engine->element, query = (size_t)model->heads * model->head_dim,
                  key = (size_t)model->kv_heads * model->head_dim;
     size_t at = 0;
     for (unsigned i = 0; i < (gate_differs_from_up(model) ? 2 : 1); i++) {
-        places->operands[i].act = take(base, &at, row * model->hidden);
-        places->operands[i].token_scales = (float *)take(base, &at, tokens * sizeof(float));
+        places->operands[i].act = space_take(base, &at, row * model->hidden);
+        places->operands[i].token_scales = (float *)space_take(base, &at, tokens * sizeof(float));
     }
-    places->middle_scales = (float *)take(base, &at, tokens * sizeof(float));
+    places->middle_scales = (float *)space_take(base, &at, tokens * sizeof(float));
     size_t attention = at, mlp = at;
-    places->q = take(base, &attention, row * query);
-    places->k = take(base, &attention, row * key);
-    places->v = take(base, &attention, row * key);
-    places->out = take(base, &attention, row * query);
-    places->kv_packed = take(base, &attention, kv_packed);
-    places->middle = take(base, &mlp, row * model->intermediate);
+    places->q = space_take(base, &attention, row * query);
+    places->k = space_take(base, &attention, row * key);
+    places->v = space_take(base, &attention, row * key);
+    places->out = space_take(base, &attention, row * query);
+    places->kv_packed = space_take(base, &attention, kv_packed);
+    places->middle = space_take(base, &mlp, row * model->intermediate);
     places->size = attention > mlp ? attention : mlp;
 }
 

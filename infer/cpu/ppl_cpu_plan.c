@@ -5,15 +5,11 @@
 #include "infer/cpu/head.h"
 #include "infer/cpu/layer.h"
 #include "infer/cpu/ppl_cpu.h"
+#include "infer/space.h"
 
 enum {
-    PACKED_WANTED = 64 << 20, /* packed weights: fewer rounds */
-    GROUP_MOST = 8            /* windows that are computed together: each packing serves them all */
+    GROUP_MOST = 8 /* windows that are computed together: each packing serves them all */
 };
-
-static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
-
-static uint64_t aligned(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* Packed (at least) and scratch space that any step wants. */
 static enum status engine_sizes(const struct ppl_setup *setup, struct ppl_cpu *cpu, size_t *packed, size_t *scratch,
@@ -28,8 +24,8 @@ static enum status engine_sizes(const struct ppl_setup *setup, struct ppl_cpu *c
         if (status != STATUS_OK)
             return status;
         for (size_t i = 0; i < 2; i++) {
-            *packed = larger(*packed, sizes[i][0]);
-            *scratch = larger(*scratch, sizes[i][1]);
+            *packed = space_larger(*packed, sizes[i][0]);
+            *scratch = space_larger(*scratch, sizes[i][1]);
         }
     }
     return STATUS_OK;
@@ -52,13 +48,14 @@ static enum status group_sizes(struct ppl_setup *setup, struct ppl_cpu *cpu, str
                                  setup->group_windows, setup->longest, error);
             if (size == 0)
                 return STATUS_IO;
-            cpu->space = larger(cpu->space, size);
+            cpu->space = space_larger(cpu->space, size);
         }
         const uint64_t hidden = setup->models[0].hidden;
-        const uint64_t operand = aligned((uint64_t)scored * hidden * cpu->engine.element) +
-                                 aligned((uint64_t)scored * sizeof(float)); /* of the head, and its tokens' scales */
-        cpu->space = larger(cpu->space, setup->sides * operand);
-        setup->slot_bytes = larger(setup->slot_bytes, aligned((uint64_t)tokens * hidden * sizeof(float)));
+        const uint64_t operand =
+            space_aligned((uint64_t)scored * hidden * cpu->engine.element) +
+            space_aligned((uint64_t)scored * sizeof(float)); /* of the head, and its tokens' scales */
+        cpu->space = space_larger(cpu->space, setup->sides * operand);
+        setup->slot_bytes = space_larger(setup->slot_bytes, space_aligned((uint64_t)tokens * hidden * sizeof(float)));
     }
     return STATUS_OK;
 }
@@ -113,7 +110,7 @@ static enum status memory_divide(struct ppl_setup *setup, struct ppl_cpu *cpu, s
             for (int small = 0; small < 2; small++)
                 for (shape.windows = most; shape.windows > 0; shape.windows /= 2) {
                     shape.spill = spill;
-                    shape.packed = small ? packed : larger(packed, PACKED_WANTED);
+                    shape.packed = small ? packed : space_larger(packed, SPACE_PACKED);
                     status = shape_try(setup, cpu, &shape, fixed, error);
                     if (status != STATUS_OK || setup->budget.total <= setup->options->memory)
                         return status;
