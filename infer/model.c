@@ -259,7 +259,8 @@ enum status model_window_check(const struct model *model, uint32_t tokens, struc
     if (model->sliding_window > 0 && tokens > model->sliding_window)
         return error_set(
             error, STATUS_USAGE,
-            "'%s': its attention sees %u tokens (sliding_window), which is not supported for windows of %u",
-            model->checkpoint.path, model->sliding_window, tokens);
+            "'%s': its attention sees %u tokens (sliding_window), which is not supported for windows of %u: they "
+            "may have %u at most",
+            model->checkpoint.path, model->sliding_window, tokens, model->sliding_window);
     return STATUS_OK;
 }

@@ -19,10 +19,9 @@
 
 /* What the journal is bound to. Each part has its own hash so that a refusal can say what differs. */
 struct fingerprint {
-    uint8_t source[SHA256_SIZE]; /* names, sizes and times of the source's files, config.json's bytes */
-    uint8_t recipe[SHA256_SIZE]; /* the recipe's bytes */
-    uint8_t
-        options[SHA256_SIZE]; /* rule, gamma, shard size, hash-source, output version, number of tiles; calibration */
+    uint8_t source[SHA256_SIZE];  /* names, sizes and times of the source's files, config.json's bytes */
+    uint8_t recipe[SHA256_SIZE];  /* the recipe's bytes */
+    uint8_t options[SHA256_SIZE]; /* rule, gamma, shard size, calibration, output version, ... */
 };
 
 enum journal_record_type {
