@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/json_scan.h"
 #include "common/name_table.h"
 
@@ -62,7 +63,7 @@ struct index {
     size_t count, capacity;
     struct text names; /* each NUL-terminated */
     char **files;
-    size_t file_count;
+    size_t file_count, file_capacity;
     struct name_table by_name, by_file;
 };
 
@@ -83,16 +84,11 @@ static enum status index_file_number(struct index *index, const char *file, uint
     enum status status = shard_name_check(file, error);
     if (status != STATUS_OK)
         return status;
-    char **files = realloc(index->files, (index->file_count + 1) * sizeof *files);
-    char *copy = strdup(file);
-    if (files)
-        index->files = files;
-    if (!files || !copy) {
-        free(copy);
+    char *copy = array_reserve(index->files, index->file_count + 1, &index->file_capacity) ? strdup(file) : NULL;
+    if (!copy)
         return error_set_memory(error);
-    }
     *number = (uint32_t)index->file_count;
-    files[index->file_count++] = copy;
+    index->files[index->file_count++] = copy;
     return name_table_add(&index->by_file, copy, strlen(copy), *number, NULL) ? STATUS_OK : error_set_memory(error);
 }
 
@@ -115,14 +111,8 @@ static enum status index_entry_read(struct scanner *scan, struct index *index, s
     enum status status = index_file_number(index, file->bytes, &entry.file, error);
     if (status != STATUS_OK)
         return status;
-    if (index->count == index->capacity) {
-        size_t larger = index->capacity ? index->capacity * 2 : 256;
-        struct index_entry *entries = realloc(index->entries, larger * sizeof *entries);
-        if (!entries)
-            return error_set_memory(error);
-        index->entries = entries;
-        index->capacity = larger;
-    }
+    if (!array_reserve(index->entries, index->count + 1, &index->capacity))
+        return error_set_memory(error);
     index->entries[index->count++] = entry;
     return STATUS_OK;
 }
@@ -255,14 +245,9 @@ static enum status shard_read(struct reader *reader, size_t number, struct error
         return problem(reader, PROBLEM_SHARD_UNREADABLE, shard->file, error);
     }
     shard->readable = status == STATUS_OK;
-    if (status == STATUS_OK && checkpoint->tensor_count + file.count > reader->capacity) {
-        reader->capacity = (checkpoint->tensor_count + file.count) * 3 / 2;
-        struct tensor *tensors = realloc(checkpoint->tensors, reader->capacity * sizeof *tensors);
-        if (tensors)
-            checkpoint->tensors = tensors;
-        else
-            status = error_set_memory(error);
-    }
+    if (status == STATUS_OK &&
+        !array_reserve(checkpoint->tensors, checkpoint->tensor_count + file.count, &reader->capacity))
+        status = error_set_memory(error);
     for (size_t i = 0; i < file.count && status == STATUS_OK; i++) {
         struct tensor_info *info = &file.tensors[i];
         if (reader->index)

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/array.h"
 #include "common/hub/cache.h"
 #include "common/hub/range_source.h"
 #include "common/hub/repository.h"
@@ -237,13 +238,8 @@ static enum status entries_read(DIR *list, const char *path, struct folder_entry
     while ((errno = 0, found = readdir(list))) {
         if (strcmp(found->d_name, ".") == 0 || strcmp(found->d_name, "..") == 0)
             continue;
-        if (*count == capacity) {
-            capacity = capacity ? 2 * capacity : 32;
-            struct folder_entry *larger = realloc(*entries, capacity * sizeof *larger);
-            if (!larger)
-                return error_set_memory(error);
-            *entries = larger;
-        }
+        if (!array_reserve(*entries, *count + 1, &capacity))
+            return error_set_memory(error);
         struct folder_entry *entry = &(*entries)[*count];
         *entry = (struct folder_entry){.name = strdup(found->d_name), .kind = FOLDER_OTHER};
         if (!entry->name)

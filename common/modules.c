@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/name_table.h"
 
 static const char *const format_names[STORED_FORMATS] = {
@@ -290,14 +291,8 @@ uint64_t module_parameters(const struct checkpoint *checkpoint, const struct mod
 
 static enum status module_add(struct modules *modules, size_t *capacity, const char *name, size_t length,
                               struct error *error) {
-    if (modules->count == *capacity) {
-        size_t larger = *capacity ? *capacity * 2 : 256;
-        struct module *items = realloc(modules->items, larger * sizeof *items);
-        if (!items)
-            return error_set_memory(error);
-        modules->items = items;
-        *capacity = larger;
-    }
+    if (!array_reserve(modules->items, modules->count + 1, capacity))
+        return error_set_memory(error);
     struct module *module = &modules->items[modules->count++];
     *module = (struct module){
         .name = name, .name_length = (uint32_t)length, .role = role_of(name), .layer = layer_of(name, length)};

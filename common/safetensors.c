@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/json_scan.h"
 #include "common/name_table.h"
 
@@ -254,15 +255,9 @@ static enum status entries_parse(struct scanner *scan, const char *file_name, st
         if (strcmp(name.bytes, "__metadata__") == 0) {
             status = metadata_check(scan, file_name, error);
         } else {
-            if (file->count == capacity) {
-                size_t larger = capacity ? capacity * 2 : 64;
-                struct tensor_info *tensors = realloc(file->tensors, larger * sizeof *tensors);
-                if (!tensors) {
-                    status = error_set_memory(error);
-                    break;
-                }
-                file->tensors = tensors;
-                capacity = larger;
+            if (!array_reserve(file->tensors, file->count + 1, &capacity)) {
+                status = error_set_memory(error);
+                break;
             }
             struct tensor_info *tensor = &file->tensors[file->count];
             *tensor = (struct tensor_info){0};

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/text.h"
 
 static const char *const severity_names[SEVERITIES] = {"note", "warning", "error"};
@@ -111,7 +112,8 @@ void finding_add(struct findings *findings, enum finding_id id, enum severity se
                  const char *cause, const char *subject, const char *message, const char *fix) {
     if (!(for_loaders & findings->loaders))
         return;
-    char *key = text_format("%d %s", (int)id, cause);
+    const bool room = array_reserve(findings->items, findings->count + 1, &findings->capacity);
+    char *key = room ? text_format("%d %s", (int)id, cause) : NULL;
     bool added = false;
     uint32_t *number =
         key ? name_table_add(&findings->by_cause, key, strlen(key), (uint32_t)findings->count, &added) : NULL;
@@ -121,16 +123,6 @@ void finding_add(struct findings *findings, enum finding_id id, enum severity se
         return;
     }
     if (added) {
-        if (findings->count == findings->capacity) {
-            size_t larger = findings->capacity ? findings->capacity * 2 : 16;
-            struct finding *items = realloc(findings->items, larger * sizeof *items);
-            if (!items) {
-                findings->failed = true;
-                return; /* the key stays with the table; all of it ends here */
-            }
-            findings->items = items;
-            findings->capacity = larger;
-        }
         struct finding *finding = &findings->items[findings->count++];
         *finding = (struct finding){.id = id, .cause = key, .message = strdup(message), .fix = strdup(fix)};
         findings->failed = findings->failed || !finding->message || !finding->fix;

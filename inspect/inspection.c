@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/name_table.h"
 #include "inspect/statistics.h"
 
@@ -17,15 +18,9 @@ const char *grouping_name(enum grouping grouping) { return grouping_names[groupi
 
 static void problem_note(void *context, enum checkpoint_problem kind, const char *subject, const char *message) {
     struct inspection *inspection = context;
-    if (inspection->problem_count == inspection->problem_capacity) {
-        size_t larger = inspection->problem_capacity ? inspection->problem_capacity * 2 : 16;
-        struct file_problem *problems = realloc(inspection->problems, larger * sizeof *problems);
-        if (!problems) {
-            inspection->problems_failed = true;
-            return;
-        }
-        inspection->problems = problems;
-        inspection->problem_capacity = larger;
+    if (!array_reserve(inspection->problems, inspection->problem_count + 1, &inspection->problem_capacity)) {
+        inspection->problems_failed = true;
+        return;
     }
     struct file_problem *problem = &inspection->problems[inspection->problem_count++];
     *problem = (struct file_problem){kind, strdup(subject), strdup(message)};
@@ -38,14 +33,8 @@ enum { FOLDER_DEPTH_MAX = 16 };
 
 static enum status file_add(struct inspection *inspection, size_t *capacity, const char *name, uint64_t bytes,
                             struct error *error) {
-    if (inspection->file_count == *capacity) {
-        size_t larger = *capacity ? *capacity * 2 : 64;
-        struct folder_file *files = realloc(inspection->files, larger * sizeof *files);
-        if (!files)
-            return error_set_memory(error);
-        inspection->files = files;
-        *capacity = larger;
-    }
+    if (!array_reserve(inspection->files, inspection->file_count + 1, capacity))
+        return error_set_memory(error);
     struct folder_file *file = &inspection->files[inspection->file_count];
     *file = (struct folder_file){.name = strdup(name), .bytes = bytes, .kind = FILE_OTHER, .shard = UINT32_MAX};
     if (!file->name)
@@ -269,14 +258,9 @@ enum status tensor_groups_make(const struct inspection *inspection, enum groupin
         const char *key = group_key(inspection, i, grouping, &length);
         uint32_t *number = name_table_add(&names, key, length, (uint32_t)groups->count, NULL);
         if (number && *number == groups->count) {
-            if (groups->count == capacity) {
-                capacity = capacity ? capacity * 2 : 16;
-                struct tensor_group *items = realloc(groups->items, capacity * sizeof *items);
-                if (!items) {
-                    status = error_set_memory(error);
-                    break;
-                }
-                groups->items = items;
+            if (!array_reserve(groups->items, groups->count + 1, &capacity)) {
+                status = error_set_memory(error);
+                break;
             }
             groups->items[groups->count++] = (struct tensor_group){.name = strndup(key, length)};
         }

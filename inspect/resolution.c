@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
+
 /* transformers: plain texts, then patterns, each by text. Class names are plain texts that are tried last. */
 static int by_text(const void *a, const void *b, void *context) {
     const struct config_entry *entries = context;
@@ -153,14 +155,8 @@ static enum status layer_of(const struct inspection *inspection, struct resoluti
         return error_set_memory(error);
     uint32_t found = name_table_find(&r->layer_names, runtime->bytes, runtime->length);
     if (found == NAME_UNKNOWN) {
-        if (r->layer_count == r->layer_capacity) {
-            size_t larger = r->layer_capacity ? r->layer_capacity * 2 : 256;
-            struct layer *layers = realloc(r->layers, larger * sizeof *layers);
-            if (!layers)
-                return error_set_memory(error);
-            r->layers = layers;
-            r->layer_capacity = larger;
-        }
+        if (!array_reserve(r->layers, r->layer_count + 1, &r->layer_capacity))
+            return error_set_memory(error);
         found = (uint32_t)r->layer_count;
         struct layer *layer = &r->layers[found];
         *layer = (struct layer){.name = strdup(runtime->bytes),

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/array.h"
 #include "common/file_bytes.h"
 #include "common/interrupt.h"
 #include "common/progress.h"
@@ -233,14 +234,8 @@ static enum status shard_hash(struct run *run, uint32_t number, uint8_t *buffer,
 /* ---- workers ---- */
 
 static bool number_add(struct number_list *list, uint32_t number) {
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity ? 2 * list->capacity : 1024;
-        uint32_t *numbers = realloc(list->numbers, capacity * sizeof *numbers);
-        if (!numbers)
-            return false;
-        list->numbers = numbers;
-        list->capacity = capacity;
-    }
+    if (!array_reserve(list->numbers, list->count + 1, &list->capacity))
+        return false;
     list->numbers[list->count++] = number;
     return true;
 }

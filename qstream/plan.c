@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "qstream/experts.h"
 
 /* Source bytes of a tile: small enough for a core's L2 cache, large enough that system calls do not count. */
@@ -17,19 +18,6 @@ const char *gamma_name(enum gamma_source gamma) {
     return names[gamma];
 }
 
-/* An array that grows by doubling. */
-static bool array_reserve(void *array, size_t count, size_t *capacity, size_t item) {
-    if (count < *capacity)
-        return true;
-    size_t wanted = *capacity ? *capacity * 2 : 256;
-    void *grown = realloc(*(void **)array, wanted * item);
-    if (!grown)
-        return false;
-    *(void **)array = grown;
-    *capacity = wanted;
-    return true;
-}
-
 struct builder {
     struct plan *plan;
     struct recipe *recipe;
@@ -39,7 +27,7 @@ struct builder {
 
 static enum status job_add(struct builder *builder, struct plan_job job, struct error *error) {
     struct plan *plan = builder->plan;
-    if (!array_reserve(&plan->jobs, plan->job_count, &builder->job_capacity, sizeof *plan->jobs))
+    if (!array_reserve(plan->jobs, plan->job_count + 1, &builder->job_capacity))
         return error_set_memory(error);
     job.group = builder->group;
     plan->jobs[plan->job_count++] = job;
@@ -50,7 +38,7 @@ static enum status job_add(struct builder *builder, struct plan_job job, struct 
 static enum status output_add(struct builder *builder, const char *stem, size_t stem_length, const char *suffix,
                               enum dtype dtype, unsigned rank, const uint64_t *shape, struct error *error) {
     struct plan *plan = builder->plan;
-    if (!array_reserve(&plan->outputs, plan->output_count, &builder->output_capacity, sizeof *plan->outputs))
+    if (!array_reserve(plan->outputs, plan->output_count + 1, &builder->output_capacity))
         return error_set_memory(error);
     struct plan_output output = {.info = {.dtype = dtype, .rank = rank}, .job = (uint32_t)plan->job_count - 1};
     memcpy(output.info.shape, shape, rank * sizeof *shape);
@@ -68,7 +56,7 @@ static enum status output_add(struct builder *builder, const char *stem, size_t 
 static enum status module_add(struct builder *builder, const char *name, size_t length, enum scheme scheme,
                               struct error *error) {
     struct plan *plan = builder->plan;
-    if (!array_reserve(&plan->modules, plan->module_count, &builder->module_capacity, sizeof *plan->modules))
+    if (!array_reserve(plan->modules, plan->module_count + 1, &builder->module_capacity))
         return error_set_memory(error);
     char *copy = strndup(name, length);
     if (!copy)

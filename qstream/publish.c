@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/array.h"
 #include "common/version.h"
 #include "common/weight_files.h"
 #include "qstream/config.h"
@@ -42,18 +43,8 @@ static bool made_anew(const char *name) {
 
 /* Takes over `name` and `source`, frees them on failure. */
 static struct publish_file *file_add(struct publication *publication, char *name, char *source) {
-    if (publication->count == publication->capacity) {
-        size_t capacity = publication->capacity ? 2 * publication->capacity : 32;
-        struct publish_file *files = realloc(publication->files, capacity * sizeof *files);
-        if (files) {
-            publication->files = files;
-            publication->capacity = capacity;
-        } else {
-            free(name);
-            name = NULL;
-        }
-    }
-    if (!name) {
+    if (!name || !array_reserve(publication->files, publication->count + 1, &publication->capacity)) {
+        free(name);
         free(source);
         return NULL;
     }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/quant_config.h"
 #include "common/text.h"
 #include "verify/config_groups.h"
@@ -54,14 +55,8 @@ static struct complaint *complaint_find(struct formats_check *c, enum complaint_
     for (size_t i = 0; i < c->count; i++)
         if (c->complaints[i].kind == kind && c->complaints[i].group == group && c->complaints[i].format == format)
             return &c->complaints[i];
-    if (c->count == c->capacity) {
-        size_t capacity = c->capacity ? 2 * c->capacity : 16;
-        struct complaint *complaints = realloc(c->complaints, capacity * sizeof *complaints);
-        if (!complaints)
-            return NULL;
-        c->complaints = complaints;
-        c->capacity = capacity;
-    }
+    if (!array_reserve(c->complaints, c->count + 1, &c->capacity))
+        return NULL;
     c->complaints[c->count] = (struct complaint){.kind = kind, .group = group, .format = format};
     return &c->complaints[c->count++];
 }

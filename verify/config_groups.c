@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/name_table.h"
 #include "common/pattern.h"
 #include "common/text.h"
@@ -237,14 +238,8 @@ static enum status found_add(struct config_groups *groups, uint32_t group, struc
     for (size_t i = 0; i < groups->found_count; i++)
         if (groups->found[i] == group)
             return STATUS_OK;
-    if (groups->found_count == groups->found_capacity) {
-        size_t capacity = groups->found_capacity ? 2 * groups->found_capacity : 16;
-        uint32_t *found = realloc(groups->found, capacity * sizeof *found);
-        if (!found)
-            return error_set_memory(error);
-        groups->found = found;
-        groups->found_capacity = capacity;
-    }
+    if (!array_reserve(groups->found, groups->found_count + 1, &groups->found_capacity))
+        return error_set_memory(error);
     groups->found[groups->found_count++] = group;
     return STATUS_OK;
 }
@@ -282,14 +277,8 @@ static enum status bound_regexes_match(struct config_groups *groups, struct erro
 }
 
 static enum status remember(struct config_groups *groups, struct error *error) {
-    if (groups->remembered_count == groups->remembered_capacity) {
-        size_t capacity = groups->remembered_capacity ? 2 * groups->remembered_capacity : 64;
-        struct remembered *remembered = realloc(groups->remembered, capacity * sizeof *remembered);
-        if (!remembered)
-            return error_set_memory(error);
-        groups->remembered = remembered;
-        groups->remembered_capacity = capacity;
-    }
+    if (!array_reserve(groups->remembered, groups->remembered_count + 1, &groups->remembered_capacity))
+        return error_set_memory(error);
     struct remembered *new = &groups->remembered[groups->remembered_count];
     *new = (struct remembered){strdup(groups->shape.bytes), malloc((groups->found_count + 1) * sizeof *new->groups),
                                groups->found_count};

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/array.h"
 #include "common/text.h"
 
 enum { DEPTH_MAX = 8 };
@@ -20,14 +21,8 @@ struct listing {
 
 static enum status file_add(struct listing *listing, const char *name) {
     struct folder_list *list = listing->list;
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity ? 2 * list->capacity : 32;
-        char **files = realloc(list->files, capacity * sizeof *files);
-        if (!files)
-            return error_set_memory(listing->error);
-        list->files = files;
-        list->capacity = capacity;
-    }
+    if (!array_reserve(list->files, list->count + 1, &list->capacity))
+        return error_set_memory(listing->error);
     if (!(list->files[list->count] = strdup(name)))
         return error_set_memory(listing->error);
     list->count++;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/json_scan.h"
 
 enum { DEPTH_MAX = 256, MEMBERS_MAX = 4 << 20 }; /* deeper than any text that json_text_check accepts */
@@ -42,14 +43,8 @@ static enum status entry_add(struct json_entries *entries, size_t *capacity, str
                              struct json_span value, struct error *error) {
     if (entries->count == MEMBERS_MAX)
         return error_set(error, STATUS_BAD_INPUT, "an object has more than %d members", MEMBERS_MAX);
-    if (entries->count == *capacity) {
-        size_t larger = *capacity ? 2 * *capacity : 16;
-        struct json_entry *items = realloc(entries->items, larger * sizeof *items);
-        if (!items)
-            return error_set_memory(error);
-        entries->items = items;
-        *capacity = larger;
-    }
+    if (!array_reserve(entries->items, entries->count + 1, capacity))
+        return error_set_memory(error);
     struct json_entry *entry = &entries->items[entries->count++];
     entry->value = value;
     return name_append(scan, key, entries, entry) ? STATUS_OK : error_set_memory(error);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/json_text.h"
 #include "common/name_table.h"
 #include "verify/expert_slice.h"
@@ -53,14 +54,8 @@ static uint64_t ceil_div(uint64_t a, uint64_t b) { return b ? a / b + (a % b != 
 
 static enum status comparison_add(struct pairer *pairer, const struct comparison *comparison, struct error *error) {
     struct pairing *pairing = pairer->pairing;
-    if (pairing->count == pairing->capacity) {
-        size_t capacity = pairing->capacity ? 2 * pairing->capacity : 256;
-        struct comparison *grown = realloc(pairing->comparisons, capacity * sizeof *grown);
-        if (!grown)
-            return error_set_memory(error);
-        pairing->comparisons = grown;
-        pairing->capacity = capacity;
-    }
+    if (!array_reserve(pairing->comparisons, pairing->count + 1, &pairing->capacity))
+        return error_set_memory(error);
     struct comparison *added = &pairing->comparisons[pairing->count++];
     *added = *comparison;
     const char *name = output_info(pairer, added->output)->name;

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <zlib.h>
 
+#include "common/array.h"
 #include "common/text.h"
 
 /*
@@ -44,17 +45,10 @@ static bool checksum_fits(uint32_t seed, const uint8_t *bytes, size_t size) {
 }
 
 static enum status shard_add(struct journals *journals, const char *path, uint32_t number, struct error *error) {
-    if (journals->count == journals->capacity) {
-        size_t capacity = journals->capacity ? 2 * journals->capacity : 64;
-        if (capacity > SHARDS_MAX)
-            return error_set(error, STATUS_BAD_INPUT, "the journal '%s' speaks of more than %d shards", path,
-                             SHARDS_MAX / 2);
-        uint32_t *shards = realloc(journals->shards, capacity * sizeof *shards);
-        if (!shards)
-            return error_set_memory(error);
-        journals->shards = shards;
-        journals->capacity = capacity;
-    }
+    if (journals->count == SHARDS_MAX)
+        return error_set(error, STATUS_BAD_INPUT, "the journal '%s' speaks of more than %d shards", path, SHARDS_MAX);
+    if (!array_reserve(journals->shards, journals->count + 1, &journals->capacity))
+        return error_set_memory(error);
     journals->shards[journals->count++] = number;
     return STATUS_OK;
 }

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
+
 const char *verify_severity_name(enum verify_severity severity) {
     static const char *const names[VERIFY_SEVERITIES] = {"note", "warning", "error"};
     return names[severity];
@@ -17,14 +19,8 @@ enum status verify_find(struct verify_findings *findings, enum verify_severity s
     findings->by_severity[severity]++;
     if (++findings->ids[number].count > VERIFY_FINDINGS_KEPT)
         return STATUS_OK;
-    if (findings->count == findings->capacity) {
-        size_t capacity = findings->capacity ? 2 * findings->capacity : 16;
-        struct verify_finding *items = realloc(findings->items, capacity * sizeof *items);
-        if (!items)
-            return error_set_memory(error);
-        findings->items = items;
-        findings->capacity = capacity;
-    }
+    if (!array_reserve(findings->items, findings->count + 1, &findings->capacity))
+        return error_set_memory(error);
     struct text message = {0};
     va_list arguments;
     va_start(arguments, format);

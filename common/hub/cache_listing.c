@@ -151,8 +151,6 @@ static enum status folder_walk(const char *snapshot, const char *inside, unsigne
 static void files_forget(struct hub_listing *listing) {
     for (size_t i = 0; i < listing->count; i++)
         free(listing->files[i].path);
-    free(listing->files);
-    listing->files = NULL;
     listing->count = 0;
 }
 

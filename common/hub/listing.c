@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/hub/file_range.h"
 #include "common/hub/tree.h"
 #include "common/hub/url.h"
@@ -133,16 +134,11 @@ enum status hub_listing_begin(const struct hub_reference *reference, struct hub_
 }
 
 enum status hub_listing_add(struct hub_listing *listing, const struct hub_file *file, struct error *error) {
-    const size_t count = listing->count;
-    struct hub_file *files = listing->files;
-    if ((count & (count - 1)) == 0) /* a power of two: full */
-        files = reallocarray(files, count ? 2 * count : 1, sizeof *files);
-    listing->files = files ? files : listing->files;
-    if (!files || !file->path) {
+    if (!file->path || !array_reserve(listing->files, listing->count + 1, &listing->capacity)) {
         free(file->path);
         return error_set_memory(error);
     }
-    files[listing->count++] = *file;
+    listing->files[listing->count++] = *file;
     return STATUS_OK;
 }
 

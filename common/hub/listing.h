@@ -21,7 +21,7 @@ struct hub_listing {
     struct hub_reference reference;
     char commit[HUB_OID_HEX];
     struct hub_file *files; /* sorted by path */
-    size_t count;
+    size_t count, capacity;
 };
 
 /*

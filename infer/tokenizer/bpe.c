@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "infer/tokenizer/unicode.h"
 
 enum {
@@ -112,14 +113,8 @@ static enum status short_encode(const struct bpe *bpe, const char *word, size_t 
 /* ---- long words ---- */
 
 static bool heap_push(struct bpe_scratch *scratch, uint64_t item) {
-    if (scratch->heap_count == scratch->heap_capacity) {
-        size_t capacity = scratch->heap_capacity ? scratch->heap_capacity * 2 : 1024;
-        uint64_t *larger = realloc(scratch->heap, capacity * sizeof *larger);
-        if (!larger)
-            return false;
-        scratch->heap = larger;
-        scratch->heap_capacity = capacity;
-    }
+    if (!array_reserve(scratch->heap, scratch->heap_count + 1, &scratch->heap_capacity))
+        return false;
     size_t at = scratch->heap_count++;
     for (; at > 0 && scratch->heap[(at - 1) / 2] > item; at = (at - 1) / 2)
         scratch->heap[at] = scratch->heap[(at - 1) / 2];
@@ -153,13 +148,8 @@ static bool merge_push(const struct bpe *bpe, struct bpe_scratch *scratch, uint3
 
 static enum status symbols_fill(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word, size_t length,
                                 uint32_t *count, struct error *error) {
-    if (length > scratch->symbol_capacity) {
-        struct symbol *larger = realloc(scratch->symbols, length * sizeof *larger);
-        if (!larger)
-            return error_set_memory(error);
-        scratch->symbols = larger;
-        scratch->symbol_capacity = length;
-    }
+    if (!array_reserve(scratch->symbols, length, &scratch->symbol_capacity))
+        return error_set_memory(error);
     *count = 0;
     for (size_t i = 0; i < length; i++) {
         int32_t id = bpe->bytes[(unsigned char)word[i]];

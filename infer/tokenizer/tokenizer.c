@@ -3,19 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "infer/tokenizer/nfc.h"
 #include "infer/tokenizer/tokenizer_parts.h"
 #include "infer/tokenizer/unicode.h"
 
 enum status token_ids_append(struct token_ids *tokens, int32_t id, struct error *error) {
-    if (tokens->count == tokens->capacity) {
-        size_t capacity = tokens->capacity ? tokens->capacity * 2 : 64;
-        int32_t *larger = realloc(tokens->ids, capacity * sizeof *larger);
-        if (!larger)
-            return error_set_memory(error);
-        tokens->ids = larger;
-        tokens->capacity = capacity;
-    }
+    if (!array_reserve(tokens->ids, tokens->count + 1, &tokens->capacity))
+        return error_set_memory(error);
     tokens->ids[tokens->count++] = id;
     return STATUS_OK;
 }

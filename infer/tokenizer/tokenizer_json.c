@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "infer/tokenizer/json_walk.h"
 #include "infer/tokenizer/nfc.h"
 #include "infer/tokenizer/steps_json.h"
@@ -32,14 +33,8 @@ struct entries {
 };
 
 static bool entries_add(struct entries *entries, struct entry entry) {
-    if (entries->count == entries->capacity) {
-        size_t capacity = entries->capacity ? entries->capacity * 2 : 1024;
-        struct entry *larger = realloc(entries->items, capacity * sizeof *larger);
-        if (!larger)
-            return false;
-        entries->items = larger;
-        entries->capacity = capacity;
-    }
+    if (!array_reserve(entries->items, entries->count + 1, &entries->capacity))
+        return false;
     entries->items[entries->count++] = entry;
     return true;
 }
@@ -346,14 +341,8 @@ static enum status added_put(struct reading *reading, struct added_list *list, s
     enum status status = added_id(reading, list, &token, given);
     if (status != STATUS_OK)
         return status;
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity ? list->capacity * 2 : 64;
-        struct added_token *larger = realloc(list->tokens, capacity * sizeof *larger);
-        if (!larger)
-            return error_set_memory(reading->error);
-        list->tokens = larger;
-        list->capacity = capacity;
-    }
+    if (!array_reserve(list->tokens, list->count + 1, &list->capacity))
+        return error_set_memory(reading->error);
     if (!name_table_add(&list->places, token.text, token.length, (uint32_t)list->count, NULL))
         return error_set_memory(reading->error);
     list->tokens[list->count++] = token;

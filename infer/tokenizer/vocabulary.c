@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
+
 struct arena_block {
     struct arena_block *next;
     char bytes[];
@@ -41,15 +43,11 @@ enum status vocabulary_reserve(struct vocabulary *vocabulary, uint64_t size, uin
     if (size > TOKENS_MAX || size > spare + tokens * 8)
         return error_set(error, STATUS_BAD_INPUT, "the token id %llu is too large for %llu tokens",
                          (unsigned long long)(size - 1), (unsigned long long)tokens);
-    if (size > vocabulary->capacity) {
-        uint32_t capacity = vocabulary->capacity > size / 2 ? vocabulary->capacity * 2 : (uint32_t)size;
-        struct token *larger = realloc(vocabulary->tokens, capacity * sizeof *larger);
-        if (!larger)
-            return error_set_memory(error);
-        memset(larger + vocabulary->capacity, 0, (capacity - vocabulary->capacity) * sizeof *larger);
-        vocabulary->tokens = larger;
-        vocabulary->capacity = capacity;
-    }
+    const size_t before = vocabulary->capacity;
+    if (!array_reserve(vocabulary->tokens, size, &vocabulary->capacity))
+        return error_set_memory(error);
+    if (vocabulary->capacity > before)
+        memset(vocabulary->tokens + before, 0, (vocabulary->capacity - before) * sizeof *vocabulary->tokens);
     if (size > vocabulary->size)
         vocabulary->size = (uint32_t)size;
     return STATUS_OK;

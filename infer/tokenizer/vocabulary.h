@@ -32,7 +32,7 @@ struct vocabulary {
     struct arena arena;
     struct token *tokens; /* by id */
     uint32_t size;        /* one more than the largest id */
-    uint32_t capacity;
+    size_t capacity;
     /*
      * From what a token is called to its id. In tokenizer.json that is its text in the byte-level alphabet, in
      * tekken.json its bytes.
