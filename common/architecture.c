@@ -47,8 +47,6 @@ const struct architecture *architecture_find(const char *name) {
     return &architectures[0];
 }
 
-bool architecture_is_known(const struct architecture *architecture) { return architecture != &architectures[0]; }
-
 /* Applies one rename of `length` bytes to *name; `next` is scratch. */
 static void rename_apply(const char *rule, size_t length, struct text *name, struct text *next) {
     const char *arrow = memchr(rule, '>', length);

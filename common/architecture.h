@@ -6,16 +6,12 @@
 #ifndef QSTREAM_COMMON_ARCHITECTURE_H
 #define QSTREAM_COMMON_ARCHITECTURE_H
 
-#include <stdbool.h>
-
 #include "common/text.h"
 
 struct architecture;
 
 /* The entry for config.json's architectures[0]; one that fits most models for an unknown name, or NULL. */
 const struct architecture *architecture_find(const char *name);
-
-bool architecture_is_known(const struct architecture *architecture);
 
 /* Appends the run-time name of a module whose name has `length` bytes. */
 void architecture_map_module(const struct architecture *architecture, const char *name, size_t length,
