@@ -1,14 +1,12 @@
 #include "inspect/statistics.h"
 
 #include <math.h>
-#include <stdatomic.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/formats.h"
-#include "common/interrupt.h"
-#include "common/progress.h"
-#include "common/thread_team.h"
+#include "common/team_work.h"
 #include "inspect/scan_values.h"
 
 enum { CHUNK = 1 << 20 }; /* bytes that a worker reads at once; fits the second-level cache */
@@ -99,22 +97,17 @@ static bool is_scale_part(enum part part) {
 
 /* ---- gathering ---- */
 
-struct work {
+struct piece {
     uint32_t tensor;
     uint64_t offset, size;
 };
 
 struct gathering {
     struct inspection *inspection;
-    struct work *work;
-    size_t count;
-    atomic_size_t next;
-    atomic_uint_fast64_t bytes_done;
-    atomic_uint running;
-    pthread_mutex_t lock; /* of the statistics, `status` and `error` */
-    enum status status;
-    struct error error;
-    uint8_t *buffers; /* one chunk per worker */
+    struct piece *pieces;
+    uint8_t *buffers; /* one chunk per thread */
+    struct team_work work;
+    pthread_mutex_t lock; /* of the statistics */
 };
 
 static bool codes_add(struct code_counts *codes, unsigned code, uint64_t count) {
@@ -196,17 +189,20 @@ static bool chunk_merge(struct tensor_statistics *total, enum dtype dtype, const
     return true;
 }
 
-/* Reads and scans one piece of work into *part, then adds it to the tensor's. */
-static enum status work_do(struct gathering *gathering, const struct work *work, uint8_t *buffer, struct error *error) {
+/* Reads and scans one piece by itself, then adds it to the tensor's. */
+static enum status piece_gather(void *context, size_t number, unsigned thread, struct error *error) {
+    struct gathering *gathering = context;
     struct inspection *inspection = gathering->inspection;
-    const struct tensor *tensor = &inspection->checkpoint.tensors[work->tensor];
-    struct tensor_statistics *total = inspection->statistics[work->tensor];
+    const struct piece *piece = &gathering->pieces[number];
+    const struct tensor *tensor = &inspection->checkpoint.tensors[piece->tensor];
+    struct tensor_statistics *total = inspection->statistics[piece->tensor];
+    uint8_t *buffer = gathering->buffers + (size_t)thread * CHUNK;
     struct tensor_statistics part = {.kind = total->kind, .min = NAN, .max = NAN};
     enum status status =
-        checkpoint_read(&inspection->checkpoint, tensor, work->offset, buffer, (size_t)work->size, error);
+        checkpoint_read(&inspection->checkpoint, tensor, piece->offset, buffer, (size_t)piece->size, error);
     if (status != STATUS_OK)
         return status;
-    bool good = chunk_merge(&part, tensor->info.dtype, buffer, (size_t)work->size);
+    bool good = chunk_merge(&part, tensor->info.dtype, buffer, (size_t)piece->size);
     pthread_mutex_lock(&gathering->lock);
     total->elements += part.elements;
     total->nan += part.nan;
@@ -223,40 +219,17 @@ static enum status work_do(struct gathering *gathering, const struct work *work,
             good = codes_add(&total->codes, part.codes.first + i, part.codes.counts[i]);
     pthread_mutex_unlock(&gathering->lock);
     free(part.codes.counts);
-    return good ? STATUS_OK : error_set_memory(error);
+    return good ? team_work_advance(&gathering->work, piece->size, error) : error_set_memory(error);
 }
 
-static void worker(void *context, unsigned number) {
-    struct gathering *gathering = context;
-    uint8_t *buffer = gathering->buffers + (size_t)number * CHUNK;
-    struct error error;
-    size_t at;
-    while ((at = atomic_fetch_add(&gathering->next, 1)) < gathering->count) {
-        enum status status = interrupt_pending() ? error_set(&error, STATUS_INTERRUPTED, "interrupted")
-                                                 : work_do(gathering, &gathering->work[at], buffer, &error);
-        if (status != STATUS_OK) {
-            pthread_mutex_lock(&gathering->lock);
-            if (gathering->status == STATUS_OK) {
-                gathering->status = status;
-                gathering->error = error;
-            }
-            pthread_mutex_unlock(&gathering->lock);
-            atomic_store(&gathering->next, gathering->count);
-            break;
-        }
-        atomic_fetch_add(&gathering->bytes_done, gathering->work[at].size);
-    }
-    atomic_fetch_sub(&gathering->running, 1);
-}
-
-/* The pieces of work, in the order of the data; counts them when `work` is NULL. */
-static size_t work_list(const struct inspection *inspection, struct work *work) {
+/* The pieces, in the order of the data; counts them when `pieces` is NULL. */
+static size_t pieces_list(const struct inspection *inspection, struct piece *pieces) {
     size_t count = 0;
     for (uint32_t i = 0; i < inspection->checkpoint.tensor_count; i++) {
         uint64_t size = inspection->checkpoint.tensors[i].info.size;
         for (uint64_t offset = 0; inspection->statistics[i] && offset < size; offset += CHUNK) {
-            if (work)
-                work[count] = (struct work){i, offset, size - offset < CHUNK ? size - offset : CHUNK};
+            if (pieces)
+                pieces[count] = (struct piece){i, offset, size - offset < CHUNK ? size - offset : CHUNK};
             count++;
         }
     }
@@ -290,39 +263,27 @@ enum status statistics_gather(struct inspection *inspection, const bool *chosen,
     enum status status = tensors_choose(inspection, chosen, options, &bytes, error);
     if (status != STATUS_OK)
         return status;
-    struct gathering gathering = {.inspection = inspection, .count = work_list(inspection, NULL)};
-    unsigned jobs = options->jobs < gathering.count ? options->jobs : (unsigned)gathering.count;
-    if (jobs == 0)
-        return STATUS_OK;
-    gathering.work = malloc(gathering.count * sizeof *gathering.work);
-    gathering.buffers = malloc((size_t)jobs * CHUNK);
-    if (!gathering.work || !gathering.buffers) {
-        free(gathering.work);
-        free(gathering.buffers);
-        return error_set_memory(error);
-    }
-    work_list(inspection, gathering.work);
+    const size_t count = pieces_list(inspection, NULL);
+    const unsigned threads = options->jobs < count ? options->jobs : (unsigned)count;
+    struct gathering gathering = {.inspection = inspection,
+                                  .pieces = malloc((count + 1) * sizeof *gathering.pieces),
+                                  .buffers = malloc((size_t)threads * CHUNK + 1),
+                                  .work = {.function = piece_gather,
+                                           .context = &gathering,
+                                           .count = count,
+                                           .threads = threads,
+                                           .verb = "reading",
+                                           .bytes = bytes,
+                                           .quiet = options->quiet}};
     pthread_mutex_init(&gathering.lock, NULL);
-    atomic_store(&gathering.running, jobs);
-    struct thread_team team;
-    status = thread_team_start(&team, jobs, worker, &gathering, error);
-    if (status == STATUS_OK) {
-        struct progress progress;
-        atomic_fetch_sub(&gathering.running, jobs - team.count);
-        progress_start(&progress, "reading", bytes, 0, options->quiet);
-        while (atomic_load(&gathering.running) > 0) {
-            progress_update(&progress, atomic_load(&gathering.bytes_done));
-            const struct timespec pause = {.tv_nsec = 2000000};
-            nanosleep(&pause, NULL);
-        }
-        thread_team_join(&team);
-        progress_end(&progress);
-        status = gathering.status;
-        if (status != STATUS_OK && error)
-            *error = gathering.error;
+    if (gathering.pieces && gathering.buffers) {
+        pieces_list(inspection, gathering.pieces);
+        status = team_work_run(&gathering.work, error);
+    } else {
+        status = error_set_memory(error);
     }
     pthread_mutex_destroy(&gathering.lock);
-    free(gathering.work);
+    free(gathering.pieces);
     free(gathering.buffers);
     return status;
 }

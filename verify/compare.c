@@ -2,14 +2,12 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdatomic.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/formats.h"
-#include "common/interrupt.h"
-#include "common/progress.h"
-#include "common/thread_team.h"
+#include "common/team_work.h"
 #include "verify/mxfp4_measure.h"
 #include "verify/value_measure.h"
 
@@ -41,12 +39,8 @@ struct comparing {
     struct needs needs;
     uint32_t *chosen; /* tiles that are read, in order */
     size_t count;
-    atomic_size_t next;
-    atomic_uint_fast64_t bytes_done;
-    atomic_uint running;
-    pthread_mutex_t lock; /* of the comparisons' results, `status` and `error` */
-    enum status status;
-    struct error error;
+    struct team_work work;
+    pthread_mutex_t lock; /* of the comparisons' results */
     struct worker *workers;
 };
 
@@ -479,45 +473,25 @@ static void tile_prefetch(const struct comparing *comparing, size_t at) {
     }
 }
 
-static enum status tile_do(struct comparing *comparing, struct worker *worker, uint32_t tile, struct error *error) {
-    struct comparison *comparison = comparison_of(comparing->pairing, tile);
-    uint32_t number = tile - comparison->first_tile;
+static enum status tile_do(void *context, size_t at, unsigned thread, struct error *error) {
+    struct comparing *comparing = context;
+    struct worker *worker = &comparing->workers[thread];
+    struct comparison *comparison = comparison_of(comparing->pairing, comparing->chosen[at]);
+    uint32_t number = comparing->chosen[at] - comparison->first_tile;
+    tile_prefetch(comparing, at + PREFETCH_TILES);
     enum status status =
         comparison->kind == COMPARE_VALUES  ? values_compare(comparing, worker, comparison, number, error)
         : comparison->kind == COMPARE_BYTES ? bytes_compare(comparing, worker, comparison, number, error)
                                             : numbers_compare(comparing, worker, comparison, number, error);
     if (status != STATUS_OK)
         return status;
-    atomic_fetch_add(&comparing->bytes_done, tile_bytes(comparing->source, comparing->output, comparison, number));
     pthread_mutex_lock(&comparing->lock);
     comparison->tiles_read++;
     if (--comparison->tiles_left == 0)
         comparison_finish(comparison);
     pthread_mutex_unlock(&comparing->lock);
-    return STATUS_OK;
-}
-
-static void worker_run(void *context, unsigned number) {
-    struct comparing *comparing = context;
-    struct worker *worker = &comparing->workers[number];
-    struct error error;
-    size_t at;
-    while ((at = atomic_fetch_add(&comparing->next, 1)) < comparing->count) {
-        tile_prefetch(comparing, at + PREFETCH_TILES);
-        enum status status = interrupt_pending() ? error_set(&error, STATUS_INTERRUPTED, "interrupted")
-                                                 : tile_do(comparing, worker, comparing->chosen[at], &error);
-        if (status == STATUS_OK)
-            continue;
-        pthread_mutex_lock(&comparing->lock);
-        if (comparing->status == STATUS_OK) {
-            comparing->status = status;
-            comparing->error = error;
-        }
-        pthread_mutex_unlock(&comparing->lock);
-        atomic_store(&comparing->next, comparing->count);
-        break;
-    }
-    atomic_fetch_sub(&comparing->running, 1);
+    return team_work_advance(&comparing->work, tile_bytes(comparing->source, comparing->output, comparison, number),
+                             error);
 }
 
 static enum status workers_make(struct comparing *comparing, unsigned *jobs, struct error *error) {
@@ -540,26 +514,17 @@ static enum status workers_make(struct comparing *comparing, unsigned *jobs, str
     return STATUS_OK;
 }
 
-static enum status team_run(struct comparing *comparing, unsigned jobs, struct error *error) {
-    struct thread_team team;
+static enum status tiles_compare(struct comparing *comparing, unsigned jobs, struct error *error) {
+    comparing->work = (struct team_work){.function = tile_do,
+                                         .context = comparing,
+                                         .count = comparing->count,
+                                         .threads = jobs,
+                                         .verb = "verifying",
+                                         .bytes = comparing->result->bytes,
+                                         .quiet = comparing->options->quiet};
     for (size_t at = 0; at < PREFETCH_TILES; at++)
         tile_prefetch(comparing, at);
-    atomic_store(&comparing->running, jobs);
-    enum status status = thread_team_start(&team, jobs, worker_run, comparing, error);
-    if (status != STATUS_OK)
-        return status;
-    struct progress progress;
-    atomic_fetch_sub(&comparing->running, jobs - team.count);
-    progress_start(&progress, "verifying", comparing->result->bytes, 0, comparing->options->quiet);
-    while (atomic_load(&comparing->running) > 0) {
-        progress_update(&progress, atomic_load(&comparing->bytes_done));
-        nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-    }
-    thread_team_join(&team);
-    progress_end(&progress);
-    if (comparing->status != STATUS_OK)
-        *error = comparing->error;
-    return comparing->status;
+    return team_work_run(&comparing->work, error);
 }
 
 enum status compare_run(const struct checkpoint *source, const struct checkpoint *output, struct pairing *pairing,
@@ -583,8 +548,8 @@ enum status compare_run(const struct checkpoint *source, const struct checkpoint
         status = workers_make(&comparing, &jobs, error);
     }
     pthread_mutex_init(&comparing.lock, NULL);
-    if (status == STATUS_OK && comparing.count > 0)
-        status = team_run(&comparing, jobs, error);
+    if (status == STATUS_OK)
+        status = tiles_compare(&comparing, jobs, error);
     pthread_mutex_destroy(&comparing.lock);
     for (unsigned i = 0; i < jobs && comparing.workers; i++) {
         for (size_t g = 0; g < groups && comparing.workers[i].memory; g++)

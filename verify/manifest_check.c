@@ -1,14 +1,10 @@
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "common/interrupt.h"
 #include "common/name_table.h"
-#include "common/progress.h"
+#include "common/team_work.h"
 #include "common/text.h"
-#include "common/thread_team.h"
 #include "verify/folder_check.h"
 #include "verify/folder_list.h"
 
@@ -32,13 +28,8 @@ struct hashing {
     uint32_t *files; /* of the manifest, to be hashed */
     size_t count;
     uint8_t (*digests)[SHA256_SIZE]; /* of each of `files` */
-    uint8_t *buffers;                /* a piece per worker */
-    atomic_size_t next;
-    atomic_uint_fast64_t bytes_done;
-    atomic_uint running;
-    pthread_mutex_t lock; /* of what follows */
-    enum status status;   /* the first failure */
-    struct error error;
+    uint8_t *buffers;                /* a piece per thread */
+    struct team_work work;
 };
 
 static enum status pieces_hash(struct hashing *hashing, struct byte_source *source, struct sha256 *hash,
@@ -46,75 +37,34 @@ static enum status pieces_hash(struct hashing *hashing, struct byte_source *sour
     uint64_t size = source->identity.size;
     for (uint64_t at = 0; at < size;) {
         size_t piece = size - at < PIECE ? (size_t)(size - at) : PIECE;
-        if (interrupt_pending())
-            return error_set(error, STATUS_INTERRUPTED, "interrupted");
         if (at % prefetch_bytes == 0)
             byte_source_prefetch(source, at, 2 * prefetch_bytes);
         enum status status = byte_source_read_at(source, at, buffer, piece, error);
+        if (status == STATUS_OK) {
+            sha256_update(hash, buffer, piece);
+            status = team_work_advance(&hashing->work, piece, error);
+        }
         if (status != STATUS_OK)
             return status;
-        sha256_update(hash, buffer, piece);
         at += piece;
-        atomic_fetch_add(&hashing->bytes_done, piece);
     }
     return STATUS_OK;
 }
 
-static enum status file_hash(struct hashing *hashing, size_t number, uint8_t *buffer, struct error *error) {
+static enum status file_hash(void *context, size_t number, unsigned thread, struct error *error) {
+    struct hashing *hashing = context;
     const struct manifest_file *file = &hashing->check->manifest->files[hashing->files[number]];
     struct byte_source *source = NULL;
     struct sha256 *hash = sha256_new();
     enum status status =
         hash ? folder_file_open(hashing->check->output->folder, file->name, &source, error) : error_set_memory(error);
     if (status == STATUS_OK)
-        status = pieces_hash(hashing, source, hash, buffer, error);
+        status = pieces_hash(hashing, source, hash, hashing->buffers + (size_t)thread * PIECE, error);
     if (status == STATUS_OK)
         sha256_digest(hash, hashing->digests[number]);
     byte_source_close(source);
     sha256_free(hash);
     return status;
-}
-
-static void worker(void *context, unsigned number) {
-    struct hashing *hashing = context;
-    uint8_t *buffer = hashing->buffers + (size_t)number * PIECE;
-    struct error error;
-    size_t at;
-    while ((at = atomic_fetch_add(&hashing->next, 1)) < hashing->count) {
-        enum status status = file_hash(hashing, at, buffer, &error);
-        if (status == STATUS_OK)
-            continue;
-        pthread_mutex_lock(&hashing->lock);
-        if (hashing->status == STATUS_OK) {
-            hashing->status = status;
-            hashing->error = error;
-        }
-        pthread_mutex_unlock(&hashing->lock);
-        atomic_store(&hashing->next, hashing->count);
-        break;
-    }
-    atomic_fetch_sub(&hashing->running, 1);
-}
-
-static enum status team_run(struct hashing *hashing, unsigned jobs, uint64_t bytes, struct error *error) {
-    struct thread_team team;
-    struct progress progress;
-    atomic_store(&hashing->running, jobs);
-    enum status status = thread_team_start(&team, jobs, worker, hashing, error);
-    if (status != STATUS_OK)
-        return status;
-    atomic_fetch_sub(&hashing->running, jobs - team.count);
-    progress_start(&progress, "hashing", bytes, 0, hashing->check->quiet);
-    while (atomic_load(&hashing->running) > 0) {
-        const struct timespec pause = {.tv_nsec = 2000000};
-        progress_update(&progress, atomic_load(&hashing->bytes_done));
-        nanosleep(&pause, NULL);
-    }
-    thread_team_join(&team);
-    progress_end(&progress);
-    if (hashing->status != STATUS_OK && error)
-        *error = hashing->error;
-    return hashing->status;
 }
 
 static enum status digests_check(const struct hashing *hashing, struct verify_findings *findings, struct error *error) {
@@ -140,12 +90,17 @@ static enum status files_hash(struct hashing *hashing, uint64_t bytes, struct ve
     hashing->digests = calloc(hashing->count, SHA256_SIZE);
     hashing->buffers = malloc((size_t)jobs * PIECE);
     enum status status = hashing->digests && hashing->buffers ? STATUS_OK : error_set_memory(error);
-    pthread_mutex_init(&hashing->lock, NULL);
+    hashing->work = (struct team_work){.function = file_hash,
+                                       .context = hashing,
+                                       .count = hashing->count,
+                                       .threads = jobs,
+                                       .verb = "hashing",
+                                       .bytes = bytes,
+                                       .quiet = hashing->check->quiet};
     if (status == STATUS_OK)
-        status = team_run(hashing, jobs, bytes, error);
+        status = team_work_run(&hashing->work, error);
     if (status == STATUS_OK)
         status = digests_check(hashing, findings, error);
-    pthread_mutex_destroy(&hashing->lock);
     free(hashing->digests);
     free(hashing->buffers);
     return status;

@@ -1,36 +1,23 @@
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 
 #include "common/hub/upload.h"
-#include "common/interrupt.h"
-#include "common/progress.h"
-#include "common/thread_team.h"
+#include "common/team_work.h"
 
 enum { PIECE = 1 << 20 };
 
 struct hashing {
     struct upload *upload;
-    pthread_mutex_t lock; /* of all below */
-    size_t next;          /* file that nobody has taken */
-    struct progress progress;
-    uint64_t done; /* bytes */
-    enum status status;
-    struct error error;
+    uint8_t *pieces; /* one per thread */
+    struct team_work work;
 };
 
-static bool piece_count(struct hashing *hashing, size_t size) {
-    pthread_mutex_lock(&hashing->lock);
-    hashing->done += size;
-    progress_update(&hashing->progress, hashing->done);
-    const bool on = hashing->status == STATUS_OK;
-    pthread_mutex_unlock(&hashing->lock);
-    return on;
-}
-
-static enum status file_hash(struct hashing *hashing, struct upload_file *file, uint8_t *piece, struct error *error) {
+static enum status file_hash(void *context, size_t number, unsigned thread, struct error *error) {
+    struct hashing *hashing = context;
+    struct upload_file *file = &hashing->upload->files[number];
+    uint8_t *piece = hashing->pieces + (size_t)thread * PIECE;
     const uint64_t total = file->source->identity.size;
     const bool small = total <= UPLOAD_INLINE_MOST;
     struct sha256 *hash = sha256_new();
@@ -48,10 +35,7 @@ static enum status file_hash(struct hashing *hashing, struct upload_file *file, 
         if (small)
             hub_check_add(blob, piece, size);
         at += size;
-        if (interrupt_pending())
-            status = error_set(error, STATUS_INTERRUPTED, "interrupted");
-        else if (!piece_count(hashing, size))
-            status = error_set(error, STATUS_IO, "another file failed");
+        status = team_work_advance(&hashing->work, size, error);
     }
     if (status == STATUS_OK)
         status = byte_source_check_unchanged(file->source, error);
@@ -68,43 +52,19 @@ static enum status file_hash(struct hashing *hashing, struct upload_file *file, 
     return status;
 }
 
-static void hasher_run(void *context, unsigned number) {
-    struct hashing *hashing = context;
-    struct error error;
-    uint8_t *piece = malloc(PIECE);
-    enum status status = piece ? STATUS_OK : error_set_memory(&error);
-    (void)number;
-    pthread_mutex_lock(&hashing->lock);
-    while (hashing->status == STATUS_OK && status == STATUS_OK && hashing->next < hashing->upload->count) {
-        struct upload_file *file = &hashing->upload->files[hashing->next++];
-        pthread_mutex_unlock(&hashing->lock);
-        status = file_hash(hashing, file, piece, &error);
-        pthread_mutex_lock(&hashing->lock);
-    }
-    if (status != STATUS_OK && hashing->status == STATUS_OK) {
-        hashing->status = status;
-        hashing->error = error;
-    }
-    pthread_mutex_unlock(&hashing->lock);
-    free(piece);
-}
-
 enum status upload_hash(struct upload *upload, unsigned jobs, bool quiet, struct error *error) {
-    struct hashing hashing = {.upload = upload};
-    struct thread_team team;
-    uint64_t total = 0;
+    const unsigned threads = jobs < upload->count ? jobs : (unsigned)upload->count;
+    struct hashing hashing = {.upload = upload,
+                              .pieces = malloc((size_t)threads * PIECE + 1),
+                              .work = {.function = file_hash,
+                                       .context = &hashing,
+                                       .count = upload->count,
+                                       .threads = threads,
+                                       .verb = "hashing",
+                                       .quiet = quiet}};
     for (size_t i = 0; i < upload->count; i++)
-        total += upload->files[i].source->identity.size;
-    pthread_mutex_init(&hashing.lock, NULL);
-    progress_start(&hashing.progress, "hashing", total, 0, quiet);
-    enum status status = thread_team_start(&team, jobs, hasher_run, &hashing, error);
-    if (status == STATUS_OK) {
-        thread_team_join(&team);
-        status = hashing.status;
-        if (status != STATUS_OK)
-            *error = hashing.error;
-    }
-    progress_end(&hashing.progress);
-    pthread_mutex_destroy(&hashing.lock);
+        hashing.work.bytes += upload->files[i].source->identity.size;
+    enum status status = hashing.pieces ? team_work_run(&hashing.work, error) : error_set_memory(error);
+    free(hashing.pieces);
     return status;
 }
