@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 #include "common/thread_team.h"
@@ -21,16 +22,23 @@ struct share {
     size_t end;
 };
 
+/*
+ * The state of the loop: its number, whether it still takes threads in, and how many are at work in it. A thread that comes
+ * late is not waited for: on a machine that others use, too, it may not run for a while.
+ */
+#define ROUND (UINT64_C(1) << 32)
+#define CLOSED (UINT64_C(1) << 31)
+#define INSIDE (CLOSED - 1)
+
 struct workers {
     struct thread_team team;
     unsigned count; /* with the caller's */
     pthread_mutex_t lock;
     pthread_cond_t wake;
     unsigned sleeping;
-    bool stop;
-    /* the loop that runs */
-    atomic_uint round;    /* changes with each loop */
-    atomic_uint busy;     /* threads that are not done with this round */
+    atomic_bool stop;
+    /* the loop that runs; written while nobody is inside */
+    atomic_uint_fast64_t state;
     struct share *shares; /* of each thread */
     task_function *function;
     void *context;
@@ -57,34 +65,51 @@ static void tasks_run(struct workers *workers, unsigned thread) {
     }
 }
 
-/* Waits until the round is another than `seen`. */
-static void round_wait(struct workers *workers, unsigned seen) {
-    for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&workers->round, memory_order_acquire) != seen)
-            return;
+/* Enters the loop if it is another than the last that the thread was in. */
+static bool round_enter(struct workers *workers, uint64_t *last) {
+    uint_fast64_t state = atomic_load_explicit(&workers->state, memory_order_relaxed);
+    while (!(state & CLOSED) && state / ROUND != *last)
+        if (atomic_compare_exchange_weak_explicit(&workers->state, &state, state + 1, memory_order_acquire,
+                                                  memory_order_relaxed)) {
+            *last = state / ROUND;
+            return true;
+        }
+    return false;
+}
+
+/* Waits for a loop and enters it; false when there will be none. */
+static bool round_wait(struct workers *workers, uint64_t *last) {
+    for (int i = 0; i < SPINS && !workers->stop; i++) {
+        if (round_enter(workers, last))
+            return true;
         pause_briefly(i);
     }
+    bool entered = false;
     pthread_mutex_lock(&workers->lock);
     workers->sleeping++;
-    while (atomic_load_explicit(&workers->round, memory_order_acquire) == seen)
+    while (!workers->stop && !(entered = round_enter(workers, last)))
         pthread_cond_wait(&workers->wake, &workers->lock);
     workers->sleeping--;
     pthread_mutex_unlock(&workers->lock);
+    return entered;
 }
 
 static void worker(void *context, unsigned number) {
     struct workers *workers = context;
-    unsigned seen = 0;
+    uint64_t last = 0;
     product_thread_begin();
-    for (;;) {
-        round_wait(workers, seen);
-        seen++;
-        if (workers->stop)
-            break;
+    while (round_wait(workers, &last)) {
         tasks_run(workers, number + 1);
-        atomic_fetch_sub_explicit(&workers->busy, 1, memory_order_release);
+        atomic_fetch_sub_explicit(&workers->state, 1, memory_order_release);
     }
     product_thread_end();
+}
+
+static void wake_all(struct workers *workers) {
+    pthread_mutex_lock(&workers->lock);
+    if (workers->sleeping > 0)
+        pthread_cond_broadcast(&workers->wake);
+    pthread_mutex_unlock(&workers->lock);
 }
 
 static void round_begin(struct workers *workers, size_t tasks) {
@@ -92,12 +117,15 @@ static void round_begin(struct workers *workers, size_t tasks) {
         atomic_store_explicit(&workers->shares[i].next, tasks * i / workers->count, memory_order_relaxed);
         workers->shares[i].end = tasks * (i + 1) / workers->count;
     }
-    atomic_store_explicit(&workers->busy, workers->count - 1, memory_order_relaxed);
-    pthread_mutex_lock(&workers->lock);
-    atomic_fetch_add_explicit(&workers->round, 1, memory_order_release);
-    if (workers->sleeping > 0)
-        pthread_cond_broadcast(&workers->wake);
-    pthread_mutex_unlock(&workers->lock);
+    uint64_t round = atomic_load_explicit(&workers->state, memory_order_relaxed) / ROUND;
+    atomic_store_explicit(&workers->state, (uint32_t)(round + 1) * ROUND, memory_order_release);
+    wake_all(workers);
+}
+
+static void round_end(struct workers *workers) {
+    atomic_fetch_or_explicit(&workers->state, CLOSED, memory_order_relaxed);
+    for (int i = 0; atomic_load_explicit(&workers->state, memory_order_acquire) & INSIDE; i = (i + 1) % SPINS_ALONE)
+        pause_briefly(i);
 }
 
 void workers_run(struct workers *workers, size_t count, task_function *function, void *context) {
@@ -106,8 +134,7 @@ void workers_run(struct workers *workers, size_t count, task_function *function,
     if (workers->count > 1 && count > 1) {
         round_begin(workers, count);
         tasks_run(workers, 0);
-        for (int i = 0; atomic_load_explicit(&workers->busy, memory_order_acquire) > 0; i = (i + 1) % SPINS_ALONE)
-            pause_briefly(i);
+        round_end(workers);
         return;
     }
     for (size_t task = 0; task < count; task++)
@@ -121,6 +148,7 @@ enum status workers_start(unsigned count, struct workers **out, struct error *er
         return error_set_memory(error);
     pthread_mutex_init(&workers->lock, NULL);
     pthread_cond_init(&workers->wake, NULL);
+    workers->state = CLOSED;
     product_thread_begin();
     workers->count = 1;
     if (count <= 1)
@@ -138,7 +166,7 @@ void workers_stop(struct workers *workers) {
         return;
     if (workers->team.count > 0) {
         workers->stop = true;
-        round_begin(workers, 0);
+        wake_all(workers);
         thread_team_join(&workers->team);
     }
     pthread_cond_destroy(&workers->wake);
