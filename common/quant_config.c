@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/text.h"
+#include "common/utf8.h"
 
 /* ---- groups ---- */
 
@@ -26,8 +27,8 @@ static bool characters_read(const char *string, char ***out, size_t *count) {
     *out = calloc(strlen(string) + 1, sizeof **out);
     bool good = *out != NULL;
     for (size_t at = 0; good && string[at];) {
-        size_t length = text_utf8_length(string + at);
-        length = length ? length : 1;
+        size_t length;
+        utf8_decode(string + at, UTF8_LENGTH_MAX, &length, NULL);
         good = ((*out)[*count] = strndup(string + at, length)) != NULL;
         *count += good;
         at += length;

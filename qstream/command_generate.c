@@ -5,11 +5,11 @@
 #include <unistd.h>
 
 #include "common/text.h"
+#include "common/utf8.h"
 #include "common/version.h"
 #include "infer/generate.h"
 #include "infer/report/ppl_text.h"
 #include "infer/special_tokens.h"
-#include "infer/tokenizer/unicode.h"
 #include "qstream/command.h"
 #include "qstream/generate_arguments.h"
 

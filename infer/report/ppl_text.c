@@ -8,6 +8,7 @@
 
 #include "common/interrupt.h"
 #include "common/json_scan.h"
+#include "common/utf8.h"
 #include "infer/tokenizer/unicode.h"
 
 enum { CONFIG_MAX = 64 << 20, HASH_IDS = 4096 };
@@ -51,11 +52,7 @@ enum status ppl_text_read(const char *file, size_t limit, struct text *text, str
 /* ---- rows ---- */
 
 /* What Python's str.strip() removes. */
-static bool is_space(uint32_t point) {
-    return point == ' ' || (point >= '\t' && point <= '\r') || (point >= 0x1c && point <= 0x1f) || point == 0x85 ||
-           point == 0xa0 || point == 0x1680 || (point >= 0x2000 && point <= 0x200a) || point == 0x2028 ||
-           point == 0x2029 || point == 0x202f || point == 0x205f || point == 0x3000;
-}
+static bool is_space(uint32_t point) { return unicode_is_space(point) || (point >= 0x1c && point <= 0x1f); }
 
 static bool is_blank(const char *bytes, size_t length) {
     for (size_t i = 0, step; i < length; i += step)

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/tokenizer/unicode.h"
+#include "common/utf8.h"
 
 enum {
     SHORT_WORD = 96,  /* bytes up to which looking at all pairs again beats a heap */

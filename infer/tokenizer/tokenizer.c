@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/utf8.h"
 #include "infer/tokenizer/nfc.h"
 #include "infer/tokenizer/tokenizer_parts.h"
 #include "infer/tokenizer/unicode.h"
