@@ -13,7 +13,7 @@
 #include "calibrate/gram.h"
 #include "common/cpu.h"
 
-enum { ROUND_ROWS = 128, ROUND_BLOCK = 32 };
+enum { ROUND_ROWS = 128, ROUND_BLOCK = 32, ROUND_TILE_VALUES = GRAM_TILE * ROUND_ROWS };
 
 /* A tile of columns that is rounded. Arrays of [GRAM_TILE][ROUND_ROWS] unless said otherwise. */
 struct column_tile {

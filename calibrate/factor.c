@@ -7,6 +7,18 @@
 
 #include "common/interrupt.h"
 
+enum status solver_pack(const struct solver *solver, const float *tile, float *packed, struct error *error) {
+    static const struct product_part part = {
+        .n = ROUND_ROWS, .k = GRAM_TILE, .n_part = ROUND_ROWS, .k_part = GRAM_TILE, .transposed = true};
+    return product_pack(solver->products, &part, tile, ROUND_ROWS, packed, error);
+}
+
+enum status solver_multiply(const struct solver *solver, const float *x, const float *packed, float *y,
+                            struct error *error) {
+    static const struct product product = {.m = GRAM_TILE, .n = ROUND_ROWS, .k = GRAM_TILE, .add = true};
+    return product_run(solver->products, &product, x, packed, y, error);
+}
+
 static float *tile_of(const struct factor *factor, uint32_t i, uint32_t j) {
     return factor->values + gram_tile_number(i, j) * GRAM_TILE_VALUES;
 }

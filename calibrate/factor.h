@@ -21,6 +21,13 @@ struct solver {
     const struct column_kernels *kernels;
 };
 
+/* Packs a tile [GRAM_TILE][ROUND_ROWS] as the second operand of products. */
+enum status solver_pack(const struct solver *solver, const float *tile, float *packed, struct error *error);
+
+/* y [GRAM_TILE][ROUND_ROWS] += x [GRAM_TILE][GRAM_TILE] times such a tile. */
+enum status solver_multiply(const struct solver *solver, const float *x, const float *packed, float *y,
+                            struct error *error);
+
 struct factor {
     uint32_t columns, tiles;
     uint32_t *columns_of; /* [columns]: the column of the checkpoint at each place; the last place is rounded first */

@@ -8,8 +8,6 @@
 #include "common/interrupt.h"
 #include "infer/space.h"
 
-enum { TILE_VALUES = GRAM_TILE * ROUND_ROWS };
-
 /* The space of a thread. */
 struct space {
     float *rows;        /* [GRAM_TOGETHER][columns]: become columns at once */
@@ -24,7 +22,7 @@ struct space {
 };
 
 static size_t space_lay(uint32_t columns, bool pull, unsigned char *base, struct space *space) {
-    const size_t tiles = gram_tiles(columns), tile = TILE_VALUES * sizeof(float);
+    const size_t tiles = gram_tiles(columns), tile = ROUND_TILE_VALUES * sizeof(float);
     size_t at = 0;
     space->rows = space_take(base, &at, gram_scratch(columns));
     space->w = space_take(base, &at, (size_t)ROUND_ROWS * columns * sizeof(float));
@@ -35,8 +33,8 @@ static size_t space_lay(uint32_t columns, bool pull, unsigned char *base, struct
     space->x = space_take(base, &at, tile);
     space->tile_w = space_take(base, &at, tile);
     space->error = space_take(base, &at, tile);
-    space->tile_q = space_take(base, &at, TILE_VALUES);
-    space->tile_exponents = space_take(base, &at, TILE_VALUES);
+    space->tile_q = space_take(base, &at, ROUND_TILE_VALUES);
+    space->tile_exponents = space_take(base, &at, ROUND_TILE_VALUES);
     return at;
 }
 
@@ -56,10 +54,6 @@ struct chunk {
     struct space space;
     uint32_t first, rows;
 };
-
-/* A tile of [column][row] as the second operand of a product. */
-static const struct product_part operand_part = {
-    .n = ROUND_ROWS, .k = GRAM_TILE, .n_part = ROUND_ROWS, .k_part = GRAM_TILE, .transposed = true};
 
 static void rows_load(struct chunk *chunk) {
     const struct rounding *rounding = chunk->work->rounding;
@@ -94,22 +88,20 @@ static enum status rows_check(const struct chunk *chunk, struct error *error) {
 
 /* The pull of outputs from one of inputs: of each tile of columns, its product with the rows. */
 static enum status moves_multiply(const struct chunk *chunk, struct error *error) {
-    static const struct product product = {.m = GRAM_TILE, .n = ROUND_ROWS, .k = GRAM_TILE, .add = true};
     const struct rounding *rounding = chunk->work->rounding;
     const struct solver *solver = chunk->work->solver;
     const struct space *space = &chunk->space;
     const uint32_t tiles = rounding->pull->tiles;
-    memset(space->moves, 0, (size_t)tiles * TILE_VALUES * sizeof *space->moves);
+    memset(space->moves, 0, (size_t)tiles * ROUND_TILE_VALUES * sizeof *space->moves);
     enum status status = STATUS_OK;
     for (uint32_t i = 0; status == STATUS_OK && i < rounding->pull->chunks; i++) {
         const uint32_t rest = rounding->factor->columns - i * GRAM_TILE, width = rest < GRAM_TILE ? rest : GRAM_TILE;
-        memset(space->tile_w, 0, TILE_VALUES * sizeof *space->tile_w);
-        memcpy(space->tile_w, space->w + (size_t)i * TILE_VALUES, (size_t)width * ROUND_ROWS * sizeof *space->w);
-        status = product_pack(solver->products, &operand_part, space->tile_w, ROUND_ROWS, space->errors, error);
+        memset(space->tile_w, 0, ROUND_TILE_VALUES * sizeof *space->tile_w);
+        memcpy(space->tile_w, space->w + (size_t)i * ROUND_TILE_VALUES, (size_t)width * ROUND_ROWS * sizeof *space->w);
+        status = solver_pack(solver, space->tile_w, space->errors, error);
         for (uint32_t j = 0; status == STATUS_OK && j < tiles; j++)
-            status = product_run(solver->products, &product,
-                                 rounding->pull->values + ((size_t)i * tiles + j) * GRAM_TILE_VALUES, space->errors,
-                                 space->moves + (size_t)j * TILE_VALUES, error);
+            status = solver_multiply(solver, rounding->pull->values + ((size_t)i * tiles + j) * GRAM_TILE_VALUES,
+                                     space->errors, space->moves + (size_t)j * ROUND_TILE_VALUES, error);
     }
     return status;
 }
@@ -144,7 +136,7 @@ static enum status rows_move(struct chunk *chunk, struct error *error) {
     else
         memcpy(space->moves,
                rounding->pull->values + (size_t)(chunk->first / ROUND_ROWS) * factor->tiles * GRAM_TILE_VALUES,
-               (size_t)factor->tiles * TILE_VALUES * sizeof *space->moves);
+               (size_t)factor->tiles * ROUND_TILE_VALUES * sizeof *space->moves);
     if (status == STATUS_OK)
         status = target_solve(chunk->work->solver, factor, space->moves, space->errors, space->x, error);
     float shares[ROUND_ROWS];
@@ -176,18 +168,16 @@ static void tile_gather(const struct space *space, const uint32_t *columns_of, u
         memcpy(space->tile_exponents + at, space->exponents + column / ROUND_BLOCK * ROUND_ROWS, ROUND_ROWS);
     }
     memset(space->tile_w + (size_t)width * ROUND_ROWS, 0, (GRAM_TILE - width) * ROUND_ROWS * sizeof *space->w);
-    memcpy(space->x, space->tile_w, TILE_VALUES * sizeof *space->x);
+    memcpy(space->x, space->tile_w, ROUND_TILE_VALUES * sizeof *space->x);
 }
 
 /* x of tile j gets what the errors of the tiles before add. */
 static enum status errors_add(const struct chunk *chunk, uint32_t j, struct error *error) {
-    static const struct product product = {.m = GRAM_TILE, .n = ROUND_ROWS, .k = GRAM_TILE, .add = true};
     const struct factor *factor = chunk->work->rounding->factor;
     enum status status = STATUS_OK;
     for (uint32_t i = j + 1; status == STATUS_OK && i < factor->tiles; i++)
-        status = product_run(chunk->work->solver->products, &product,
-                             factor->values + gram_tile_number(i, j) * GRAM_TILE_VALUES,
-                             chunk->space.errors + (size_t)i * TILE_VALUES, chunk->space.x, error);
+        status = solver_multiply(chunk->work->solver, factor->values + gram_tile_number(i, j) * GRAM_TILE_VALUES,
+                                 chunk->space.errors + (size_t)i * ROUND_TILE_VALUES, chunk->space.x, error);
     return status;
 }
 
@@ -215,8 +205,7 @@ static enum status chunk_round(struct chunk *chunk, struct error *error) {
         for (uint32_t c = 0; c < width; c++)
             memcpy(space->q + (size_t)columns_of[c] * ROUND_ROWS, space->tile_q + (size_t)c * ROUND_ROWS, ROUND_ROWS);
         memset(space->error + (size_t)width * ROUND_ROWS, 0, (GRAM_TILE - width) * ROUND_ROWS * sizeof *space->error);
-        status = product_pack(work->solver->products, &operand_part, space->error, ROUND_ROWS,
-                              space->errors + (size_t)j * TILE_VALUES, error);
+        status = solver_pack(work->solver, space->error, space->errors + (size_t)j * ROUND_TILE_VALUES, error);
     }
     return status;
 }

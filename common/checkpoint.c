@@ -6,6 +6,7 @@
 #include "common/array.h"
 #include "common/json_scan.h"
 #include "common/name_table.h"
+#include "common/utf8.h"
 
 static const char index_file[] = "model.safetensors.index.json";
 static const char single_file[] = "model.safetensors";
@@ -191,9 +192,10 @@ static enum status shards_from_folder(struct checkpoint *checkpoint, struct erro
         if (!text_ends_with(file, ".safetensors") || file[0] == '.' ||
             strncmp(file, "consolidated", strlen("consolidated")) == 0)
             continue;
-        status = text_is_utf8(file) ? shard_add(checkpoint, file, error)
-                                    : error_set(error, STATUS_BAD_INPUT, "the name of the shard '%s/%s' is not UTF-8",
-                                                checkpoint->path, file);
+        status = utf8_is_valid(file, strlen(file))
+                     ? shard_add(checkpoint, file, error)
+                     : error_set(error, STATUS_BAD_INPUT, "the name of the shard '%s/%s' is not UTF-8",
+                                 checkpoint->path, file);
     }
     folder_entries_free(entries, count);
     if (status == STATUS_OK && checkpoint->shard_count == 0)

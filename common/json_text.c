@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/json_scan.h"
+#include "common/utf8.h"
 
 enum { DEPTH_MAX = 128 };
 
@@ -195,18 +196,6 @@ static int hex_digits(const char *text) {
     return value;
 }
 
-static void append_code_point(struct text *out, uint32_t point) {
-    char bytes[4];
-    size_t length = point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
-    static const uint32_t leads[5] = {0, 0, 0xc0, 0xe0, 0xf0};
-    for (size_t i = length - 1; i > 0; i--) {
-        bytes[i] = (char)(0x80 | (point & 0x3f));
-        point >>= 6;
-    }
-    bytes[0] = (char)(leads[length] | point);
-    text_append(out, bytes, length);
-}
-
 bool scan_string_decode(struct scanner *scan, struct json_span span, struct text *out) {
     const char *at = scan->json + span.begin + 1, *end = scan->json + span.end - 1;
     size_t start = out->length;
@@ -236,11 +225,12 @@ bool scan_string_decode(struct scanner *scan, struct json_span span, struct text
             return scan_fail(scan, "half of a surrogate pair");
         if (point == 0)
             return scan_fail(scan, "a NUL character in a string");
-        append_code_point(out, point);
+        char character[UTF8_LENGTH_MAX];
+        text_append(out, character, utf8_encode(point, character));
     }
     if (out->failed)
         return scan_fail(scan, scan_memory);
-    if (!text_is_utf8_bytes(out->bytes + start, out->length - start))
+    if (!utf8_is_valid(out->bytes + start, out->length - start))
         return scan_fail(scan, "a string that is not UTF-8");
     return true;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/json_strict.h"
 #include "common/text.h"
 
 static const char *const strategy_names[STRATEGIES] = {
@@ -258,9 +259,9 @@ static void args_relations(struct quant_args *args, bool strategy_given, bool gr
 }
 
 void quant_args_read(const json_t *json, struct quant_args *args) {
-    static const char *const keys[] = {"num_bits",        "type",           "symmetric", "group_size",  "strategy",
-                                       "block_structure", "dynamic",        "actorder",  "scale_dtype", "zp_dtype",
-                                       "observer",        "observer_kwargs"};
+    static const char *const keys[] = {
+        "num_bits",    "type",     "symmetric", "group_size",      "strategy", "block_structure", "dynamic", "actorder",
+        "scale_dtype", "zp_dtype", "observer",  "observer_kwargs", NULL};
     char text[QUANT_VALUE_MAX];
     *args = (struct quant_args){.num_bits = 8, .type = NUMBER_INT, .symmetric = true, .block_pair = true};
     if (!json || json_is_null(json))
@@ -271,15 +272,10 @@ void quant_args_read(const json_t *json, struct quant_args *args) {
         QUANT_REFUSE(args, "it is %s, not an object", quant_value_text(json, text));
         return;
     }
-    const char *key;
+    const char *key = json_unknown_key(json, keys);
     json_t *value;
-    json_object_foreach((json_t *)json, key, value) {
-        bool known = false;
-        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-            known = known || strcmp(key, keys[i]) == 0;
-        if (!known)
-            QUANT_REFUSE(args, "it has the unknown key '%.64s'", key);
-    }
+    if (key)
+        QUANT_REFUSE(args, "it has the unknown key '%.64s'", key);
     bool strategy_given = false;
     if ((value = json_object_get(json, "num_bits")) && !coerce_int(value, true, &args->num_bits))
         QUANT_REFUSE(args, "num_bits %s is not a number of bits", quant_value_text(value, text));

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/json_strict.h"
 #include "common/text.h"
+#include "common/utf8.h"
 
 /* ---- groups ---- */
 
@@ -26,8 +28,8 @@ static bool characters_read(const char *string, char ***out, size_t *count) {
     *out = calloc(strlen(string) + 1, sizeof **out);
     bool good = *out != NULL;
     for (size_t at = 0; good && string[at];) {
-        size_t length = text_utf8_length(string + at);
-        length = length ? length : 1;
+        size_t length;
+        utf8_decode(string + at, UTF8_LENGTH_MAX, &length, NULL);
         good = ((*out)[*count] = strndup(string + at, length)) != NULL;
         *count += good;
         at += length;
@@ -68,7 +70,7 @@ static bool has_order(const json_t *args) {
 }
 
 static enum status group_read(const char *name, const json_t *json, struct quant_group *group, struct error *error) {
-    static const char *const keys[] = {"targets", "weights", "input_activations", "output_activations", "format"};
+    static const char *const keys[] = {"targets", "weights", "input_activations", "output_activations", "format", NULL};
     char text[QUANT_VALUE_MAX];
     group->name = strdup(name);
     if (!group->name)
@@ -79,15 +81,10 @@ static enum status group_read(const char *name, const json_t *json, struct quant
         QUANT_REFUSE(group, "it is %s, not an object", quant_value_text(json, text));
         return group->refusal ? STATUS_OK : error_set_memory(error);
     }
-    const char *key;
+    const char *key = json_unknown_key(json, keys);
     json_t *value;
-    json_object_foreach((json_t *)json, key, value) {
-        bool known = false;
-        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-            known = known || strcmp(key, keys[i]) == 0;
-        if (!known)
-            QUANT_REFUSE(group, "it has the unknown key '%.64s'", key);
-    }
+    if (key)
+        QUANT_REFUSE(group, "it has the unknown key '%.64s'", key);
     const json_t *targets = json_object_get(json, "targets");
     group->unreadable = !all_strings(targets) && !json_is_string(targets);
     if (!all_strings(targets))

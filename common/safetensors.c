@@ -8,6 +8,7 @@
 #include "common/array.h"
 #include "common/json_scan.h"
 #include "common/name_table.h"
+#include "common/utf8.h"
 
 static const uint64_t header_max = 100000000; /* MAX_HEADER_SIZE of the reference library */
 enum { LENGTH_FIELD = 8, DATA_ALIGNMENT = 8 };
@@ -312,7 +313,7 @@ enum status safetensors_parse(const char *name, const char *json, size_t length,
                          name);
     struct scanner scan = {.json = json, .length = length};
     enum status status = entries_parse(&scan, name, file, error);
-    if (status == STATUS_OK && !text_is_utf8_bytes(json, length))
+    if (status == STATUS_OK && !utf8_is_valid(json, length))
         return error_set(error, STATUS_BAD_INPUT, "'%s': the header is not valid JSON: it is not UTF-8", name);
     if (scan.problem == scan_memory)
         return error_set_memory(error);

@@ -5,54 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-size_t text_utf8_length(const char *text) {
-    const unsigned char *c = (const unsigned char *)text;
-    if (c[0] == 0)
-        return 0;
-    if (c[0] < 0x80)
-        return 1;
-    /* The range of the second byte excludes overlong forms, surrogates and what lies above U+10FFFF. */
-    size_t length = c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : 4;
-    unsigned least = c[0] == 0xe0 ? 0xa0 : c[0] == 0xf0 ? 0x90 : 0x80;
-    unsigned most = c[0] == 0xed ? 0x9f : c[0] == 0xf4 ? 0x8f : 0xbf;
-    if (c[0] < 0xc2 || c[0] > 0xf4 || c[1] < least || c[1] > most)
-        return 0;
-    for (size_t i = 2; i < length; i++)
-        if (c[i] < 0x80 || c[i] > 0xbf)
-            return 0;
-    return length;
-}
-
-bool text_is_utf8(const char *text) { return text_is_utf8_bytes(text, strlen(text)); }
-
-bool text_is_utf8_bytes(const char *bytes, size_t length) {
-    static const uint64_t high_bits = 0x8080808080808080u, ones = 0x0101010101010101u;
-    for (size_t at = 0; at < length;) {
-        uint64_t word;
-        if (length - at >= sizeof word) { /* eight characters of ASCII at once, none of them NUL */
-            memcpy(&word, bytes + at, sizeof word);
-            if (!((word | (word - ones)) & high_bits)) {
-                at += sizeof word;
-                continue;
-            }
-        }
-        char character[5] = {0}; /* its own end: `bytes` may have none */
-        memcpy(character, bytes + at, length - at < 4 ? length - at : 4);
-        size_t step = text_utf8_length(character);
-        if (step == 0)
-            return false;
-        at += step;
-    }
-    return true;
-}
-
-static uint32_t code_point(const char *text, size_t length) {
-    const unsigned char *c = (const unsigned char *)text;
-    uint32_t code = length < 2 ? c[0] : c[0] & (0x7fu >> length);
-    for (size_t i = 1; i < length; i++)
-        code = code << 6 | (c[i] & 0x3fu);
-    return code;
-}
+#include "common/utf8.h"
 
 /* Characters of Unicode's categories Cf, Zl and Zp: they show nothing, but reorder, join or break what is around them. */
 static bool is_unseen(uint32_t code) {
@@ -70,9 +23,14 @@ enum { ESCAPE_MAX = 12 };
 
 /* Writes the first character as it is shown to `piece`, its length to *shown; returns how many bytes of `text` it is. */
 static size_t escape_one(const char *text, char piece[ESCAPE_MAX], size_t *shown) {
-    size_t length = text_utf8_length(text);
-    uint32_t code = length > 0 ? code_point(text, length) : (unsigned char)*text;
-    if (length == 0 || code < 0x20 || (code >= 0x7f && code <= 0x9f)) {
+    size_t length;
+    bool good;
+    uint32_t code = utf8_decode(text, UTF8_LENGTH_MAX, &length, &good);
+    if (!good) { /* byte by byte */
+        code = (unsigned char)*text;
+        length = 1;
+    }
+    if (!good || code < 0x20 || (code >= 0x7f && code <= 0x9f)) {
         *shown = (size_t)snprintf(piece, ESCAPE_MAX, "\\x%02x", (unsigned)code);
     } else if (code > 0x9f && is_unseen(code)) {
         *shown = (size_t)snprintf(piece, ESCAPE_MAX, code > 0xffff ? "\\U%08x" : "\\u%04x", (unsigned)code);
@@ -80,7 +38,7 @@ static size_t escape_one(const char *text, char piece[ESCAPE_MAX], size_t *shown
         memcpy(piece, text, length);
         *shown = length;
     }
-    return length > 0 ? length : 1;
+    return length;
 }
 
 void text_escape(char *out, size_t size, const char *text) {
@@ -193,15 +151,16 @@ void text_append_json_ascii(struct text *text, const char *string) {
         string += plain;
         if (!*string)
             break;
-        size_t length = text_utf8_length(string);
-        uint32_t code = length > 0 ? code_point(string, length) : 0xfffd;
+        size_t length;
+        bool good;
+        uint32_t code = utf8_decode(string, UTF8_LENGTH_MAX, &length, &good);
         if (code == '"' || code == '\\')
             text_printf(text, "\\%c", (char)code);
         else if (code > 0xffff)
             text_printf(text, "\\u%04x\\u%04x", 0xd800u + ((code - 0x10000) >> 10), 0xdc00u + (code & 0x3ffu));
         else
             text_printf(text, "\\u%04x", (unsigned)code);
-        string += length > 0 ? length : 1;
+        string += good ? length : 1;
     }
     text_append(text, "\"", 1);
 }

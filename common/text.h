@@ -10,12 +10,6 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* The length of the well-formed UTF-8 character that `text` begins with (RFC 3629); 0 when it is none, or at its end. */
-size_t text_utf8_length(const char *text);
-
-bool text_is_utf8(const char *text);
-bool text_is_utf8_bytes(const char *bytes, size_t length); /* a NUL byte is none */
-
 /*
  * Copies `text` to `out` (at most `size` bytes with the final NUL, whole characters) with every control character, C0,
  * DEL and C1, and every byte that is not UTF-8 written as \xNN, and every character that is not seen but moves others

@@ -174,6 +174,16 @@ static bool is_truthy(const json_t *value) {
     return json_is_true(value);
 }
 
+/* `around` is what stands around the parameters, and comes before their own; NAN: nothing. */
+static enum status original_positions_read(const struct config *config, const json_t *values, double around,
+                                           double fallback, struct rope *rope, struct error *error) {
+    static const char key[] = "original_max_position_embeddings";
+    rope->original_positions = around;
+    enum status status =
+        isnan(around) ? number_read(config, values, key, fallback, &rope->original_positions, error) : STATUS_OK;
+    return status == STATUS_OK ? positive(config, rope->original_positions, key, error) : status;
+}
+
 /* The parameters of a rope type, from `values` (rope_parameters of transformers 5, rope_scaling before). */
 static enum status rope_read_values(const struct config *config, const json_t *values, const struct model *model,
                                     const struct rope_around *around, struct rope *rope, struct error *error) {
@@ -184,6 +194,12 @@ static enum status rope_read_values(const struct config *config, const json_t *v
     const double context = model->context ? (double)model->context : (double)NAN;
     const bool scaled = rope->type != ROPE_DEFAULT, llama3 = rope->type == ROPE_LLAMA3, yarn = rope->type == ROPE_YARN;
     double partial;
+    status = original_positions_read(config, values, llama3 || yarn ? around->original_positions : (double)NAN,
+                                     llama3 || yarn || context > 0 ? context : 1, rope, error);
+    if (status != STATUS_OK)
+        return status;
+    /* transformers takes a factor that is null, but none that is missing */
+    const bool of_context = yarn && json_is_null(json_object_get(values, "factor"));
     struct {
         const char *key;
         double fallback;
@@ -193,15 +209,10 @@ static enum status rope_read_values(const struct config *config, const json_t *v
     } const wanted[] = {
         {"rope_theta", isnan(around->theta) ? default_theta : around->theta, &rope->theta, true, false},
         {"partial_rotary_factor", scaled && !isnan(around->partial) ? around->partial : 1, &partial, true, false},
-        {"original_max_position_embeddings",
-         llama3 || yarn ? context
-         : context > 0  ? context
-                        : 1,
-         &rope->original_positions, true, false},
         {"factor",
-         !scaled ? 1
-         : yarn  ? context / rope->original_positions
-                 : NAN,
+         !scaled      ? 1
+         : of_context ? context / rope->original_positions
+                      : NAN,
          &rope->factor, true, false},
         {"low_freq_factor", llama3 ? NAN : 1, &rope->low_frequency, true, false},
         {"high_freq_factor", llama3 ? NAN : 4, &rope->high_frequency, true, false},
@@ -213,13 +224,7 @@ static enum status rope_read_values(const struct config *config, const json_t *v
         {"llama_4_scaling_beta", 0, &rope->query_beta, false, false},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-        double fallback = wanted[i].fallback;
-        if ((llama3 || yarn) && wanted[i].number == &rope->original_positions && !isnan(around->original_positions)) {
-            rope->original_positions = around->original_positions; /* this one comes before the parameters' own */
-            continue;
-        }
-        if (yarn && strcmp(wanted[i].key, "factor") == 0) /* known only now */
-            fallback = context / rope->original_positions;
+        const double fallback = wanted[i].fallback;
         status = number_read(config, values, wanted[i].key, fallback, wanted[i].number, error);
         if (status == STATUS_OK && wanted[i].zero_is_none && *wanted[i].number == 0)
             *wanted[i].number = fallback;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/utf8.h"
 #include "inspect/inspect_report.h"
 #include "inspect/statistics_report.h"
 
@@ -25,7 +26,7 @@ struct table {
 static size_t width_of(const struct text *cell) {
     size_t width = 0;
     for (size_t i = 0; i < cell->length; i++)
-        width += ((unsigned char)cell->bytes[i] & 0xc0) != 0x80;
+        width += !utf8_continues(cell->bytes[i]);
     return width;
 }
 

@@ -21,23 +21,9 @@ static const double damping = 0.01;
 
 enum status calibration_read(const struct quantize_arguments *arguments, const struct folder *source,
                              struct calibration *calibration, struct error *error) {
-    struct text text = {0};
-    struct tokenizer *tokenizer = NULL;
     struct plan_calibration *settings = &calibration->settings;
-    uint8_t digest[SHA256_SIZE];
-    enum status status = arguments->calibrate_ids ? STATUS_OK : tokenizer_open(source, &tokenizer, error);
-    if (status == STATUS_OK)
-        status = ppl_text_read(arguments->calibrate, PPL_TEXT_MAX, &text, error);
-    if (status == STATUS_OK)
-        status = sha256_of(text.bytes ? text.bytes : "", text.length, digest, error);
-    if (status == STATUS_OK) {
-        sha256_hex(digest, settings->text);
-        status = arguments->calibrate_ids ? ppl_tokens_parse(arguments->calibrate, &text, &calibration->tokens, error)
-                                          : tokenizer_encode(tokenizer, text.bytes ? text.bytes : "", text.length,
-                                                             &calibration->tokens, error);
-    }
-    text_free(&text);
-    tokenizer_close(tokenizer);
+    enum status status = ppl_tokens_read(arguments->calibrate_ids ? NULL : source, arguments->calibrate,
+                                         &calibration->tokens, settings->text, error);
     if (status != STATUS_OK)
         return status;
     struct token_ids *tokens = &calibration->tokens;

@@ -5,11 +5,11 @@
 #include <unistd.h>
 
 #include "common/text.h"
+#include "common/utf8.h"
 #include "common/version.h"
 #include "infer/generate.h"
 #include "infer/report/ppl_text.h"
 #include "infer/special_tokens.h"
-#include "infer/tokenizer/unicode.h"
 #include "qstream/command.h"
 #include "qstream/generate_arguments.h"
 
@@ -49,7 +49,7 @@ static enum status prompt_encode(struct run *run, struct error *error) {
     enum status status = begin_append(run, error);
     if (status == STATUS_OK && arguments->prompt_file)
         status = ppl_text_read(arguments->prompt_file, PPL_TEXT_MAX, &text, error);
-    const char *bytes = !arguments->prompt_file ? arguments->prompt : text.bytes ? text.bytes : "";
+    const char *bytes = arguments->prompt_file ? text.bytes : arguments->prompt;
     const size_t length = arguments->prompt_file ? text.length : strlen(bytes);
     if (status == STATUS_OK)
         status = tokenizer_encode(run->tokenizer, bytes, length, &run->prompt, error);
@@ -57,20 +57,12 @@ static enum status prompt_encode(struct run *run, struct error *error) {
     return status;
 }
 
-static enum status tokens_read(struct run *run, struct error *error) {
-    struct text json = {0};
-    enum status status = ppl_text_read(run->arguments.tokens_file, PPL_TOKENS_MAX, &json, error);
-    if (status == STATUS_OK)
-        status = ppl_tokens_parse(run->arguments.tokens_file, &json, &run->prompt, error);
-    text_free(&json);
-    return status;
-}
-
 static enum status prompt_get(struct run *run, struct error *error) {
-    enum status status = run->arguments.tokens_file ? tokens_read(run, error) : prompt_encode(run, error);
+    const char *ids = run->arguments.tokens_file;
+    enum status status = ids ? ppl_tokens_read(NULL, ids, &run->prompt, NULL, error) : prompt_encode(run, error);
     if (status == STATUS_OK && run->prompt.count == 0)
         return error_set(error, STATUS_BAD_INPUT, "the prompt has no token, and a model needs one to continue%s",
-                         run->arguments.tokens_file ? "" : "; --bos puts one before it");
+                         ids ? "" : "; --bos puts one before it");
     return status;
 }
 

@@ -69,24 +69,16 @@ static enum status text_encode(struct run *run, struct error *error) {
             status = token_ids_append(&run->tokens, bos, error);
     }
     if (status == STATUS_OK)
-        status = tokenizer_encode(tokenizer, text.bytes ? text.bytes : "", text.length, &run->tokens, error);
+        status = tokenizer_encode(tokenizer, text.bytes, text.length, &run->tokens, error);
     text_free(&text);
     tokenizer_close(tokenizer);
     folder_close(folder);
     return status;
 }
 
-static enum status tokens_read(struct run *run, struct error *error) {
-    struct text json = {0};
-    enum status status = ppl_text_read(run->arguments.tokens, PPL_TOKENS_MAX, &json, error);
-    if (status == STATUS_OK)
-        status = ppl_tokens_parse(run->arguments.tokens, &json, &run->tokens, error);
-    text_free(&json);
-    return status;
-}
-
 static enum status tokens_get(struct run *run, struct error *error) {
-    enum status status = run->arguments.tokens ? tokens_read(run, error) : text_encode(run, error);
+    const char *ids = run->arguments.tokens;
+    enum status status = ids ? ppl_tokens_read(NULL, ids, &run->tokens, NULL, error) : text_encode(run, error);
     return status == STATUS_OK ? ppl_tokens_hash(run->tokens.ids, run->tokens.count, run->hash, error) : status;
 }
 

@@ -5,6 +5,7 @@
 
 #include "common/hub/upload_target.h"
 #include "common/thread_team.h"
+#include "common/utf8.h"
 #include "common/version.h"
 #include "qstream/command.h"
 #include "qstream/option_values.h"
@@ -71,7 +72,7 @@ static enum status option_parse(int option, const char *value, void *context, st
         return STATUS_OK;
     case OPTION_MESSAGE:
         options->message = value;
-        if (!*value || !text_is_utf8(value) || strchr(value, '\n'))
+        if (!*value || !utf8_is_valid(value, strlen(value)) || strchr(value, '\n'))
             return error_set(error, STATUS_USAGE, "--message takes one line of UTF-8");
         return STATUS_OK;
     case OPTION_CREATE_PR:

@@ -1,13 +1,8 @@
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "common/interrupt.h"
-#include "infer/tokenizer/json_walk.h"
-#include "infer/tokenizer/tokenizer.h"
+#include "infer/report/ppl_text.h"
 #include "qstream/command.h"
 #include "qstream/option_values.h"
 
@@ -60,39 +55,6 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
     return STATUS_OK;
 }
 
-/* ---- reading ---- */
-
-static enum status descriptor_read(int descriptor, const char *name, struct text *text, struct error *error) {
-    enum { PART = 1 << 16 };
-    char part[PART];
-    for (;;) {
-        ssize_t count = read(descriptor, part, sizeof part);
-        if (interrupt_pending())
-            return error_set(error, STATUS_INTERRUPTED, "interrupted");
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0)
-            return error_set_errno(error, STATUS_IO, errno, "cannot read '%s'", name);
-        if (count == 0)
-            return STATUS_OK;
-        text_append(text, part, (size_t)count);
-        if (text->failed)
-            return error_set_memory(error);
-    }
-}
-
-static enum status input_read(const char *path, struct text *text, struct error *error) {
-    text_append(text, "", 0);
-    if (!path || strcmp(path, "-") == 0)
-        return descriptor_read(STDIN_FILENO, "standard input", text, error);
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0)
-        return error_set_errno(error, errno == ENOENT ? STATUS_BAD_INPUT : STATUS_IO, errno, "cannot open '%s'", path);
-    enum status status = descriptor_read(descriptor, path, text, error);
-    close(descriptor);
-    return status;
-}
-
 /* ---- the two directions ---- */
 
 static enum status encode(const struct tokenizer *tokenizer, const struct text *input, struct error *error) {
@@ -108,32 +70,11 @@ static enum status encode(const struct tokenizer *tokenizer, const struct text *
     return status;
 }
 
-static enum status ids_parse(const struct text *json, const char *name, struct token_ids *ids, struct error *error) {
-    struct scanner scan = {.json = json->bytes, .length = json->length};
-    struct error inner;
-    bool first = true, more = true, good = true;
-    while (good && more) {
-        uint64_t id = 0;
-        good = walk_next(&scan, '[', ']', &first, &more) && (!more || scan_unsigned(&scan, &id));
-        if (good && id > INT32_MAX)
-            good = scan_fail(&scan, "a number that is no token id");
-        if (good && more && token_ids_append(ids, (int32_t)id, error) != STATUS_OK)
-            return STATUS_IO;
-    }
-    scan_space(&scan);
-    if (good && scan.at != json->length)
-        good = scan_fail(&scan, "something follows the array");
-    if (good)
-        return STATUS_OK;
-    walk_error(&scan, &inner);
-    return error_set(error, STATUS_BAD_INPUT, "%s is no JSON array of token ids: %s", name, inner.message);
-}
-
 static enum status decode(const struct tokenizer *tokenizer, const struct text *input, const char *name,
                           struct error *error) {
     struct token_ids ids = {0};
     struct text text = {0};
-    enum status status = ids_parse(input, name, &ids, error);
+    enum status status = ppl_tokens_parse(name, input, &ids, error);
     if (status == STATUS_OK)
         status = tokenizer_decode(tokenizer, ids.ids, ids.count, true, &text, error);
     if (status == STATUS_OK && text.length > 0)
@@ -147,15 +88,16 @@ static enum status tokenize(const struct arguments *arguments, struct error *err
     struct folder *folder = NULL;
     struct tokenizer *tokenizer = NULL;
     struct text input = {0};
+    const char *file = arguments->text ? arguments->text : "-";
     enum status status = folder_open(arguments->model, &folder, error);
     if (status == STATUS_OK)
         status = tokenizer_open(folder, &tokenizer, error);
     if (status == STATUS_OK)
-        status = input_read(arguments->text, &input, error);
+        status = ppl_text_read(file, SIZE_MAX, &input, error);
     if (status == STATUS_OK && !arguments->decode)
         status = encode(tokenizer, &input, error);
     else if (status == STATUS_OK)
-        status = decode(tokenizer, &input, arguments->text ? arguments->text : "standard input", error);
+        status = decode(tokenizer, &input, strcmp(file, "-") == 0 ? "standard input" : file, error);
     text_free(&input);
     tokenizer_close(tokenizer);
     folder_close(folder);

@@ -247,21 +247,10 @@ static void outputs_free(struct outputs *outputs) {
 
 static enum status outputs_text(const struct arguments *arguments, struct outputs *outputs, struct error *error) {
     enum { WINDOW = 2048, WINDOWS = 8 };
-    struct text text = {0};
     struct folder *folder = NULL;
-    struct tokenizer *tokenizer = NULL;
-    enum status status = ppl_text_read(arguments->text, PPL_TEXT_MAX, &text, error);
-    if (status == STATUS_OK && arguments->text_is_ids) {
-        status = ppl_tokens_parse(arguments->text, &text, &outputs->tokens, error);
-    } else if (status == STATUS_OK) {
-        status = folder_open(arguments->verify.source, &folder, error);
-        if (status == STATUS_OK)
-            status = tokenizer_open(folder, &tokenizer, error);
-        if (status == STATUS_OK)
-            status = tokenizer_encode(tokenizer, text.bytes ? text.bytes : "", text.length, &outputs->tokens, error);
-    }
-    text_free(&text);
-    tokenizer_close(tokenizer);
+    enum status status = arguments->text_is_ids ? STATUS_OK : folder_open(arguments->verify.source, &folder, error);
+    if (status == STATUS_OK)
+        status = ppl_tokens_read(folder, arguments->text, &outputs->tokens, NULL, error);
     folder_close(folder);
     const size_t count = outputs->tokens.count;
     if (status == STATUS_OK && count == 0)

@@ -7,6 +7,7 @@
 
 #include "common/text.h"
 #include "common/thread_team.h"
+#include "common/utf8.h"
 #include "qstream/option_values.h"
 
 enum { WINDOW_MAX = 1 << 24, WINDOWS_MAX = 1 << 24, IN_FLIGHT_MAX = 256, RETRIES_MAX = 100 };
@@ -321,7 +322,7 @@ static enum status expectation_options_check(const struct ppl_arguments *argumen
         return error_set(error, STATUS_USAGE, "--update writes to a file: give --expect-file");
     if (arguments->test && !arguments->expect_file)
         return error_set(error, STATUS_USAGE, "--case chooses from a file: give --expect-file");
-    if (arguments->test && (!*arguments->test || !text_is_utf8(arguments->test)))
+    if (arguments->test && (!*arguments->test || !utf8_is_valid(arguments->test, strlen(arguments->test))))
         return error_set(error, STATUS_USAGE, "--case takes the name of a case, not '%s'", arguments->test);
     if (arguments->has_tolerance && !arguments->has_expect && !arguments->update)
         return error_set(error, STATUS_USAGE, "--tolerance goes with --expect or --update; a file has its own");

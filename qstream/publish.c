@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/array.h"
+#include "common/utf8.h"
 #include "common/version.h"
 #include "common/weight_files.h"
 #include "qstream/config.h"
@@ -90,7 +91,7 @@ static enum status entry_carry(const struct plan *plan, const char *relative, co
                                int depth, struct publication *publication, struct error *error) {
     const struct checkpoint *checkpoint = plan->checkpoint;
     const char *name = entry->name;
-    if (!text_is_utf8(name))
+    if (!utf8_is_valid(name, strlen(name)))
         return error_set(error, STATUS_BAD_INPUT, "the name of '%s/%s%s' is not UTF-8: rename the file",
                          checkpoint->path, relative, name);
     if (entry->problem)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/json_strict.h"
 #include "common/source.h"
 
 static const char schema[] = "qstream.recipe/1";
@@ -13,50 +14,34 @@ static const char *const format_names[] = {[FORMAT_KEEP] = "keep", [FORMAT_MXFP4
 
 const char *recipe_format_name(enum recipe_format format) { return format_names[format]; }
 
-static enum status keys_check(const char *path, const char *what, const json_t *object, const char *const *known,
-                              struct error *error) {
-    for (void *at = json_object_iter((json_t *)object); at; at = json_object_iter_next((json_t *)object, at)) {
-        const char *key = json_object_iter_key(at);
-        const char *const *name = known;
-        while (*name && strcmp(*name, key) != 0)
-            name++;
-        if (!*name)
-            return error_set(error, STATUS_BAD_INPUT, "recipe '%s': %s has the unknown key '%s'", path, what, key);
-    }
-    return STATUS_OK;
-}
-
 static enum status rule_parse(const char *path, size_t number, const json_t *entry, struct recipe_rule *rule,
                               struct error *error) {
     static const char *const known[] = {"match", "format", "optional", "strategy", "comment", NULL};
     char what[32];
     snprintf(what, sizeof what, "rule %zu", number);
-    enum status status = keys_check(path, what, entry, known, error);
+    const struct json_place place = {"recipe", path, what};
+    enum status status = json_keys_check(&place, entry, known, error);
+    if (status == STATUS_OK)
+        status = json_flag_read(&place, entry, "optional", &rule->optional, error);
     if (status != STATUS_OK)
         return status;
     const char *match = json_string_value(json_object_get(entry, "match"));
     const char *format = json_string_value(json_object_get(entry, "format"));
-    const json_t *optional = json_object_get(entry, "optional"), *strategy = json_object_get(entry, "strategy");
+    const json_t *strategy = json_object_get(entry, "strategy");
     if (!match || !format)
         return error_set(error, STATUS_BAD_INPUT, "recipe '%s': rule %zu needs the strings \"match\" and \"format\"",
                          path, number);
-    if (optional && !json_is_boolean(optional))
-        return error_set(error, STATUS_BAD_INPUT, "recipe '%s': rule %zu: \"optional\" is true or false", path, number);
-    rule->optional = json_is_true(optional);
     size_t index = 0;
     while (index < sizeof format_names / sizeof *format_names && strcmp(format, format_names[index]) != 0)
         index++;
     if (index == sizeof format_names / sizeof *format_names)
-        return error_set(error, STATUS_BAD_INPUT,
-                         "recipe '%s': rule %zu: the format '%s' is none of mxfp4, fp8 and keep", path, number, format);
+        return JSON_REFUSE(&place, error, "the format '%s' is none of mxfp4, fp8 and keep", format);
     rule->format = (enum recipe_format)index;
     if (strategy) {
         const char *word = json_string_value(strategy);
         rule->per_tensor = word && strcmp(word, "tensor") == 0;
         if (rule->format != FORMAT_FP8 || !word || (!rule->per_tensor && strcmp(word, "channel") != 0))
-            return error_set(error, STATUS_BAD_INPUT,
-                             "recipe '%s': rule %zu: \"strategy\" is \"channel\" or \"tensor\" and goes with fp8", path,
-                             number);
+            return JSON_REFUSE(&place, error, "\"strategy\" is \"channel\" or \"tensor\" and goes with fp8");
     }
     struct error inner;
     status = pattern_new(match, &rule->pattern, &inner);
@@ -69,19 +54,17 @@ enum status recipe_parse(const char *path, const char *bytes, size_t length, str
                          struct error *error) {
     static const char *const known[] = {"$schema", "schema", "name", "description", "rules", NULL};
     *recipe = (struct recipe){0};
-    json_error_t at;
-    json_t *root = json_loadb(bytes, length, JSON_REJECT_DUPLICATES, &at);
-    if (!root)
-        return error_set(error, STATUS_BAD_INPUT, "recipe '%s' is not valid JSON: %s (line %d)", path, at.text,
-                         at.line);
-    const char *version = json_string_value(json_object_get(root, "schema"));
+    const struct json_place place = {"recipe", path, ""};
+    json_t *root;
+    enum status status = json_object_parse(&place, bytes, length, &root, error);
     const char *name = json_string_value(json_object_get(root, "name"));
     const json_t *rules = json_object_get(root, "rules");
-    enum status status = keys_check(path, "it", root, known, error);
-    if (status == STATUS_OK && (!version || strcmp(version, schema) != 0))
-        status = error_set(error, STATUS_BAD_INPUT, "recipe '%s': \"schema\" is not \"%s\"", path, schema);
+    if (status == STATUS_OK)
+        status = json_keys_check(&place, root, known, error);
+    if (status == STATUS_OK)
+        status = json_schema_check(&place, root, schema, error);
     if (status == STATUS_OK && (!name || json_array_size(rules) == 0))
-        status = error_set(error, STATUS_BAD_INPUT, "recipe '%s' needs a \"name\" and a list of \"rules\"", path);
+        status = JSON_REFUSE(&place, error, "it needs a \"name\" and a list of \"rules\"");
     if (status == STATUS_OK) {
         recipe->name = strdup(name);
         recipe->bytes = malloc(length + 1);

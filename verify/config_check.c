@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "common/text.h"
+#include "common/utf8.h"
 #include "verify/folder_check.h"
 #include "verify/json_compare.h"
 
@@ -76,20 +77,18 @@ enum { VALUE_BYTES = 64 };
 static const char *value_text(const char *json, struct json_span value, char out[VALUE_BYTES + 4]) {
     size_t used = 0, at = value.begin;
     while (at < value.end) {
-        char character[5] = {0}; /* its own end */
-        memcpy(character, json + at, value.end - at < 4 ? value.end - at : 4);
-        size_t length = text_utf8_length(character);
-        length = length ? length : 1;
+        size_t length;
+        utf8_decode(json + at, value.end - at, &length, NULL);
         if (used + length > VALUE_BYTES) {
             memcpy(out + used, "...", 3);
             used += 3;
             break;
         }
-        bool space = length == 1 && (unsigned char)*character <= ' ';
+        bool space = (unsigned char)json[at] <= ' ';
         if (space && used > 0 && out[used - 1] != ' ')
             out[used++] = ' ';
         if (!space) {
-            memcpy(out + used, character, length);
+            memcpy(out + used, json + at, length);
             used += length;
         }
         at += length;

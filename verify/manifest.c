@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/json_strict.h"
 #include "common/name_table.h"
 #include "common/pattern.h"
 #include "common/source.h"
@@ -23,111 +24,60 @@ const char *wanted_format_name(enum wanted_format format) { return format_names[
 
 /* ---- what both kinds of files share ---- */
 
-/* Where a value stands: the file and, inside it, the member: "source.files[3]". */
-struct place {
-    const char *file, *member;
-};
-
-/* STATUS_BAD_INPUT, with what is wrong at `place`. A macro, so that analyzers see which status it is. */
-#define REFUSE(place, ...) (refuse((place), error, __VA_ARGS__), (enum status)STATUS_BAD_INPUT)
-
-static void refuse(const struct place *place, struct error *error, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void refuse(const struct place *place, struct error *error, const char *format, ...) {
-    char problem[512];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(problem, sizeof problem, format, arguments);
-    va_end(arguments);
-    error_write(error, 0, "'%s': %s%s%s", place->file, place->member, *place->member ? ": " : "", problem);
-}
-
-/* Parses the bytes of `path`, and frees them. */
-static enum status json_parse(const char *path, char *bytes, size_t length, json_t **root, struct error *error) {
-    json_error_t at;
-    enum status status = STATUS_OK;
-    *root = json_loadb(bytes, length, JSON_REJECT_DUPLICATES, &at);
-    free(bytes);
-    if (!*root)
-        status = error_set(error, STATUS_BAD_INPUT, "'%s' is not valid JSON: %s (line %d)", path, at.text, at.line);
-    else if (!json_is_object(*root))
-        status = error_set(error, STATUS_BAD_INPUT, "'%s' is not a JSON object", path);
-    return status;
-}
-
 /* The string member `key`, copied; one of `words` unless that is NULL. */
-static enum status string_read(const struct place *place, const json_t *object, const char *key,
+static enum status string_read(const struct json_place *place, const json_t *object, const char *key,
                                const char *const *words, char **out, struct error *error) {
-    const char *value = json_string_value(json_object_get(object, key));
+    const char *value;
+    enum status status = json_string_read(place, object, key, &value, error);
+    if (status != STATUS_OK)
+        return status;
     if (!value)
-        return REFUSE(place, "\"%s\" is %s", key, json_object_get(object, key) ? "not a string" : "missing");
+        return JSON_REFUSE(place, error, "\"%s\" is missing", key);
     for (size_t i = 0; words && strcmp(value, words[i]) != 0;)
         if (!words[++i])
-            return REFUSE(place, "\"%s\" is '%.64s', which is none of its words", key, value);
+            return JSON_REFUSE(place, error, "\"%s\" is '%.64s', which is none of its words", key, value);
     *out = strdup(value);
     return *out ? STATUS_OK : error_set_memory(error);
 }
 
-static enum status schema_check(const struct place *place, const json_t *object, const char *wanted,
-                                struct error *error) {
-    const char *schema = json_string_value(json_object_get(object, "schema"));
-    if (!schema || strcmp(schema, wanted) != 0)
-        return REFUSE(place, "\"schema\" is not \"%s\"", wanted);
-    return STATUS_OK;
-}
-
-static enum status count_read(const struct place *place, const json_t *object, const char *key, uint64_t *out,
+static enum status count_read(const struct json_place *place, const json_t *object, const char *key, uint64_t *out,
                               struct error *error) {
     const json_t *value = json_object_get(object, key);
     if (!json_is_integer(value) || json_integer_value(value) < 0)
-        return REFUSE(place, "\"%s\" is %s", key, value ? "not a number of bytes" : "missing");
+        return JSON_REFUSE(place, error, "\"%s\" is %s", key, value ? "not a number of bytes" : "missing");
     *out = (uint64_t)json_integer_value(value);
     return STATUS_OK;
 }
 
 /* ---- recipes ---- */
 
-static enum status keys_check(const struct place *place, const json_t *object, const char *const *known,
-                              struct error *error) {
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)object, key, value) {
-        const char *const *name = known;
-        while (*name && strcmp(*name, key) != 0)
-            name++;
-        if (!*name)
-            return REFUSE(place, "the unknown key '%.64s'", key);
-    }
-    return STATUS_OK;
-}
-
-static enum status rule_read(const struct place *place, const json_t *json, struct wanted_rule *rule,
+static enum status rule_read(const struct json_place *place, const json_t *json, struct wanted_rule *rule,
                              struct error *error) {
     static const char *const keys[] = {"match", "format", "optional", "strategy", "comment", NULL};
     if (!json_is_object(json))
-        return REFUSE(place, "it is not an object");
-    enum status status = keys_check(place, json, keys, error);
+        return JSON_REFUSE(place, error, "it is not an object");
+    bool optional; /* means nothing here */
+    enum status status = json_keys_check(place, json, keys, error);
+    if (status == STATUS_OK)
+        status = json_flag_read(place, json, "optional", &optional, error);
     if (status != STATUS_OK)
         return status;
     const char *match = json_string_value(json_object_get(json, "match"));
     const char *format = json_string_value(json_object_get(json, "format"));
     const char *strategy = json_string_value(json_object_get(json, "strategy"));
     if (!match || !format)
-        return REFUSE(place, "the strings \"match\" and \"format\" are needed");
+        return JSON_REFUSE(place, error, "the strings \"match\" and \"format\" are needed");
     size_t number = 0;
     while (strcmp(format, format_names[number]) != 0)
         if (++number == sizeof format_names / sizeof *format_names)
-            return REFUSE(place, "the format '%.64s' is none of mxfp4, fp8 and keep", format);
+            return JSON_REFUSE(place, error, "the format '%.64s' is none of mxfp4, fp8 and keep", format);
     rule->format = (enum wanted_format)number;
-    if (json_object_get(json, "optional") && !json_is_boolean(json_object_get(json, "optional")))
-        return REFUSE(place, "\"optional\" is neither true nor false");
     if (json_object_get(json, "strategy") && (rule->format != WANTED_FP8 || !strategy ||
                                               (strcmp(strategy, "channel") != 0 && strcmp(strategy, "tensor") != 0)))
-        return REFUSE(place, "\"strategy\" is \"channel\" or \"tensor\" and goes with fp8");
+        return JSON_REFUSE(place, error, "\"strategy\" is \"channel\" or \"tensor\" and goes with fp8");
     struct error why;
     status = pattern_new(match, &rule->pattern, &why);
-    return status == STATUS_BAD_INPUT ? REFUSE(place, "%s", why.message)
+    return status == STATUS_BAD_INPUT ? JSON_REFUSE(place, error, "%s", why.message)
            : status != STATUS_OK      ? error_set(error, status, "%s", why.message)
                                       : STATUS_OK;
 }
@@ -136,26 +86,26 @@ static enum status rule_read(const struct place *place, const json_t *json, stru
 static enum status recipe_read_json(const char *file, const char *member, const json_t *json,
                                     struct wanted_recipe *recipe, struct error *error) {
     static const char *const keys[] = {"$schema", "schema", "name", "description", "rules", NULL};
-    struct place place = {file, member};
+    struct json_place place = {"", file, member};
     const json_t *rules = json_object_get(json, "rules");
     if (!json_is_object(json))
-        return REFUSE(&place, json ? "it is not an object" : "it is missing");
-    enum status status = keys_check(&place, json, keys, error);
+        return JSON_REFUSE(&place, error, json ? "it is not an object" : "it is missing");
+    enum status status = json_keys_check(&place, json, keys, error);
     if (status == STATUS_OK)
-        status = schema_check(&place, json, recipe_schema, error);
+        status = json_schema_check(&place, json, recipe_schema, error);
     if (status == STATUS_OK)
         status = string_read(&place, json, "name", NULL, &recipe->name, error);
     if (status != STATUS_OK)
         return status;
     if (json_array_size(rules) == 0 || json_array_size(rules) > RULES_MAX)
-        return REFUSE(&place, "\"rules\" is not a list of 1 to %d rules", RULES_MAX);
+        return JSON_REFUSE(&place, error, "\"rules\" is not a list of 1 to %d rules", RULES_MAX);
     recipe->rules = calloc(json_array_size(rules), sizeof *recipe->rules);
     if (!recipe->rules)
         return error_set_memory(error);
     for (size_t i = 0; i < json_array_size(rules) && status == STATUS_OK; i++) {
         char inside[64];
         snprintf(inside, sizeof inside, "%s%srule %zu", member, *member ? ": " : "", i + 1);
-        place.member = inside;
+        place.part = inside;
         status = rule_read(&place, json_array_get(rules, i), &recipe->rules[i], error);
         recipe->count = i + 1;
     }
@@ -164,12 +114,14 @@ static enum status recipe_read_json(const char *file, const char *member, const 
 
 enum status wanted_recipe_read(const char *path, struct wanted_recipe *recipe, struct error *error) {
     *recipe = (struct wanted_recipe){0};
+    const struct json_place place = {"", path, ""};
     json_t *root = NULL;
-    char *bytes;
+    char *bytes = NULL;
     size_t length;
     enum status status = file_read(path, RECIPE_BYTES_MAX, &bytes, &length, error);
     if (status == STATUS_OK)
-        status = json_parse(path, bytes, length, &root, error);
+        status = json_object_parse(&place, bytes, length, &root, error);
+    free(bytes);
     if (status == STATUS_OK)
         status = recipe_read_json(path, "", root, recipe, error);
     json_decref(root);
@@ -225,41 +177,42 @@ static bool digest_read(const json_t *json, uint8_t digest[SHA256_SIZE]) {
 }
 
 /* Name and size of an entry; the name is new to `names`, which keeps no copy of it. */
-static enum status entry_read(const struct place *place, const json_t *json, struct name_table *names, char **name,
+static enum status entry_read(const struct json_place *place, const json_t *json, struct name_table *names, char **name,
                               uint64_t *size, struct error *error) {
     if (!json_is_object(json))
-        return REFUSE(place, "it is not an object");
+        return JSON_REFUSE(place, error, "it is not an object");
     enum status status = string_read(place, json, "name", NULL, name, error);
     if (status == STATUS_OK && !name_is_plain(*name))
-        status = REFUSE(place, "\"name\" '%.64s' is not the plain name of a file in the folder", *name);
+        status = JSON_REFUSE(place, error, "\"name\" '%.64s' is not the plain name of a file in the folder", *name);
     if (status == STATUS_OK)
         status = count_read(place, json, "size", size, error);
     bool added = false;
     if (status == STATUS_OK && !name_table_add(names, *name, strlen(*name), 0, &added))
         status = error_set_memory(error);
     if (status == STATUS_OK && !added)
-        status = REFUSE(place, "'%.200s' is listed twice", *name);
+        status = JSON_REFUSE(place, error, "'%.200s' is listed twice", *name);
     return status;
 }
 
 static enum status files_read(const char *path, const json_t *list, struct manifest *manifest, struct error *error) {
     struct name_table names = {0};
     enum status status = STATUS_OK;
-    struct place place = {path, ""};
+    struct json_place place = {"", path, ""};
     if (json_array_size(list) == 0)
-        return REFUSE(&place, "\"files\" is not a list of files");
+        return JSON_REFUSE(&place, error, "\"files\" is not a list of files");
     manifest->files = calloc(json_array_size(list), sizeof *manifest->files);
     if (!manifest->files)
         return error_set_memory(error);
     for (size_t i = 0; i < json_array_size(list) && status == STATUS_OK; i++) {
         char member[64];
         snprintf(member, sizeof member, "files[%zu]", i);
-        place.member = member;
+        place.part = member;
         const json_t *json = json_array_get(list, i);
         struct manifest_file *file = &manifest->files[manifest->file_count++];
         status = entry_read(&place, json, &names, &file->name, &file->size, error);
         if (status == STATUS_OK && !digest_read(json_object_get(json, "sha256"), file->sha256))
-            status = REFUSE(&place, "\"sha256\" of '%.200s' is not 64 lower-case hexadecimal digits", file->name);
+            status = JSON_REFUSE(&place, error, "\"sha256\" of '%.200s' is not 64 lower-case hexadecimal digits",
+                                 file->name);
     }
     name_table_free(&names);
     return status;
@@ -270,9 +223,9 @@ static enum status sources_read(const char *path, const json_t *source, struct m
     struct name_table names = {0};
     enum status status = STATUS_OK;
     const json_t *list = json_object_get(source, "files");
-    struct place place = {path, "source"};
+    struct json_place place = {"", path, "source"};
     if (json_array_size(list) == 0)
-        return REFUSE(&place, "\"files\" is not a list of files");
+        return JSON_REFUSE(&place, error, "\"files\" is not a list of files");
     const char *name = json_string_value(json_object_get(source, "name"));
     if (name && !(manifest->source = strdup(name)))
         return error_set_memory(error);
@@ -282,42 +235,42 @@ static enum status sources_read(const char *path, const json_t *source, struct m
     for (size_t i = 0; i < json_array_size(list) && status == STATUS_OK; i++) {
         char member[64];
         snprintf(member, sizeof member, "source.files[%zu]", i);
-        place.member = member;
+        place.part = member;
         struct manifest_source *file = &manifest->sources[manifest->source_count++];
         const json_t *json = json_array_get(list, i), *hash = json_object_get(json, "sha256");
         status = entry_read(&place, json, &names, &file->name, &file->size, error);
         file->hashed = digest_read(hash, file->sha256);
         if (status == STATUS_OK && hash && !file->hashed)
-            status = REFUSE(&place, "\"sha256\" of '%.200s' is not 64 lower-case hexadecimal digits", file->name);
+            status = JSON_REFUSE(&place, error, "\"sha256\" of '%.200s' is not 64 lower-case hexadecimal digits",
+                                 file->name);
     }
     name_table_free(&names);
     return status;
 }
 
-static enum status manifest_read_json(const char *path, const json_t *root, struct manifest *manifest,
+static enum status manifest_read_json(const struct json_place *place, const json_t *root, struct manifest *manifest,
                                       struct error *error) {
     static const char *const rules[] = {"amax", "qstream", "mse", NULL};
     static const char *const gammas[] = {"none", "layernorm", "original", NULL};
     static const char *const roundings[] = {"nearest", "calibrated", NULL};
     static const char *const ties[] = {"even", "toward zero", NULL};
-    const struct place place = {path, ""};
-    enum status status = schema_check(&place, root, manifest_schema, error);
+    enum status status = json_schema_check(place, root, manifest_schema, error);
     if (status == STATUS_OK)
-        status = string_read(&place, root, "rule", rules, &manifest->rule, error);
+        status = string_read(place, root, "rule", rules, &manifest->rule, error);
     if (status == STATUS_OK)
-        status = string_read(&place, root, "gamma", gammas, &manifest->gamma, error);
+        status = string_read(place, root, "gamma", gammas, &manifest->gamma, error);
     if (status == STATUS_OK)
-        status = string_read(&place, root, "rounding", roundings, &manifest->rounding, error);
+        status = string_read(place, root, "rounding", roundings, &manifest->rounding, error);
     if (status == STATUS_OK)
-        status = string_read(&place, root, "ties", ties, &manifest->ties, error);
+        status = string_read(place, root, "ties", ties, &manifest->ties, error);
     if (status == STATUS_OK)
-        status = count_read(&place, root, "tensor_bytes", &manifest->tensor_bytes, error);
+        status = count_read(place, root, "tensor_bytes", &manifest->tensor_bytes, error);
     if (status == STATUS_OK)
-        status = recipe_read_json(path, "recipe", json_object_get(root, "recipe"), &manifest->recipe, error);
+        status = recipe_read_json(place->path, "recipe", json_object_get(root, "recipe"), &manifest->recipe, error);
     if (status == STATUS_OK)
-        status = sources_read(path, json_object_get(root, "source"), manifest, error);
+        status = sources_read(place->path, json_object_get(root, "source"), manifest, error);
     if (status == STATUS_OK)
-        status = files_read(path, json_object_get(root, "files"), manifest, error);
+        status = files_read(place->path, json_object_get(root, "files"), manifest, error);
     return status;
 }
 
@@ -328,7 +281,8 @@ enum status manifest_read(const struct folder *folder, struct manifest *manifest
     enum status status = folder_look(folder, file, &entry, found, error);
     if (status != STATUS_OK || !*found)
         return status;
-    char *path = text_format("%s/%s", folder_name(folder), file), *bytes;
+    char *path = text_format("%s/%s", folder_name(folder), file), *bytes = NULL;
+    const struct json_place place = {"", path, ""};
     size_t length;
     json_t *root = NULL;
     status =
@@ -336,10 +290,11 @@ enum status manifest_read(const struct folder *folder, struct manifest *manifest
     if (status == STATUS_OK)
         status = sha256_of(bytes, length, manifest->sha256, error);
     if (status == STATUS_OK)
-        status = json_parse(path, bytes, length, &root, error);
+        status = json_object_parse(&place, bytes, length, &root, error);
     if (status == STATUS_OK)
-        status = manifest_read_json(path, root, manifest, error);
+        status = manifest_read_json(&place, root, manifest, error);
     json_decref(root);
+    free(bytes);
     free(path);
     return status;
 }

@@ -5,11 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/json_strict.h"
 #include "common/pattern.h"
 #include "common/source.h"
 #include "common/text.h"
 
-static const char schema[] = "qstream.thresholds/1";
+static const char kind[] = "thresholds", schema[] = "qstream.thresholds/1";
 enum { FILE_BYTES_MAX = 1 << 20 };
 
 static void rule_free(struct threshold_rule *rule) {
@@ -44,37 +45,22 @@ static void limit_set(struct limits *limits, enum limit limit, double value) {
 
 /* ---- a file ---- */
 
-static enum status keys_check(const char *path, const char *what, const json_t *object, const char *const *known,
-                              struct error *error) {
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)object, key, value) {
-        const char *const *name = known;
-        while (*name && strcmp(*name, key) != 0)
-            name++;
-        if (!*name)
-            return error_set(error, STATUS_BAD_INPUT, "thresholds '%s': %s has the unknown key '%.64s'", path, what,
-                             key);
-    }
-    return STATUS_OK;
-}
-
-static enum status limits_read(const char *path, size_t number, const json_t *json, struct limits *limits,
+static enum status limits_read(const struct json_place *place, const json_t *json, struct limits *limits,
                                struct error *error) {
     static const char *const keys[] = {[LIMIT_MIN_SQNR] = "min_sqnr_db", [LIMIT_MAX_REL] = "max_rel_error"};
     *limits = (struct limits){NAN, NAN};
     for (int i = 0; i < 2; i++) {
         const json_t *value = json_object_get(json, keys[i]);
         if (value && (!json_is_number(value) || !limit_is_valid((enum limit)i, json_number_value(value))))
-            return error_set(error, STATUS_BAD_INPUT, "thresholds '%s': rule %zu: \"%s\" is not %s", path, number,
-                             keys[i], i == LIMIT_MAX_REL ? "a number from 0 on" : "a number of decibels");
+            return JSON_REFUSE(place, error, "\"%s\" is not %s", keys[i],
+                               i == LIMIT_MAX_REL ? "a number from 0 on" : "a number of decibels");
         if (value)
             limit_set(limits, (enum limit)i, json_number_value(value));
     }
     if (isnan(limits->min_sqnr_db) && isnan(limits->max_rel_error))
         return error_set(error, STATUS_BAD_INPUT,
-                         "thresholds '%s': rule %zu limits nothing: give \"min_sqnr_db\" or \"max_rel_error\"", path,
-                         number);
+                         "thresholds '%s': %s limits nothing: give \"min_sqnr_db\" or \"max_rel_error\"", place->path,
+                         place->part);
     return STATUS_OK;
 }
 
@@ -83,29 +69,28 @@ static enum status rule_read(const char *path, size_t number, const json_t *json
     static const char *const keys[] = {"role", "match", "min_sqnr_db", "max_rel_error", "optional", "comment", NULL};
     char what[32];
     snprintf(what, sizeof what, "rule %zu", number);
+    const struct json_place place = {kind, path, what};
+    const char *match = NULL;
     if (!json_is_object(json))
         return error_set(error, STATUS_BAD_INPUT, "thresholds '%s': %s is not an object", path, what);
-    enum status status = keys_check(path, what, json, keys, error);
+    enum status status = json_keys_check(&place, json, keys, error);
+    if (status == STATUS_OK)
+        status = json_string_read(&place, json, "match", &match, error);
+    if (status == STATUS_OK)
+        status = json_flag_read(&place, json, "optional", &rule->optional, error);
     if (status != STATUS_OK)
         return status;
-    const json_t *role = json_object_get(json, "role"), *match = json_object_get(json, "match");
-    const json_t *optional = json_object_get(json, "optional");
+    const json_t *role = json_object_get(json, "role");
     const char *word = json_string_value(role);
     rule->role = word ? role_parse(word, strlen(word)) : ROLES;
     if (role && rule->role == ROLES)
-        return error_set(error, STATUS_BAD_INPUT,
-                         "thresholds '%s': %s: the role '%.64s' is none of attention, mlp, expert, router, norm, "
-                         "embedding, head, vision and other",
-                         path, what, word ? word : "");
-    if (match && !json_is_string(match))
-        return error_set(error, STATUS_BAD_INPUT, "thresholds '%s': %s: \"match\" is not a string", path, what);
-    if (optional && !json_is_boolean(optional))
-        return error_set(error, STATUS_BAD_INPUT, "thresholds '%s': %s: \"optional\" is true or false", path, what);
-    rule->optional = json_is_true(optional);
-    status = limits_read(path, number, json, &rule->limits, error);
+        return JSON_REFUSE(&place, error,
+                           "the role '%.64s' is none of attention, mlp, expert, router, norm, embedding, head, "
+                           "vision and other",
+                           word ? word : "");
+    status = limits_read(&place, json, &rule->limits, error);
     struct error why;
-    enum status pattern =
-        status == STATUS_OK && match ? pattern_new(json_string_value(match), &rule->pattern, &why) : STATUS_OK;
+    enum status pattern = status == STATUS_OK && match ? pattern_new(match, &rule->pattern, &why) : STATUS_OK;
     if (pattern != STATUS_OK)
         return error_set(error, pattern, "thresholds '%s': %s: %s", path, what, why.message);
     struct text text = {0};
@@ -113,23 +98,21 @@ static enum status rule_read(const char *path, size_t number, const json_t *json
     if (word)
         text_printf(&text, ", role %s", word);
     if (match)
-        text_printf(&text, ", match '%s'", json_string_value(match));
+        text_printf(&text, ", match '%s'", match);
     rule->text = text.bytes;
     if (status == STATUS_OK && text.failed)
         status = error_set_memory(error);
     return status;
 }
 
-static enum status root_check(const char *path, const json_t *root, struct error *error) {
+static enum status root_check(const struct json_place *place, const json_t *root, struct error *error) {
     static const char *const keys[] = {"$schema", "schema", "name", "description", "rules", NULL};
-    const char *version = json_string_value(json_object_get(root, "schema"));
-    if (!json_is_object(root))
-        return error_set(error, STATUS_BAD_INPUT, "thresholds '%s' is not a JSON object", path);
-    if (!version || strcmp(version, schema) != 0)
-        return error_set(error, STATUS_BAD_INPUT, "thresholds '%s': \"schema\" is not \"%s\"", path, schema);
+    enum status status = json_schema_check(place, root, schema, error);
+    if (status != STATUS_OK)
+        return status;
     if (!json_is_string(json_object_get(root, "name")) || json_array_size(json_object_get(root, "rules")) == 0)
-        return error_set(error, STATUS_BAD_INPUT, "thresholds '%s' needs a \"name\" and a list of \"rules\"", path);
-    return keys_check(path, "it", root, keys, error);
+        return JSON_REFUSE(place, error, "it needs a \"name\" and a list of \"rules\"");
+    return json_keys_check(place, root, keys, error);
 }
 
 /* Puts the rules before those of `thresholds`, and takes the name over. */
@@ -152,14 +135,13 @@ enum status thresholds_read(struct thresholds *thresholds, const char *path, str
     enum status status = file_read(path, FILE_BYTES_MAX, &bytes, &length, error);
     if (status != STATUS_OK)
         return status;
-    json_error_t at;
-    json_t *root = json_loadb(bytes, length, JSON_REJECT_DUPLICATES, &at);
-    free(bytes);
-    if (!root)
-        return error_set(error, STATUS_BAD_INPUT, "thresholds '%s' is not valid JSON: %s (line %d)", path, at.text,
-                         at.line);
+    const struct json_place place = {kind, path, ""};
     struct thresholds read = {0};
-    status = root_check(path, root, error);
+    json_t *root;
+    status = json_object_parse(&place, bytes, length, &root, error);
+    free(bytes);
+    if (status == STATUS_OK)
+        status = root_check(&place, root, error);
     const json_t *rules = json_object_get(root, "rules");
     if (status == STATUS_OK) {
         read.name = strdup(json_string_value(json_object_get(root, "name")));

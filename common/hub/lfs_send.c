@@ -8,6 +8,7 @@
 #include "common/hub/lfs.h"
 #include "common/progress.h"
 #include "common/thread_team.h"
+#include "common/utf8.h"
 
 enum { ORDERS_MOST = 4 }; /* of an object: more would be refused as well */
 
@@ -115,7 +116,7 @@ static enum status part_send(struct sending *sending, struct item *item, size_t 
     *refused = status != STATUS_OK && is_refusal(&reply);
     if (status == STATUS_OK && order->part_count > 0) {
         stretch.part->etag = http_reply_field(&reply, "ETag");
-        *refused = !stretch.part->etag || !text_is_utf8(stretch.part->etag);
+        *refused = !stretch.part->etag || !utf8_is_valid(stretch.part->etag, strlen(stretch.part->etag));
         if (*refused)
             status = error_set(error, STATUS_IO, "the storage has not confirmed part %zu of '%s' by an ETag",
                                number + 1, item->object->path);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/text.h"
+#include "common/utf8.h"
 
 static const char scheme[] = "hf://", datasets[] = "datasets/";
 enum { SCHEME = sizeof scheme - 1, DATASETS = sizeof datasets - 1, PART_MAX = 96, REVISION_MAX = 250 };
@@ -41,7 +42,7 @@ static bool revision_is_valid(const char *revision) {
     for (size_t i = 0; i < length; i++)
         if ((unsigned char)revision[i] < 0x20 || revision[i] == 0x7f)
             return false;
-    return text_is_utf8(revision);
+    return utf8_is_valid(revision, length);
 }
 
 enum status hub_reference_parse(const char *text, struct hub_reference *reference, struct error *error) {

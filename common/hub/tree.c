@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "common/json_scan.h"
+#include "common/utf8.h"
 
 enum { FILES_MAX = 1000000, PATH_BYTES_MAX = 1024, PART_BYTES_MAX = 255 };
 
@@ -76,7 +77,7 @@ enum status hub_tree_commit(const char *name, const char *json, size_t length, c
 /* ---- paths ---- */
 
 bool hub_tree_path_is_safe(const char *path) {
-    if (!text_is_utf8(path) || strlen(path) > PATH_BYTES_MAX)
+    if (!utf8_is_valid(path, strlen(path)) || strlen(path) > PATH_BYTES_MAX)
         return false;
     for (const unsigned char *c = (const unsigned char *)path; *c; c++)
         if (*c < 0x20 || *c == 0x7f || (*c == 0xc2 && c[1] < 0xa0)) /* C0, DEL, C1 */

@@ -3,6 +3,7 @@
 
 #include "common/hub/json_call.h"
 #include "common/hub/upload.h"
+#include "common/utf8.h"
 
 enum { CARD_BYTES_MOST = 4 << 20, BAD_REQUEST = 400 };
 
@@ -36,7 +37,7 @@ enum status upload_card_check(const struct upload *upload, struct error *error) 
     char *url = text_format("%s/api/validate-yaml", upload->hub->environment.endpoint), *content = calloc(1, size + 1);
     enum status status =
         url && content ? byte_source_read_at(card->source, 0, content, size, error) : error_set_memory(error);
-    if (status == STATUS_OK && !text_is_utf8_bytes(content, size))
+    if (status == STATUS_OK && !utf8_is_valid(content, size))
         status = error_set(error, STATUS_BAD_INPUT, "'%s' is not UTF-8: the Hub would not take it", card->source->name);
     if (status == STATUS_OK) {
         text_append_string(&body, "{\"repoType\":\"model\",\"content\":");

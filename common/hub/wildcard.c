@@ -4,23 +4,19 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "common/text.h"
+#include "common/utf8.h"
 
 /* The character at *at, which moves behind it; a byte that is no UTF-8 is a character of its own. 0 at the end. */
 static uint32_t character_next(const char **at) {
-    const unsigned char *bytes = (const unsigned char *)*at;
     static const uint32_t not_utf8 = 0x110000; /* beyond Unicode */
-    static const unsigned char first_mask[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
-    if (!*bytes)
+    const unsigned char byte = (unsigned char)**at;
+    size_t length;
+    bool good;
+    if (!byte)
         return 0;
-    const size_t length = text_utf8_length(*at);
-    *at += length ? length : 1;
-    if (!length)
-        return not_utf8 + *bytes;
-    uint32_t character = bytes[0] & first_mask[length];
-    for (size_t i = 1; i < length; i++)
-        character = character << 6 | (bytes[i] & 0x3f);
-    return character == '\\' ? '/' : character;
+    const uint32_t character = utf8_decode(*at, UTF8_LENGTH_MAX, &length, &good);
+    *at += good ? length : 1;
+    return !good ? not_utf8 + byte : character == '\\' ? '/' : character;
 }
 
 /* The ']' that ends the set whose '[' is before `set`; NULL: that is no set. */

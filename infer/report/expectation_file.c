@@ -6,10 +6,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/json_strict.h"
 #include "common/source.h"
 #include "infer/report/expectation.h"
 
-static const char schema[] = "qstream.ppl-expectation/1";
+static const char kind[] = "expectations", schema[] = "qstream.ppl-expectation/1";
 enum { FILE_BYTES_MAX = 1 << 20, WINDOWS_MAX = 100000, TOKENS_MAX = 1 << 24 };
 
 void expectation_free(struct expectation *expectation) {
@@ -28,82 +29,47 @@ void expectation_free(struct expectation *expectation) {
 
 /* ---- pieces of the file ---- */
 
-/* What is being read, for messages. */
-struct place {
-    const char *path;
-    const char *part; /* "it", "case 'bf16'" */
-};
-
-static enum status wrong(const struct place *place, struct error *error, const char *what) {
-    return error_set(error, STATUS_BAD_INPUT, "expectations '%s': %s: %s", place->path, place->part, what);
-}
-
-static enum status keys_check(const struct place *place, const json_t *object, const char *const *known,
-                              struct error *error) {
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)object, key, value) {
-        const char *const *name = known;
-        while (*name && strcmp(*name, key) != 0)
-            name++;
-        if (!*name)
-            return error_set(error, STATUS_BAD_INPUT, "expectations '%s': %s has the unknown key '%.64s'", place->path,
-                             place->part, key);
-    }
-    return STATUS_OK;
-}
-
-/* A copy of a string member; NULL when there is none. */
-static enum status string_read(const struct place *place, const json_t *object, const char *key, char **out,
+/* A copy of a string member; *out stays as it is when there is none. */
+static enum status string_copy(const struct json_place *place, const json_t *object, const char *key, char **out,
                                struct error *error) {
-    const json_t *value = json_object_get(object, key);
-    if (!value)
-        return STATUS_OK;
-    if (!json_is_string(value))
-        return error_set(error, STATUS_BAD_INPUT, "expectations '%s': %s: \"%s\" is not a string", place->path,
-                         place->part, key);
+    const char *string;
+    enum status status = json_string_read(place, object, key, &string, error);
+    if (status != STATUS_OK || !string)
+        return status;
     free(*out);
-    *out = strdup(json_string_value(value));
+    *out = strdup(string);
     return *out ? STATUS_OK : error_set_memory(error);
 }
 
-static enum status flag_read(const struct place *place, const json_t *object, const char *key, bool *flag, bool *has,
-                             struct error *error) {
-    const json_t *value = json_object_get(object, key);
-    if (!value)
-        return STATUS_OK;
-    if (!json_is_boolean(value))
-        return error_set(error, STATUS_BAD_INPUT, "expectations '%s': %s: \"%s\" is neither true nor false",
-                         place->path, place->part, key);
-    *flag = json_is_true(value);
-    *has = true;
-    return STATUS_OK;
+static enum status flag_read(const struct json_place *place, const json_t *object, const char *key, bool *flag,
+                             bool *has, struct error *error) {
+    *has |= json_object_get(object, key) != NULL;
+    return json_flag_read(place, object, key, flag, error);
 }
 
-static enum status count_read(const struct place *place, const json_t *object, const char *key, uint32_t least,
+static enum status count_read(const struct json_place *place, const json_t *object, const char *key, uint32_t least,
                               uint32_t *count, bool *has, struct error *error) {
     const json_t *value = json_object_get(object, key);
     if (!value)
         return STATUS_OK;
     const json_int_t number = json_integer_value(value);
     if (!json_is_integer(value) || number < (json_int_t)least || number > TOKENS_MAX)
-        return error_set(error, STATUS_BAD_INPUT, "expectations '%s': %s: \"%s\" is not a number from %u to %d",
-                         place->path, place->part, key, least, TOKENS_MAX);
+        return JSON_REFUSE(place, error, "\"%s\" is not a number from %u to %d", key, least, TOKENS_MAX);
     *count = (uint32_t)number;
     *has = true;
     return STATUS_OK;
 }
 
 /* "windows" may be "all". */
-static enum status protocol_read(const struct place *place, const json_t *object, struct ppl_settings *settings,
+static enum status protocol_read(const struct json_place *place, const json_t *object, struct ppl_settings *settings,
                                  struct error *error) {
     static const char *const keys[] = {"window", "stride", "windows", NULL};
     const json_t *protocol = json_object_get(object, "protocol");
     if (!protocol)
         return STATUS_OK;
     if (!json_is_object(protocol))
-        return wrong(place, error, "\"protocol\" is not an object");
-    enum status status = keys_check(place, protocol, keys, error);
+        return JSON_REFUSE(place, error, "\"protocol\" is not an object");
+    enum status status = json_keys_check(place, protocol, keys, error);
     if (status == STATUS_OK)
         status = count_read(place, protocol, "window", 2, &settings->protocol.window, &settings->has_window, error);
     if (status == STATUS_OK)
@@ -118,22 +84,11 @@ static enum status protocol_read(const struct place *place, const json_t *object
     return STATUS_OK;
 }
 
-/* A member that is one of several words. */
-static enum status word_read(const struct place *place, const json_t *object, const char *key, const char **word,
-                             struct error *error) {
-    const json_t *value = json_object_get(object, key);
-    *word = json_string_value(value);
-    return value && !*word ? error_set(error, STATUS_BAD_INPUT, "expectations '%s': %s: \"%s\" is not a string",
-                                       place->path, place->part, key)
-                           : STATUS_OK;
+static enum status word_wrong(const struct json_place *place, const char *key, const char *word, struct error *error) {
+    return JSON_REFUSE(place, error, "\"%s\" cannot be '%.32s'", key, word);
 }
 
-static enum status word_wrong(const struct place *place, const char *key, const char *word, struct error *error) {
-    return error_set(error, STATUS_BAD_INPUT, "expectations '%s': %s: \"%s\" cannot be '%.32s'", place->path,
-                     place->part, key, word);
-}
-
-static enum status variants_read(const struct place *place, const json_t *object, struct ppl_settings *settings,
+static enum status variants_read(const struct json_place *place, const json_t *object, struct ppl_settings *settings,
                                  struct error *error) {
     static const char *const keys[] = {"bos",          "text_join",        "kv_cache", "activations",
                                        "fused_scales", "rope_frequencies", NULL};
@@ -141,22 +96,22 @@ static enum status variants_read(const struct place *place, const json_t *object
     if (!json)
         return STATUS_OK;
     if (!json_is_object(json))
-        return wrong(place, error, "\"variants\" is not an object");
+        return JSON_REFUSE(place, error, "\"variants\" is not an object");
     struct ppl_variants *variants = &settings->variants;
     const char *join = NULL, *cache = NULL, *activations = NULL, *rope = NULL;
-    enum status status = keys_check(place, json, keys, error);
+    enum status status = json_keys_check(place, json, keys, error);
     if (status == STATUS_OK)
         status = flag_read(place, json, "bos", &variants->bos, &settings->has_bos, error);
     if (status == STATUS_OK)
         status = flag_read(place, json, "fused_scales", &variants->fused_scales, &settings->has_fused_scales, error);
     if (status == STATUS_OK)
-        status = word_read(place, json, "text_join", &join, error);
+        status = json_string_read(place, json, "text_join", &join, error);
     if (status == STATUS_OK)
-        status = word_read(place, json, "kv_cache", &cache, error);
+        status = json_string_read(place, json, "kv_cache", &cache, error);
     if (status == STATUS_OK)
-        status = word_read(place, json, "activations", &activations, error);
+        status = json_string_read(place, json, "activations", &activations, error);
     if (status == STATUS_OK)
-        status = word_read(place, json, "rope_frequencies", &rope, error);
+        status = json_string_read(place, json, "rope_frequencies", &rope, error);
     if (status != STATUS_OK)
         return status;
     if (join && !text_join_parse(join, &variants->text_join))
@@ -174,26 +129,26 @@ static enum status variants_read(const struct place *place, const json_t *object
     return STATUS_OK;
 }
 
-static enum status tokens_read(const struct place *place, const json_t *object, char hash[SHA256_HEX],
+static enum status tokens_read(const struct json_place *place, const json_t *object, char hash[SHA256_HEX],
                                struct error *error) {
     static const char *const keys[] = {"count", "sha256", NULL};
     const json_t *tokens = json_object_get(object, "tokens");
     if (!tokens)
         return STATUS_OK;
     if (!json_is_object(tokens))
-        return wrong(place, error, "\"tokens\" is not an object");
-    enum status status = keys_check(place, tokens, keys, error);
+        return JSON_REFUSE(place, error, "\"tokens\" is not an object");
+    enum status status = json_keys_check(place, tokens, keys, error);
     if (status != STATUS_OK)
         return status;
     const char *hex = json_string_value(json_object_get(tokens, "sha256"));
     if (!hex || strlen(hex) != SHA256_HEX - 1 || hex[strspn(hex, "0123456789abcdef")])
-        return wrong(place, error, "\"sha256\" of the tokens is not 64 hexadecimal digits in lower case");
+        return JSON_REFUSE(place, error, "\"sha256\" of the tokens is not 64 hexadecimal digits in lower case");
     memcpy(hash, hex, SHA256_HEX);
     return STATUS_OK;
 }
 
 /* What the top and a case have in common; the case's comes second and counts. */
-static enum status settings_read(const struct place *place, const json_t *object, struct expectation *expectation,
+static enum status settings_read(const struct json_place *place, const json_t *object, struct expectation *expectation,
                                  struct error *error) {
     struct ppl_settings *settings = &expectation->settings;
     const char *compute = NULL;
@@ -203,7 +158,7 @@ static enum status settings_read(const struct place *place, const json_t *object
     if (status == STATUS_OK)
         status = variants_read(place, object, settings, error);
     if (status == STATUS_OK)
-        status = word_read(place, object, "compute", &compute, error);
+        status = json_string_read(place, object, "compute", &compute, error);
     if (status != STATUS_OK || !compute)
         return status;
     settings->has_compute = true;
@@ -238,17 +193,13 @@ static bool value_read(const json_t *json, double *value) {
     return json_is_number(json) && *value >= 0 && isfinite(*value);
 }
 
-static enum status figure_wrong(const struct place *place, const char *name, const char *what, struct error *error) {
-    return error_set(error, STATUS_BAD_INPUT, "expectations '%s': %s: \"%s\" %s", place->path, place->part, name, what);
-}
-
 /* Tolerance and status of a figure. */
-static enum status figure_read(const struct place *place, const char *name, const json_t *json, struct ppl_check *check,
-                               struct error *error) {
+static enum status figure_read(const struct json_place *place, const char *name, const json_t *json,
+                               struct ppl_check *check, struct error *error) {
     static const char *const keys[] = {"value", "values", "tolerance", "status", NULL};
     if (!json_is_object(json))
-        return figure_wrong(place, name, "is not an object", error);
-    enum status status = keys_check(place, json, keys, error);
+        return JSON_REFUSE(place, error, "\"%s\" is not an object", name);
+    enum status status = json_keys_check(place, json, keys, error);
     if (status != STATUS_OK)
         return status;
     const json_t *tolerance = json_object_get(json, "tolerance");
@@ -256,38 +207,38 @@ static enum status figure_read(const struct place *place, const char *name, cons
     check->tolerance = (struct tolerance){0};
     if (json_is_string(tolerance) ? !tolerance_parse(json_string_value(tolerance), &check->tolerance)
                                   : !value_read(tolerance, &check->tolerance.amount))
-        return figure_wrong(place, name, "needs a \"tolerance\", a number or a share such as \"0.5%\"", error);
+        return JSON_REFUSE(place, error, "\"%s\" needs a \"tolerance\", a number or a share such as \"0.5%%\"", name);
     check->status = word && strcmp(word, "reproduced") == 0 ? FIGURE_REPRODUCED : FIGURE_PUBLISHED_ONLY;
     if (!word || strcmp(word, figure_status_name(check->status)) != 0)
-        return figure_wrong(place, name, "needs a \"status\", reproduced or published-only", error);
+        return JSON_REFUSE(place, error, "\"%s\" needs a \"status\", reproduced or published-only", name);
     return STATUS_OK;
 }
 
-static enum status windows_read(const struct place *place, const json_t *json, struct expectation *expectation,
+static enum status windows_read(const struct json_place *place, const json_t *json, struct expectation *expectation,
                                 struct error *error) {
     struct ppl_check check = {0};
     enum status status = figure_read(place, "window_nll", json, &check, error);
     const json_t *values = json_object_get(json, "values");
     const size_t count = json_array_size(values);
     if (status == STATUS_OK && (count < 1 || count > WINDOWS_MAX))
-        return figure_wrong(place, "window_nll", "needs a list of \"values\"", error);
+        return JSON_REFUSE(place, error, "\"window_nll\" needs a list of \"values\"");
     for (size_t i = 0; i < count && status == STATUS_OK; i++) {
         if (!value_read(json_array_get(values, i), &check.expected))
-            return figure_wrong(place, "window_nll", "has a value that is no number from 0 on", error);
+            return JSON_REFUSE(place, error, "\"window_nll\" has a value that is no number from 0 on");
         check.name = text_format("window_nll[%zu]", i);
         status = check_add(expectation, &check, error);
     }
     return status;
 }
 
-static enum status expected_read(const struct place *place, const json_t *object, struct expectation *expectation,
+static enum status expected_read(const struct json_place *place, const json_t *object, struct expectation *expectation,
                                  struct error *error) {
     static const char *const figures[] = {"ppl", "nll", "tokens_scored", "kl_mean", "top1_agreement", NULL};
     static const char *const keys[] = {"ppl", "nll", "tokens_scored", "window_nll", "kl_mean", "top1_agreement", NULL};
     const json_t *expected = json_object_get(object, "expected");
     if (!json_is_object(expected) || json_object_size(expected) == 0)
-        return wrong(place, error, "it has no \"expected\" figures");
-    enum status status = keys_check(place, expected, keys, error);
+        return JSON_REFUSE(place, error, "it has no \"expected\" figures");
+    enum status status = json_keys_check(place, expected, keys, error);
     for (size_t i = 0; status == STATUS_OK && figures[i]; i++) {
         const json_t *json = json_object_get(expected, figures[i]);
         struct ppl_check check = {0};
@@ -295,7 +246,7 @@ static enum status expected_read(const struct place *place, const json_t *object
             continue;
         status = figure_read(place, figures[i], json, &check, error);
         if (status == STATUS_OK && !value_read(json_object_get(json, "value"), &check.expected))
-            status = figure_wrong(place, figures[i], "needs a \"value\", a number from 0 on", error);
+            status = JSON_REFUSE(place, error, "\"%s\" needs a \"value\", a number from 0 on", figures[i]);
         if (status == STATUS_OK) {
             check.name = strdup(figures[i]);
             status = check_add(expectation, &check, error);
@@ -307,45 +258,43 @@ static enum status expected_read(const struct place *place, const json_t *object
 
 /* ---- the file ---- */
 
-static enum status model_read(const struct place *place, const json_t *root, struct expectation *expectation,
+static enum status model_read(const struct json_place *place, const json_t *root, struct expectation *expectation,
                               struct error *error) {
     static const char *const keys[] = {"name", "revision", NULL};
     const json_t *model = json_object_get(root, "model");
     const json_t *revision = json_object_get(model, "revision");
     const char *name = json_string_value(json_object_get(model, "name"));
     if (!name || (revision && !json_is_string(revision)))
-        return wrong(place, error, "\"model\" needs a \"name\", and may have a \"revision\"");
-    enum status status = keys_check(place, model, keys, error);
+        return JSON_REFUSE(place, error, "\"model\" needs a \"name\", and may have a \"revision\"");
+    enum status status = json_keys_check(place, model, keys, error);
     if (status != STATUS_OK)
         return status;
     expectation->model = revision ? text_format("%s, %s", name, json_string_value(revision)) : text_format("%s", name);
     return expectation->model ? STATUS_OK : error_set_memory(error);
 }
 
-static enum status root_read(const struct place *place, struct expectation *expectation, struct error *error) {
+static enum status root_read(const struct json_place *place, struct expectation *expectation, struct error *error) {
     static const char *const keys[] = {"$schema", "schema",   "name",    "notes",    "model", "text",
                                        "tokens",  "protocol", "compute", "variants", "cases", NULL};
     const json_t *root = expectation->root;
-    if (!json_is_object(root))
-        return error_set(error, STATUS_BAD_INPUT, "expectations '%s' are not a JSON object", place->path);
-    const char *version = json_string_value(json_object_get(root, "schema"));
-    if (!version || strcmp(version, schema) != 0)
-        return error_set(error, STATUS_BAD_INPUT, "expectations '%s': \"schema\" is not \"%s\"", place->path, schema);
-    enum status status = keys_check(place, root, keys, error);
+    const char *text;
+    enum status status = json_schema_check(place, root, schema, error);
+    if (status == STATUS_OK)
+        status = json_keys_check(place, root, keys, error);
     if (status == STATUS_OK && !json_is_string(json_object_get(root, "name")))
-        status = wrong(place, error, "it needs a \"name\"");
+        status = JSON_REFUSE(place, error, "it needs a \"name\"");
     if (status == STATUS_OK)
-        status = string_read(place, root, "name", &expectation->name, error);
+        status = string_copy(place, root, "name", &expectation->name, error);
     if (status == STATUS_OK)
-        status = string_read(place, root, "notes", &expectation->notes, error);
-    if (status == STATUS_OK && json_object_get(root, "text") && !json_is_string(json_object_get(root, "text")))
-        status = wrong(place, error, "\"text\" is not a string");
+        status = string_copy(place, root, "notes", &expectation->notes, error);
+    if (status == STATUS_OK)
+        status = json_string_read(place, root, "text", &text, error);
     if (status == STATUS_OK)
         status = model_read(place, root, expectation, error);
     if (status == STATUS_OK)
         status = settings_read(place, root, expectation, error);
     if (status == STATUS_OK && json_array_size(json_object_get(root, "cases")) == 0)
-        status = wrong(place, error, "it needs a list of \"cases\"");
+        status = JSON_REFUSE(place, error, "it needs a list of \"cases\"");
     return status;
 }
 
@@ -354,22 +303,20 @@ static const char *case_name(const json_t *cases, size_t number) {
 }
 
 /* Every case needs a name of its own. */
-static enum status cases_check(const struct place *place, const json_t *cases, struct error *error) {
+static enum status cases_check(const struct json_place *place, const json_t *cases, struct error *error) {
     for (size_t i = 0; i < json_array_size(cases); i++) {
         const char *name = case_name(cases, i);
         if (!name || !*name)
-            return error_set(error, STATUS_BAD_INPUT, "expectations '%s': case %zu has no \"name\"", place->path,
-                             i + 1);
+            return JSON_REFUSE(place, error, "case %zu has no \"name\"", i + 1);
         for (size_t j = 0; j < i; j++)
             if (strcmp(name, case_name(cases, j)) == 0)
-                return error_set(error, STATUS_BAD_INPUT, "expectations '%s': two cases have the name '%.64s'",
-                                 place->path, name);
+                return JSON_REFUSE(place, error, "two cases have the name '%.64s'", name);
     }
     return STATUS_OK;
 }
 
 /* The case of that name, its number; the count of cases when there is none. NULL: the only one. */
-static enum status case_choose(const struct place *place, const json_t *cases, const char *test, bool update,
+static enum status case_choose(const struct json_place *place, const json_t *cases, const char *test, bool update,
                                size_t *number, struct error *error) {
     const size_t count = json_array_size(cases);
     struct text names = {0};
@@ -392,32 +339,28 @@ static enum status case_read(const char *path, const json_t *json, struct expect
                                        "compute", "variants", "expected",   NULL};
     char part[96];
     snprintf(part, sizeof part, "case '%.64s'", json_string_value(json_object_get(json, "name")));
-    const struct place place = {path, part};
-    enum status status = keys_check(&place, json, keys, error);
-    if (status == STATUS_OK && json_object_get(json, "checkpoint") &&
-        !json_is_string(json_object_get(json, "checkpoint")))
-        status = wrong(&place, error, "\"checkpoint\" is not a string");
+    const struct json_place place = {kind, path, part};
+    const char *checkpoint;
+    enum status status = json_keys_check(&place, json, keys, error);
     if (status == STATUS_OK)
-        status = string_read(&place, json, "name", &expectation->test, error);
+        status = json_string_read(&place, json, "checkpoint", &checkpoint, error);
     if (status == STATUS_OK)
-        status = string_read(&place, json, "notes", &expectation->test_notes, error);
+        status = string_copy(&place, json, "name", &expectation->test, error);
+    if (status == STATUS_OK)
+        status = string_copy(&place, json, "notes", &expectation->test_notes, error);
     if (status == STATUS_OK)
         status = settings_read(&place, json, expectation, error);
     return status == STATUS_OK ? expected_read(&place, json, expectation, error) : status;
 }
 
-static enum status tree_read(const char *path, struct expectation *expectation, struct error *error) {
+static enum status tree_read(const struct json_place *place, json_t **root, struct error *error) {
     char *bytes;
     size_t length;
-    enum status status = file_read(path, FILE_BYTES_MAX, &bytes, &length, error);
-    if (status != STATUS_OK)
-        return status;
-    json_error_t at;
-    expectation->root = json_loadb(bytes, length, JSON_REJECT_DUPLICATES, &at);
+    enum status status = file_read(place->path, FILE_BYTES_MAX, &bytes, &length, error);
+    if (status == STATUS_OK)
+        status = json_object_parse(place, bytes, length, root, error);
     free(bytes);
-    return expectation->root ? STATUS_OK
-                             : error_set(error, STATUS_BAD_INPUT, "expectations '%s' are not valid JSON: %s (line %d)",
-                                         path, at.text, at.line);
+    return status;
 }
 
 enum status expectation_read(const char *path, const char *test, bool update, struct expectation *expectation,
@@ -429,8 +372,8 @@ enum status expectation_read(const char *path, const char *test, bool update, st
         expectation->fresh = true;
         return STATUS_OK;
     }
-    const struct place place = {path, "it"};
-    enum status status = tree_read(path, expectation, error);
+    const struct json_place place = {kind, path, ""};
+    enum status status = tree_read(&place, &expectation->root, error);
     if (status == STATUS_OK)
         status = root_read(&place, expectation, error);
     const json_t *cases = json_object_get(expectation->root, "cases");

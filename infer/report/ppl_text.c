@@ -7,7 +7,8 @@
 #include <string.h>
 
 #include "common/interrupt.h"
-#include "common/json_scan.h"
+#include "common/utf8.h"
+#include "infer/tokenizer/json_walk.h"
 #include "infer/tokenizer/unicode.h"
 
 enum { CONFIG_MAX = 64 << 20, HASH_IDS = 4096 };
@@ -20,6 +21,9 @@ static enum status stream_read(FILE *stream, const char *name, size_t limit, str
     char piece[1 << 16];
     size_t got;
     const size_t before = text->length;
+    text_append(text, "", 0);
+    if (text->failed)
+        return error_set_memory(error);
     while ((got = fread(piece, 1, sizeof piece, stream)) > 0) {
         if (got > limit - (text->length - before))
             return error_set(error, STATUS_BAD_INPUT, "'%s' has more than %zu MiB, which is more than is read", name,
@@ -36,26 +40,23 @@ static enum status stream_read(FILE *stream, const char *name, size_t limit, str
     return STATUS_OK;
 }
 
+static const char *name_of(const char *file) { return strcmp(file, "-") == 0 ? "standard input" : file; }
+
 enum status ppl_text_read(const char *file, size_t limit, struct text *text, struct error *error) {
-    if (strcmp(file, "-") == 0)
-        return stream_read(stdin, "standard input", limit, text, error);
-    FILE *stream = fopen(file, "re");
+    FILE *stream = strcmp(file, "-") == 0 ? stdin : fopen(file, "re");
     if (!stream)
         return error_set_errno(error, errno == ENOENT || errno == ENOTDIR ? STATUS_BAD_INPUT : STATUS_IO, errno,
                                "cannot open '%s'", file);
-    enum status status = stream_read(stream, file, limit, text, error);
-    fclose(stream);
+    enum status status = stream_read(stream, name_of(file), limit, text, error);
+    if (stream != stdin)
+        fclose(stream);
     return status;
 }
 
 /* ---- rows ---- */
 
 /* What Python's str.strip() removes. */
-static bool is_space(uint32_t point) {
-    return point == ' ' || (point >= '\t' && point <= '\r') || (point >= 0x1c && point <= 0x1f) || point == 0x85 ||
-           point == 0xa0 || point == 0x1680 || (point >= 0x2000 && point <= 0x200a) || point == 0x2028 ||
-           point == 0x2029 || point == 0x202f || point == 0x205f || point == 0x3000;
-}
+static bool is_space(uint32_t point) { return unicode_is_space(point) || (point >= 0x1c && point <= 0x1f); }
 
 static bool is_blank(const char *bytes, size_t length) {
     for (size_t i = 0, step; i < length; i += step)
@@ -82,49 +83,52 @@ void ppl_text_join_rows(const struct text *text, struct text *out) {
 
 /* ---- tokens ---- */
 
-static enum status tokens_scan(struct scanner *scan, struct token_ids *tokens, struct error *error) {
-    if (!scan_expect(scan, '[', "a JSON array of token ids was expected"))
-        return STATUS_BAD_INPUT;
+static bool id_scan(struct scanner *scan, uint64_t *id) {
     scan_space(scan);
-    if (scan_next_is(scan, ']')) {
-        scan->at++;
-        return STATUS_OK;
-    }
-    for (;;) {
-        uint64_t id;
-        scan_space(scan);
-        const size_t place = scan->at;
-        if (!scan_unsigned(scan, &id) || id > INT32_MAX) {
-            scan->at = place;
-            scan->problem = "a token id, a number from 0 to 2147483647, was expected";
-            return STATUS_BAD_INPUT;
-        }
-        enum status status = token_ids_append(tokens, (int32_t)id, error);
-        if (status != STATUS_OK)
-            return status;
-        scan_space(scan);
-        if (scan_next_is(scan, ']')) {
-            scan->at++;
-            return STATUS_OK;
-        }
-        if (!scan_expect(scan, ',', "',' or ']' was expected"))
-            return STATUS_BAD_INPUT;
-    }
+    const size_t place = scan->at;
+    if (scan_unsigned(scan, id) && *id <= INT32_MAX)
+        return true;
+    scan->at = place;
+    scan->problem = "a token id, a number from 0 to 2147483647, was expected";
+    return false;
 }
 
 enum status ppl_tokens_parse(const char *name, const struct text *json, struct token_ids *tokens, struct error *error) {
     struct scanner scan = {.json = json->bytes, .length = json->length};
-    enum status status = tokens_scan(&scan, tokens, error);
-    if (status == STATUS_OK) {
-        scan_space(&scan);
-        if (scan.at < scan.length) {
-            scan.problem = "nothing was expected behind the array";
-            status = STATUS_BAD_INPUT;
-        }
+    bool first = true, more, good;
+    uint64_t id;
+    while ((good = walk_next(&scan, '[', ']', &first, &more) && (!more || id_scan(&scan, &id))) && more) {
+        enum status status = token_ids_append(tokens, (int32_t)id, error);
+        if (status != STATUS_OK)
+            return status;
     }
-    if (status == STATUS_BAD_INPUT)
-        return error_set(error, status, "'%s' is no list of tokens: byte %zu: %s", name, scan.at,
-                         scan.problem ? scan.problem : "not valid JSON");
+    if (good) {
+        scan_space(&scan);
+        good = scan.at == scan.length || scan_fail(&scan, "nothing was expected behind the array");
+    }
+    return good ? STATUS_OK
+                : error_set(error, STATUS_BAD_INPUT, "'%s' is no list of tokens: byte %zu: %s", name, scan.at,
+                            scan.problem ? scan.problem : "not valid JSON");
+}
+
+enum status ppl_tokens_read(const struct folder *folder, const char *file, struct token_ids *tokens,
+                            char hash[SHA256_HEX], struct error *error) {
+    struct text text = {0};
+    struct tokenizer *tokenizer = NULL;
+    uint8_t digest[SHA256_SIZE];
+    enum status status = folder ? tokenizer_open(folder, &tokenizer, error) : STATUS_OK;
+    if (status == STATUS_OK)
+        status = ppl_text_read(file, PPL_TEXT_MAX, &text, error);
+    if (status == STATUS_OK && hash) {
+        status = sha256_of(text.bytes, text.length, digest, error);
+        if (status == STATUS_OK)
+            sha256_hex(digest, hash);
+    }
+    if (status == STATUS_OK)
+        status = folder ? tokenizer_encode(tokenizer, text.bytes, text.length, tokens, error)
+                        : ppl_tokens_parse(name_of(file), &text, tokens, error);
+    text_free(&text);
+    tokenizer_close(tokenizer);
     return status;
 }
 

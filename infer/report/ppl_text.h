@@ -18,11 +18,11 @@ enum text_join {
 };
 const char *text_join_name(enum text_join join);
 
-enum { PPL_TEXT_MAX = 256 << 20, PPL_TOKENS_MAX = 256 << 20 };
+enum { PPL_TEXT_MAX = 256 << 20 };
 
 /*
  * Appends the bytes of `file` ("-": standard input) to `text`; files, pipes and devices will do. STATUS_BAD_INPUT when
- * there is no such file, or more than `limit` bytes; none are fine.
+ * there is no such file, or more than `limit` bytes; none are fine, text->bytes is then "".
  */
 enum status ppl_text_read(const char *file, size_t limit, struct text *text, struct error *error);
 
@@ -38,6 +38,13 @@ void ppl_text_join_rows(const struct text *text, struct text *out);
  * number from 0 to INT32_MAX.
  */
 enum status ppl_tokens_parse(const char *name, const struct text *json, struct token_ids *tokens, struct error *error);
+
+/*
+ * Appends the token ids of `file`, as ppl_text_read takes it: of its text, by the tokenizer in `folder`, or, where that is
+ * NULL, of the JSON array of ids that it holds. `hash` (may be NULL) gets the SHA-256 of its bytes.
+ */
+enum status ppl_tokens_read(const struct folder *folder, const char *file, struct token_ids *tokens,
+                            char hash[SHA256_HEX], struct error *error);
 
 /* SHA-256 of the ids as little-endian 32-bit integers, one behind the other, in hexadecimal. */
 enum status ppl_tokens_hash(const int32_t *ids, size_t count, char hex[SHA256_HEX], struct error *error);

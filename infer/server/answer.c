@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/json_scan.h"
+#include "common/utf8.h"
 
 static const char needed[] = "what is needed is \"echo\" with \"logprobs\" in /v1/completions, as vLLM and SGLang have";
 
@@ -284,7 +285,8 @@ void answer_read_error(const char *body, size_t length, struct text *line) {
             at++;
             continue;
         }
-        const size_t whole = text_utf8_length(at), size = whole ? whole : 1;
+        size_t size;
+        utf8_decode(at, (size_t)(end - at), &size, NULL);
         if (line->length - begin + space + size > ANSWER_ERROR_MAX - 3) {
             text_append_string(line, "...");
             break;

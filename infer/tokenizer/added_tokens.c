@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/utf8.h"
 #include "infer/tokenizer/unicode.h"
 
 static int token_compare(const void *a, const void *b) {
@@ -86,7 +87,7 @@ static enum status is_word(const struct added_tokens *added, struct split_scratc
 static size_t character_before(const char *text, size_t at) {
     do
         at--;
-    while (at > 0 && ((unsigned char)text[at] & 0xc0) == 0x80);
+    while (at > 0 && utf8_continues(text[at]));
     return at;
 }
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "common/array.h"
-#include "infer/tokenizer/unicode.h"
+#include "common/utf8.h"
 
 enum {
     SHORT_WORD = 96,  /* bytes up to which looking at all pairs again beats a heap */

@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/tokenizer/unicode.h"
-
 struct nfc_range {
     uint32_t first, last, combining_class;
 };
@@ -12,6 +10,8 @@ struct nfc_pair {
     uint32_t composed, first, second;
 };
 #include "infer/tokenizer/nfc_tables.inc"
+
+#include "common/utf8.h"
 
 enum {
     RANGES = sizeof nfc_ranges / sizeof *nfc_ranges,

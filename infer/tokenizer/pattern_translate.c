@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/utf8.h"
 #include "infer/tokenizer/unicode.h"
 
 /* White_Space and what it leaves, as the inside of a class. PCRE2's own \s has U+180E too. */

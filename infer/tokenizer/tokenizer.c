@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/array.h"
+#include "common/utf8.h"
 #include "infer/tokenizer/nfc.h"
 #include "infer/tokenizer/tokenizer_parts.h"
 #include "infer/tokenizer/unicode.h"

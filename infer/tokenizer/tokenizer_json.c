@@ -3,11 +3,11 @@
 #include <string.h>
 
 #include "common/array.h"
+#include "common/utf8.h"
 #include "infer/tokenizer/json_walk.h"
 #include "infer/tokenizer/nfc.h"
 #include "infer/tokenizer/steps_json.h"
 #include "infer/tokenizer/tokenizer_parts.h"
-#include "infer/tokenizer/unicode.h"
 
 /* One reading of a tokenizer.json. */
 struct reading {

@@ -92,7 +92,7 @@ print("".join(chr(random.choice([random.randrange(128), random.randrange(0xd800)
     local ids
     for ids in '' '{}' '[' '[1' '[1,]' '[1 2]' '[1] 2' '[-1]' '[1.0]' '["a"]' '[2147483648]' '[99999999999999999999]' '[1]x'; do
         printf '%s' "$ids" >"$BATS_TEST_TMPDIR/ids"
-        refuses 3 "$BATS_TEST_TMPDIR/ids is no JSON array of token ids" -- "$MODEL" --decode --text "$BATS_TEST_TMPDIR/ids"
+        refuses 3 "'$BATS_TEST_TMPDIR/ids' is no list of tokens" -- "$MODEL" --decode --text "$BATS_TEST_TMPDIR/ids"
     done
     printf '[97, 259]' >"$BATS_TEST_TMPDIR/ids"
     refuses 3 "no token 259" -- "$MODEL" --decode --text "$BATS_TEST_TMPDIR/ids"

@@ -232,6 +232,7 @@ ROPES = {
                         "beta_fast": 0, "beta_slow": 0, "truncate": 0, "mscale": 0, "mscale_all_dim": 1.0},
     "yarn with nulls": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64,
                         "beta_fast": None, "attention_factor": None, "truncate": None},
+    "yarn of a null factor": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": None, "original_max_position_embeddings": 64},
     "yarn with an attention_factor": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "attention_factor": 0.0,
                                       "original_max_position_embeddings": 64},
 }
@@ -568,6 +569,7 @@ bad("heads that key-value heads do not divide", config(num_key_value_heads=3), "
 bad("2^31 heads", config(num_attention_heads=2**31), "num_attention_heads")
 bad("a negative rope_theta", rope_of(rope_theta=-1), "rope_theta")
 bad("an unknown rope", rope_of(rope_type="dynamic"), "dynamic")
+bad("yarn without a factor", config(rope_parameters={"rope_type": "yarn", "original_max_position_embeddings": 64}), "factor")
 bad("partial rotation", rope_of(partial_rotary_factor=0.5), "partial_rotary_factor")
 bad("an unknown activation function", config(hidden_act="gelu"), "gelu")
 bad("a text model that is none of ours", config(model_type="qwen3"), "qwen3")

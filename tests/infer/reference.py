@@ -129,6 +129,7 @@ def rope_frequencies(config, head_dim):
     plain = theta ** -(np.arange(0, head_dim, 2) / head_dim)
     factor = rope.get("factor", 1.0)
     context = rope.get("original_max_position_embeddings", config.get("max_position_embeddings"))
+    factor = config["max_position_embeddings"] / context if factor is None else factor
     if kind == "linear":
         return plain / factor, 1.0
     if kind == "llama3":

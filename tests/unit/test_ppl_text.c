@@ -89,6 +89,23 @@ static void given_anything_else_then_file_and_place_are_named(void **state) {
     }
 }
 
+/* Expected: sha256sum. */
+static void given_a_file_of_ids_then_they_are_read_and_its_bytes_hashed(void **state) {
+    struct fixture *fixture = *state;
+    struct token_ids tokens = {0};
+    char path[256], hash[SHA256_HEX];
+    fixture_bytes(fixture, "ids", "[97, 98]\n", 9);
+    fixture_path(fixture, "ids", path);
+    assert_ok(ppl_tokens_read(NULL, path, &tokens, hash, &fixture->error), fixture->error);
+    assert_int_equal(tokens.count, 2);
+    assert_int_equal(tokens.ids[1], 98);
+    assert_string_equal(hash, "31ac600683e81ea2b443505a36297b54b310c9c0cf4125b036a9d8a1d5c48cda");
+    token_ids_free(&tokens);
+    fixture_bytes(fixture, "ids", "[97", 3);
+    assert_refused(ppl_tokens_read(NULL, path, &tokens, NULL, &fixture->error), STATUS_BAD_INPUT, fixture->error, path);
+    token_ids_free(&tokens);
+}
+
 /* Expected: hashlib.sha256(numpy.array(ids, "<i4").tobytes()). */
 static void given_ids_then_the_hash_is_that_of_little_endian_words(void **state) {
     struct fixture *fixture = *state;
@@ -121,7 +138,7 @@ static void given_a_file_then_all_of_it_is_read_up_to_the_limit(void **state) {
     text_free(&text);
     fixture_bytes(fixture, "empty", "", 0);
     assert_ok(ppl_text_read(fixture_path(fixture, "empty", path), 3, &text, &fixture->error), fixture->error);
-    assert_int_equal(text.length, 0);
+    assert_string_equal(text.bytes, "");
     assert_refused(ppl_text_read(fixture_path(fixture, "none", path), 3, &text, &fixture->error), STATUS_BAD_INPUT,
                    fixture->error, "none");
     assert_refused(ppl_text_read(fixture->path, 3, &text, &fixture->error), STATUS_IO, fixture->error, fixture->path);
@@ -173,6 +190,7 @@ int main(void) {
         TEST(given_lines_then_rows_keep_their_newline_blank_ones_nothing_and_two_newlines_are_between),
         TEST(given_an_array_of_ids_then_they_are_read),
         TEST(given_anything_else_then_file_and_place_are_named),
+        TEST(given_a_file_of_ids_then_they_are_read_and_its_bytes_hashed),
         TEST(given_ids_then_the_hash_is_that_of_little_endian_words),
         TEST(given_a_file_then_all_of_it_is_read_up_to_the_limit),
         TEST(given_a_config_then_its_bos_token_is_found_wherever_it_stands),

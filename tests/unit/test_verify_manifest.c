@@ -131,7 +131,7 @@ static void given_members_that_are_missing_or_of_another_kind_then_each_is_named
         {"\"optional\": true", "\"optional\": 1", "recipe: rule 1: \"optional\""},
         {"re:.*proj$", "re:(", "recipe: rule 2: the pattern"},
         {"\"strategy\": \"channel\"", "\"strategy\": \"block\"", "recipe: rule 2: \"strategy\""},
-        {"\"comment\"", "\"coment\"", "recipe: rule 1: the unknown key 'coment'"},
+        {"\"comment\"", "\"coment\"", "recipe: rule 1 has the unknown key 'coment'"},
         {"\"size\": 0,", "", "files[0]: \"size\" is missing"},
         {"\"size\": 9007199254740993", "\"size\": -9", "files[1]: \"size\""},
         {"\"qstream\": \"0.1.0\"", "\"rule\": \"mse\"", "duplicate"},
