@@ -202,8 +202,10 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
 static enum status thresholds_load(struct arguments *arguments, struct error *error) {
     if (!arguments->thresholds_file)
         return STATUS_OK;
-    char *path = config_file_find(arguments->thresholds_file, ".thresholds.json");
-    enum status status = path ? thresholds_read(&arguments->thresholds, path, error) : error_set_memory(error);
+    char *path;
+    enum status status = config_file_find(CONFIG_THRESHOLDS, arguments->thresholds_file, &path, error);
+    if (status == STATUS_OK)
+        status = thresholds_read(&arguments->thresholds, path, error);
     free(path);
     return status;
 }
@@ -300,13 +302,15 @@ static enum status outputs_measure(const struct arguments *arguments, struct out
 
 static enum status verify(struct arguments *arguments, struct error *error) {
     struct verification verification = {0};
-    char *recipe = arguments->recipe ? config_file_find(arguments->recipe, ".json") : NULL;
-    if (arguments->recipe && !recipe)
-        return error_set_memory(error);
+    char *recipe = NULL;
+    enum status status =
+        arguments->recipe ? config_file_find(CONFIG_RECIPE, arguments->recipe, &recipe, error) : STATUS_OK;
+    if (status != STATUS_OK)
+        return status;
     arguments->verify.recipe = recipe;
     arguments->verify.thresholds = arguments->thresholds.count > 0 ? &arguments->thresholds : NULL;
     struct outputs outputs = {0};
-    enum status status = verification_open(&arguments->verify, &verification, error);
+    status = verification_open(&arguments->verify, &verification, error);
     if (status == STATUS_OK && arguments->text)
         status = outputs_measure(arguments, &outputs, error);
     if (status == STATUS_OK)

@@ -89,7 +89,7 @@ recipe() { # JQ-FILTER on llama-mxfp4
 @test "given a recipe that is not there, is a folder, or is no JSON, then it is named" {
     bf16
     RECIPE=$BATS_TEST_TMPDIR/none.json refuses 3 "none.json" "No such file"
-    RECIPE=no-such-name refuses 3 "no-such-name"
+    RECIPE=no-such-name refuses 3 "'no-such-name' is neither a file nor a recipe that comes with qstream"
     RECIPE=$BATS_TEST_TMPDIR refuses 3 "$BATS_TEST_TMPDIR" "not a regular file"
     echo '{"schema": ' >"$BATS_TEST_TMPDIR/bad.json"
     RECIPE=$BATS_TEST_TMPDIR/bad.json refuses 3 "bad.json" "not valid JSON" "line"
@@ -97,6 +97,9 @@ recipe() { # JQ-FILTER on llama-mxfp4
     RECIPE=$BATS_TEST_TMPDIR/big.json refuses 3 "big.json" "2000000"
     head -c 100000 /dev/zero | tr '\0' '[' >"$BATS_TEST_TMPDIR/deep.json"
     RECIPE=$BATS_TEST_TMPDIR/deep.json refuses 3 "deep.json" "not valid JSON"
+    [[ $QSTREAM == "$ROOT/build/qstream" ]] || return 0 # found beside the program
+    RECIPE=no-such-name refuses 3 "there are: llama-mxfp4, mistral-medium-3.5-mxfp4, qwen3-moe-mxfp4"
+    [[ ${lines[0]} == *qwen3-moe-mxfp4 ]] # and no other file of the folder
 }
 
 @test "given a recipe with unknown keys, formats or another schema, then each is named" {
