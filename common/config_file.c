@@ -80,6 +80,6 @@ enum status config_file_find(enum config_kind kind, const char *name, char **pat
             return STATUS_OK;
         free(*path);
     }
-    *path = NULL;
-    return missing_tell(kind, name, folder, error);
+    *path = strdup(name);
+    return *path ? missing_tell(kind, name, folder, error) : error_set_memory(error);
 }

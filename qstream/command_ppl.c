@@ -140,10 +140,8 @@ static enum status expectation_get(struct run *run, struct error *error) {
         return STATUS_OK;
     run->expects = true;
     enum status status = config_file_find(CONFIG_EXPECTATION, arguments->expect_file, &run->expect_path, error);
-    if (status == STATUS_BAD_INPUT && arguments->update) { /* it is the name of a file to be made */
-        run->expect_path = strdup(arguments->expect_file);
-        status = run->expect_path ? STATUS_OK : error_set_memory(error);
-    }
+    if (status == STATUS_BAD_INPUT && arguments->update)
+        status = STATUS_OK; /* it is the name of a file to be made */
     if (status == STATUS_OK)
         status = expectation_read(run->expect_path, arguments->test, arguments->update, &run->expectation, error);
     return status == STATUS_OK ? expectation_settle(&run->expectation, &arguments->settings, error) : status;

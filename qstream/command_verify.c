@@ -305,12 +305,11 @@ static enum status verify(struct arguments *arguments, struct error *error) {
     char *recipe = NULL;
     enum status status =
         arguments->recipe ? config_file_find(CONFIG_RECIPE, arguments->recipe, &recipe, error) : STATUS_OK;
-    if (status != STATUS_OK)
-        return status;
     arguments->verify.recipe = recipe;
     arguments->verify.thresholds = arguments->thresholds.count > 0 ? &arguments->thresholds : NULL;
     struct outputs outputs = {0};
-    status = verification_open(&arguments->verify, &verification, error);
+    if (status == STATUS_OK)
+        status = verification_open(&arguments->verify, &verification, error);
     if (status == STATUS_OK && arguments->text)
         status = outputs_measure(arguments, &outputs, error);
     if (status == STATUS_OK)
