@@ -40,39 +40,13 @@ struct arguments {
 
 /* ---- the command line ---- */
 
-static enum status option_parse(int option, const char *value, void *context, struct error *error) {
-    struct arguments *arguments = context;
-    switch (option) {
-    case 't':
-        arguments->tensors = value;
-        return STATUS_OK;
-    case 'b':
-        for (enum grouping by = 0; by < GROUPINGS; by++)
-            if (strcmp(value, grouping_name(by)) == 0) {
-                arguments->by = by;
-                return STATUS_OK;
-            }
-        return error_set(error, STATUS_USAGE, "--by takes role, layer, format or shard, not '%s'", value);
-    case 's':
-        arguments->stats = true;
-        return STATUS_OK;
-    case 'S':
-        arguments->show = value;
-        return STATUS_OK;
-    case 'H':
-        arguments->html = value;
-        return STATUS_OK;
-    case 'J':
-        arguments->json = true;
-        return STATUS_OK;
-    case 'j':
-        return option_jobs(value, &arguments->jobs, error);
-    case 'q':
-        arguments->quiet = true;
-        return STATUS_OK;
-    default:
-        return error_set(error, STATUS_USAGE, "see 'qstream inspect --help'");
-    }
+static enum status by_parse(const char *value, void *place, struct error *error) {
+    for (enum grouping by = 0; by < GROUPINGS; by++)
+        if (strcmp(value, grouping_name(by)) == 0) {
+            *(enum grouping *)place = by;
+            return STATUS_OK;
+        }
+    return error_set(error, STATUS_USAGE, "--by takes role, layer, format or shard, not '%s'", value);
 }
 
 static enum status arguments_check(const struct arguments *arguments, struct error *error) {
@@ -90,15 +64,19 @@ static enum status arguments_check(const struct arguments *arguments, struct err
 /* *help is set when the text was asked for. */
 static enum status arguments_parse(int argc, char **argv, struct arguments *arguments, bool *help,
                                    struct error *error) {
-    static const struct option options[] = {
-        {"tensors", required_argument, NULL, 't'}, {"by", required_argument, NULL, 'b'},
-        {"stats", no_argument, NULL, 's'},         {"show", required_argument, NULL, 'S'},
-        {"html", required_argument, NULL, 'H'},    {"json", no_argument, NULL, 'J'},
-        {"jobs", required_argument, NULL, 'j'},    {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+    const struct command_option options[] = {
+        {"tensors", .text = &arguments->tensors},
+        {"by", .parse = by_parse, .place = &arguments->by},
+        {"stats", .flag = &arguments->stats},
+        {"show", .text = &arguments->show},
+        {"html", .text = &arguments->html},
+        {"json", .flag = &arguments->json},
+        {"jobs", .number = &arguments->jobs, .least = 1, .most = OPTION_JOBS_MOST},
+        {"quiet", .flag = &arguments->quiet},
+        {0},
     };
     *arguments = (struct arguments){.by = GROUPINGS, .jobs = processor_count()};
-    enum status status = options_read("inspect", argc, argv, options, option_parse, arguments, help, error);
+    enum status status = options_read("inspect", argc, argv, options, help, error);
     if (status != STATUS_OK || *help)
         return status;
     if (argc - optind != 1)

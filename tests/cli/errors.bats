@@ -36,6 +36,7 @@ Q=model.layers.0.self_attn.q_proj
     bf16
     refuses 2 "'--speed'" "--help" -- --speed
     refuses 2 "'--rule'" -- --rule
+    refuses 2 "'-r'" -- -rq
     refuses 2 "'best'" "mse" -- --rule best
     refuses 2 "'some'" "layernorm" -- --gamma some --rule qstream
     refuses 2 "--gamma goes with --rule qstream" -- --gamma layernorm
