@@ -150,19 +150,13 @@ static enum status report_write(const char *file, void (*render)(const struct au
 }
 
 static enum status html_write(const struct arguments *arguments, const struct audit *audit, struct error *error) {
-    struct text inspect = {0}, findings = {0};
     if (!arguments->html)
         return STATUS_OK;
     struct report_view view = {0};
     enum status status = report_view_make(audit->inspection, NULL, false, &view, error);
     if (status == STATUS_OK)
-        status = inspect_json(&view, &inspect, error);
-    audit_json(audit, false, &findings);
-    if (status == STATUS_OK)
-        status = page_write(arguments->html, &inspect, &findings, error);
+        status = page_write(arguments->html, &view, audit, error);
     report_view_free(&view);
-    text_free(&inspect);
-    text_free(&findings);
     return status;
 }
 

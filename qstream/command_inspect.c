@@ -180,31 +180,24 @@ static enum status values_show(const struct inspection *inspection, const struct
 }
 
 /* The page shows the audit's findings too; values are judged where they were read. */
-static enum status html_write(struct inspection *inspection, const struct arguments *arguments,
-                              const struct text *inspect_json, struct error *error) {
+static enum status html_write(struct inspection *inspection, const struct report_view *view,
+                              const struct arguments *arguments, struct error *error) {
     struct audit_options options = audit_options_default();
     options.headers_only = !arguments->stats;
     options.jobs = arguments->jobs;
     options.quiet = true;
     struct audit audit;
-    struct text json = {0};
     enum status status = audit_run(inspection, &options, &audit, error);
-    if (status == STATUS_OK) {
-        audit_json(&audit, false, &json);
-        status = page_write(arguments->html, inspect_json, &json, error);
-    }
-    text_free(&json);
+    if (status == STATUS_OK)
+        status = page_write(arguments->html, view, &audit, error);
     audit_free(&audit);
     return status;
 }
 
-static enum status json_tell(struct inspection *inspection, const struct report_view *view,
-                             const struct arguments *arguments, struct error *error) {
+static enum status json_print(const struct report_view *view, struct error *error) {
     struct text json = {0};
     enum status status = inspect_json(view, &json, error);
-    if (status == STATUS_OK && arguments->html)
-        status = html_write(inspection, arguments, &json, error);
-    if (status == STATUS_OK && arguments->json) {
+    if (status == STATUS_OK) {
         text_write(&json, stdout);
         fputc('\n', stdout);
     }
@@ -236,9 +229,12 @@ static enum status inspect(struct inspection *inspection, const struct arguments
         status = report_view_make(inspection, chosen, arguments->stats, &view, error);
     if (status == STATUS_OK && arguments->stats)
         status = stats_gather(inspection, &view, arguments, error);
-    if (status == STATUS_OK)
-        status = arguments->json || arguments->html ? json_tell(inspection, &view, arguments, error)
-                                                    : table_tell(&view, arguments, error);
+    if (status == STATUS_OK && arguments->html)
+        status = html_write(inspection, &view, arguments, error);
+    if (status == STATUS_OK && arguments->json)
+        status = json_print(&view, error);
+    if (status == STATUS_OK && !arguments->html && !arguments->json)
+        status = table_tell(&view, arguments, error);
     report_view_free(&view);
     free(chosen);
     return status;
