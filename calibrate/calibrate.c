@@ -73,7 +73,7 @@ static enum status models_open(struct run *run, struct error *error) {
     const struct model_options as_served = {0};
     enum status status = model_open(options->source, &as_served, &run->source, error);
     if (status == STATUS_OK)
-        status = model_open(options->output, &as_served, &run->output, error);
+        status = options->output_open(options->context, &run->output, error);
     if (status != STATUS_OK)
         return status;
     status = model_window_check(&run->source, options->tokens, error);

@@ -19,8 +19,9 @@
 #include "infer/model.h"
 
 struct calibrate_options {
-    const char *source;            /* the model as it was */
-    const char *output;            /* as it becomes; weights that are rounded need not be there yet */
+    const char *source; /* the model as it was */
+    /* Opens it as it becomes, or as it is planned; weights that are rounded need not be there yet. As model_open. */
+    enum status (*output_open)(void *context, struct model *model, struct error *error);
     const char *states_folder;     /* for hidden states; what a run that was ended left there is used */
     uint8_t identity[SHA256_SIZE]; /* of source, output and options: states of another run are not taken */
     const int32_t *ids;            /* [windows * tokens]: calibration text */

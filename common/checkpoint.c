@@ -376,6 +376,11 @@ enum status checkpoint_open_files(const char *where, char *const *files, size_t 
     return status == STATUS_OK ? tensors_read(&reader, error) : status;
 }
 
+enum status checkpoint_names_sort(struct checkpoint *checkpoint, struct error *error) {
+    struct reader reader = {.checkpoint = checkpoint};
+    return names_sort(&reader, error);
+}
+
 enum status checkpoint_open(const char *where, struct checkpoint *checkpoint, struct error *error) {
     return checkpoint_open_reporting(where, NULL, NULL, checkpoint, error);
 }

@@ -30,9 +30,9 @@ struct tensor {
 };
 
 struct checkpoint {
-    char *path; /* as given, for messages */
-    struct folder *folder;
-    char *config; /* config.json's bytes, NUL-terminated */
+    char *path;            /* as given, for messages */
+    struct folder *folder; /* NULL of one that is only planned */
+    char *config;          /* config.json's bytes, NUL-terminated */
     size_t config_length;
     bool has_index;
     char *index_metadata; /* JSON text of the index's "metadata", NULL when there is none */
@@ -78,6 +78,12 @@ enum status checkpoint_open_reporting(const char *where, checkpoint_problem_func
 enum status checkpoint_open_files(const char *where, char *const *files, size_t count,
                                   checkpoint_problem_function *report, void *context, struct checkpoint *checkpoint,
                                   struct error *error);
+
+/*
+ * Fills by_name of a checkpoint whose tensors were put there by other means than opening it. STATUS_BAD_INPUT: a name exists
+ * twice.
+ */
+enum status checkpoint_names_sort(struct checkpoint *checkpoint, struct error *error);
 
 void checkpoint_close(struct checkpoint *checkpoint);
 

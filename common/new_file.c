@@ -76,6 +76,14 @@ enum status new_file_finish(struct new_file *file, struct error *error) {
     return status;
 }
 
+void new_file_discard(struct new_file *file) {
+    if (file->stream != stdout)
+        fclose(file->stream);
+    if (file->temporary)
+        unlink(file->temporary);
+    free(file->temporary);
+}
+
 enum status new_file_probe(const char *name, struct error *error) {
     struct stat present;
     if (!*name)
@@ -91,10 +99,7 @@ enum status new_file_probe(const char *name, struct error *error) {
     const enum status status = new_file_begin(name, &file, error);
     if (status != STATUS_OK)
         return status;
-    fclose(file.stream);
-    if (file.temporary)
-        unlink(file.temporary);
-    free(file.temporary);
+    new_file_discard(&file);
     return STATUS_OK;
 }
 

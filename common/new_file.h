@@ -21,6 +21,9 @@ enum status new_file_begin(const char *name, struct new_file *file, struct error
 /* Puts it in its place; after an error nothing of it is left. */
 enum status new_file_finish(struct new_file *file, struct error *error);
 
+/* In place of new_file_finish: nothing of it is left, and what was there stays. */
+void new_file_discard(struct new_file *file);
+
 /*
  * Whether it could be begun, before a long run whose result it is to take. Nothing is left behind, and what is there
  * stays.

@@ -77,12 +77,26 @@ static bool text_reserve(struct text *text, size_t more) {
     return true;
 }
 
+void text_pass_rest(struct text *text) {
+    if (text->length > 0)
+        text->pass(text->to, text->bytes, text->length);
+    text->length = 0;
+}
+
+/* After each of the two functions that append. */
+static void text_pass_much(struct text *text) {
+    enum { MUCH = 1 << 16 };
+    if (text->pass && text->length >= MUCH)
+        text_pass_rest(text);
+}
+
 void text_append(struct text *text, const void *bytes, size_t length) {
     if (!text_reserve(text, length))
         return;
     memcpy(text->bytes + text->length, bytes, length);
     text->length += length;
     text->bytes[text->length] = '\0';
+    text_pass_much(text);
 }
 
 void text_append_string(struct text *text, const char *string) { text_append(text, string, strlen(string)); }
@@ -96,6 +110,7 @@ void text_vprintf(struct text *text, const char *format, va_list arguments) {
     } else {
         vsnprintf(text->bytes + text->length, (size_t)length + 1, format, again);
         text->length += (size_t)length;
+        text_pass_much(text);
     }
     va_end(again);
 }

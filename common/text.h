@@ -22,12 +22,17 @@ void text_escape(char *out, size_t size, const char *text);
  * A string that grows. Zero-initialize it; free with text_free. A failed allocation sets `failed` and turns all
  * later calls into no-ops, so that a long sequence of appends needs one check at its end. `bytes` is
  * NUL-terminated whenever it is not NULL.
+ *
+ * With `pass` it does not grow: what was appended goes there whenever it is some thousand bytes, and the text begins anew. At
+ * the end text_pass_rest hands on what is left.
  */
 struct text {
     char *bytes;
     size_t length;
     size_t capacity;
     bool failed;
+    void (*pass)(void *to, const char *bytes, size_t length);
+    void *to;
 };
 
 void text_append(struct text *text, const void *bytes, size_t length);
@@ -42,6 +47,7 @@ void text_append_base64(struct text *text, const void *bytes, size_t length); /*
 void text_append_number(struct text *text, uint64_t number);
 /* The shortest decimal that reads back as the same number; null when it is not finite. */
 void text_append_json_real(struct text *text, double number);
+void text_pass_rest(struct text *text);
 void text_free(struct text *text);
 
 /* Writes it to a stream, whose errors are seen there. */

@@ -219,13 +219,11 @@ static enum status weights_find(struct model *model, bool tied, struct activatio
     return status;
 }
 
-enum status model_open(const char *folder, const struct model_options *options, struct model *model,
-                       struct error *error) {
-    *model = (struct model){.options = *options};
+enum status model_of_checkpoint(struct checkpoint checkpoint, const struct model_options *options, struct model *model,
+                                struct error *error) {
+    *model = (struct model){.checkpoint = checkpoint, .options = *options};
     bool tied = false;
-    enum status status = checkpoint_open(folder, &model->checkpoint, error);
-    if (status == STATUS_OK)
-        status = modules_collect(&model->checkpoint, &model->modules, error);
+    enum status status = modules_collect(&model->checkpoint, &model->modules, error);
     if (status == STATUS_OK)
         status = model_config_read(model, &tied, error);
     struct activation_schemes *schemes = NULL;
@@ -235,6 +233,16 @@ enum status model_open(const char *folder, const struct model_options *options, 
         status = weights_find(model, tied, schemes, error);
     activation_schemes_free(schemes);
     model->rope.frequencies_bf16 = options->rope_bf16;
+    return status;
+}
+
+enum status model_open(const char *folder, const struct model_options *options, struct model *model,
+                       struct error *error) {
+    struct checkpoint checkpoint;
+    const enum status status = checkpoint_open(folder, &checkpoint, error);
+    if (status == STATUS_OK)
+        return model_of_checkpoint(checkpoint, options, model, error);
+    *model = (struct model){.checkpoint = checkpoint, .options = *options};
     return status;
 }
 

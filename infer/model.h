@@ -62,6 +62,11 @@ struct model {
  */
 enum status model_open(const char *folder, const struct model_options *options, struct model *model,
                        struct error *error);
+
+/* The same of a checkpoint that is open, or planned; it is the model's from here on, also after an error. */
+enum status model_of_checkpoint(struct checkpoint checkpoint, const struct model_options *options, struct model *model,
+                                struct error *error);
+
 void model_close(struct model *model);
 
 /*

@@ -61,8 +61,10 @@ static void pattern_check(struct audit *audit, const struct config_entry *entry)
     audit_find(audit, PATTERN_INVALID, SEVERITY_ERROR, FOR_TRANSFORMERS, entry->text, entry->text,
                "correct the regular expression", "the pattern '%s' has %s: transformers fails on it", entry->text,
                python);
-    if (!audit->config_error[LOADER_TRANSFORMERS])
+    if (!audit->config_error[LOADER_TRANSFORMERS]) {
         audit->config_error[LOADER_TRANSFORMERS] = text_format("the pattern '%s' has %s", entry->text, python);
+        audit->findings.failed |= !audit->config_error[LOADER_TRANSFORMERS];
+    }
 }
 
 /* Modules without a target in a namespace: the unused target is meant for them, and one of the two is told. */

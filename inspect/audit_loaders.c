@@ -62,7 +62,7 @@ static bool entry_hits(const struct config_entry *entry, const char *name, bool 
 }
 
 /* The group of a layer by name, class or parts; NO_ENTRY. */
-static uint32_t sglang_group(const struct audit *audit, const struct layer *layer, const char *name) {
+static uint32_t sglang_group(struct audit *audit, const struct layer *layer, const char *name) {
     const struct resolutions *r = &audit->resolutions;
     for (size_t i = 0; i < r->target_count; i++)
         if (entry_hits(&r->targets[i], name, false))
@@ -78,6 +78,7 @@ static uint32_t sglang_group(const struct audit *audit, const struct layer *laye
     for (size_t part = 0; part < FUSED_PARTS && layer->fused->parts[part]; part++) {
         char *unfused = text_format("%.*s%s", (int)stem, name, layer->fused->parts[part]);
         uint32_t group = NO_ENTRY;
+        audit->findings.failed |= !unfused;
         for (size_t i = 0; unfused && i < r->target_count && group == NO_ENTRY; i++)
             if (entry_hits(&r->targets[i], unfused, false))
                 group = r->targets[i].group;
@@ -156,7 +157,8 @@ static void sglang_module(struct audit *audit, size_t number, struct sglang_laye
         sglang_scheme(audit, number, &audit->inspection->quant.groups[answer->group], expert);
     } else if (layer->kind == LAYER_LINEAR || expert) {
         char *reason = text_format("no target matches '%s', the name that the layer asks with: an error", answer->name);
-        predict(audit, number, LOADER_SGLANG, OUTCOME_REFUSES, reason ? reason : "no target matches");
+        audit->findings.failed |= !reason;
+        predict(audit, number, LOADER_SGLANG, OUTCOME_REFUSES, reason ? reason : "");
         free(reason);
     }
 }
@@ -201,8 +203,10 @@ static void tensorrt_modules(struct audit *audit) {
     const char *refusal = NULL;
     for (size_t g = 0; g < inspection->quant.group_count && !refusal; g++)
         refusal = tensorrt_refusal(&inspection->quant, &inspection->quant.groups[g]);
-    if (refusal && !audit->config_error[LOADER_TENSORRT_LLM])
+    if (refusal && !audit->config_error[LOADER_TENSORRT_LLM]) {
         audit->config_error[LOADER_TENSORRT_LLM] = text_format("it has no algorithm for %s", refusal);
+        audit->findings.failed |= !audit->config_error[LOADER_TENSORRT_LLM];
+    }
     for (size_t i = 0; i < inspection->modules.count; i++) {
         const struct module *module = &inspection->modules.items[i];
         if (!audit_module_counts(audit, i))

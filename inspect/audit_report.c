@@ -264,7 +264,8 @@ void audit_sarif(const struct audit *audit, struct text *out) {
         text_printf(&message, "%s. Fix: %s", finding->message, finding->fix);
         text_printf(out, "%s\n  {\"ruleId\": \"%s\", \"ruleIndex\": %d, \"level\": \"%s\", \"message\": {\"text\": ",
                     i ? "," : "", finding_kind(finding->id)->name, (int)finding->id, severity_name(finding->severity));
-        text_append_json_ascii(out, message.failed ? finding->message : message.bytes);
+        text_append_json_ascii(out, message.failed ? "" : message.bytes);
+        out->failed |= message.failed;
         text_append_string(
             out, "}, \"locations\": [{\"physicalLocation\": {\"artifactLocation\": {\"uri\": \"config.json\"}}, "
                  "\"logicalLocations\": [");

@@ -1,5 +1,6 @@
 #include "inspect/inspection.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,9 @@ static enum status files_list(struct inspection *inspection, const char *inside,
         char *name = text_format(below ? "%s%s/" : "%s%s", inside, entry->name);
         if (!name)
             status = error_set_memory(error);
+        else if (entry->problem == EACCES || entry->problem == EIO) /* as folder_look: of its size nothing is known */
+            status = error_set_errno(error, STATUS_IO, entry->problem, "cannot look at '%s/%s'",
+                                     inspection->checkpoint.path, name);
         else if (below)
             status = files_list(inspection, name, depth + 1, capacity, error);
         else if (entry->kind == FOLDER_FILE)
@@ -90,7 +94,9 @@ static int by_file_name(const void *a, const void *b) {
  * Hugging Face's configs hold what jansson does not read: NaN, Infinity and integers beyond 64 bits. None of them is a
  * figure that matters here; they become null.
  */
-static json_t *config_load(const char *json, size_t length) {
+static enum status config_load(const struct checkpoint *checkpoint, json_t **config, struct error *error) {
+    const char *json = checkpoint->config;
+    const size_t length = checkpoint->config_length;
     struct text plain = {0};
     bool in_string = false;
     for (size_t at = 0; at < length;) {
@@ -111,9 +117,14 @@ static json_t *config_load(const char *json, size_t length) {
         text_append(&plain, json + at, step);
         at += step;
     }
-    json_t *config = plain.failed ? NULL : json_loadb(plain.bytes, plain.length, 0, NULL);
+    *config = plain.failed ? NULL : json_loadb(plain.bytes, plain.length, 0, NULL);
+    enum status status = STATUS_OK;
+    if (plain.failed)
+        status = error_set_memory(error);
+    else if (!*config)
+        status = error_set(error, STATUS_BAD_INPUT, "'%s/config.json' is no JSON that can be read", checkpoint->path);
     text_free(&plain);
-    return config;
+    return status;
 }
 
 static void config_describe(struct inspection *inspection) {
@@ -144,9 +155,9 @@ enum status inspection_open(const char *where, struct inspection *inspection, st
         return status;
     if (inspection->file_count > 0)
         qsort(inspection->files, inspection->file_count, sizeof *inspection->files, by_file_name);
-    inspection->config = config_load(checkpoint->config, checkpoint->config_length);
-    if (!inspection->config)
-        return error_set(error, STATUS_BAD_INPUT, "'%s/config.json' is no JSON that can be read", where);
+    status = config_load(checkpoint, &inspection->config, error);
+    if (status != STATUS_OK)
+        return status;
     config_describe(inspection);
     bool nested = inspection->quant.nested;
     status = quant_config_read(inspection->quantization, &inspection->quant, error);

@@ -5,13 +5,14 @@
 #define QSTREAM_INSPECT_PAGE_H
 
 #include "common/status.h"
-#include "common/text.h"
+#include "inspect/audit.h"
+#include "inspect/inspect_report.h"
 
 /*
  * Writes the page to `file`, whole or not at all: what was there stays until the new one is complete. "-" is standard
- * output. `audit_json` may be NULL. Both are what --json prints.
+ * output. It takes no more memory for a larger checkpoint.
  */
-enum status page_write(const char *file, const struct text *inspect_json, const struct text *audit_json,
+enum status page_write(const char *file, const struct report_view *view, const struct audit *audit,
                        struct error *error);
 
 #endif

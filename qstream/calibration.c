@@ -13,6 +13,7 @@
 #include "common/new_file.h"
 #include "infer/cpu/product.h"
 #include "infer/report/ppl_text.h"
+#include "qstream/planned_output.h"
 
 enum { WINDOW = 2048, WINDOW_LEAST = 32 };
 static const double damping = 0.01;
@@ -88,50 +89,34 @@ static enum status view_make(const struct plan *plan, const struct publication *
     return status;
 }
 
-/* A shard of its full size that has nothing but its header, and takes no more room than that. */
-static enum status header_write(const struct plan *plan, size_t shard, const char *path, struct error *error) {
-    struct text header = {0};
-    enum status status = plan_shard_header(plan, shard, &header, error);
-    if (status == STATUS_OK)
-        status = new_file_write(path, header.bytes, header.length, error);
-    if (status == STATUS_OK && truncate(path, (off_t)plan->shards[shard].size) != 0)
-        status = error_set_errno(error, STATUS_IO, errno, "cannot extend '%s'", path);
-    text_free(&header);
-    return status;
-}
-
-/* The same of what is only planned, in a folder for temporary files. */
-static enum status planned_view_make(const struct plan *plan, const struct publication *publication, char **view,
-                                     struct error *error) {
-    const char *temporary = getenv("TMPDIR");
-    *view = text_format("%s/qstream-plan-XXXXXX", temporary && *temporary ? temporary : "/tmp");
-    enum status status = *view ? STATUS_OK : error_set_memory(error);
-    if (status == STATUS_OK && !mkdtemp(*view)) {
-        status = error_set_errno(error, STATUS_IO, errno, "cannot make the folder '%s'", *view);
-        free(*view);
-        *view = NULL;
-    }
-    if (status == STATUS_OK)
-        status = view_describe(publication, *view, error);
-    for (size_t s = 0; status == STATUS_OK && s < plan->shard_count; s++) {
-        char *path = text_format("%s/%s", *view, plan->shards[s].file);
-        status = path ? header_write(plan, s, path, error) : error_set_memory(error);
-        free(path);
-    }
-    return status;
-}
-
 /* ---- layers ---- */
 
 struct making {
     struct calibration *calibration;
     const struct plan *plan;
+    const struct publication *publication;
+    const char *destination;
     const struct execute_options *options;
     const struct fingerprint *fingerprint;
     struct run_state *state; /* NULL: nothing is done */
+    char *view;              /* the output in the making as a model's folder; NULL: it is only planned */
     uint32_t *jobs;          /* [layers][LAYER_WEIGHTS]: the job of a weight, NO_JOB where it is not to be rounded */
 };
 #define NO_JOB UINT32_MAX
+
+static enum status output_open(void *context, struct model *model, struct error *error) {
+    const struct making *making = context;
+    const struct model_options as_served = {0};
+    if (making->view)
+        return model_open(making->view, &as_served, model, error);
+    struct checkpoint planned;
+    const enum status status =
+        planned_output_open(making->plan, making->publication, making->destination, &planned, error);
+    if (status == STATUS_OK)
+        return model_of_checkpoint(planned, &as_served, model, error);
+    checkpoint_close(&planned);
+    return status;
+}
 
 static bool job_done(const struct making *making, uint32_t job) {
     const struct plan_job *planned = &making->plan->jobs[job];
@@ -212,13 +197,12 @@ static int compare_names(const void *a, const void *b) {
 }
 
 /* The jobs of the layers' weights in MXFP4, found by the names of what they make. */
-static enum status jobs_find(struct making *making, const char *view, struct error *error) {
+static enum status jobs_find(struct making *making, struct error *error) {
     const struct plan *plan = making->plan;
-    const struct model_options as_served = {0};
-    struct model model;
+    struct model model = {0};
     struct named_job *names = malloc((plan->job_count + 1) * sizeof *names);
     size_t count = 0;
-    enum status status = model_open(view, &as_served, &model, error);
+    enum status status = output_open(making, &model, error);
     if (status == STATUS_BAD_INPUT) { /* the path in there is one of ours */
         const struct error inner = *error;
         status = error_set(error, status, "--calibrate: what this checkpoint becomes cannot be run: %s", inner.message);
@@ -257,11 +241,10 @@ static enum status jobs_find(struct making *making, const char *view, struct err
 
 /* ---- */
 
-static struct calibrate_options options_of(const struct making *making, const struct quantize_arguments *arguments,
-                                           const char *view) {
+static struct calibrate_options options_of(const struct making *making, const struct quantize_arguments *arguments) {
     const struct plan_calibration *settings = &making->calibration->settings;
     return (struct calibrate_options){.source = arguments->source,
-                                      .output = view,
+                                      .output_open = output_open,
                                       .ids = making->calibration->tokens.ids,
                                       .windows = settings->windows,
                                       .tokens = settings->window,
@@ -281,36 +264,29 @@ static struct calibrate_options options_of(const struct making *making, const st
 enum status calibration_plan(struct calibration *calibration, const struct plan *plan,
                              const struct publication *publication, const struct quantize_arguments *arguments,
                              struct calibrate_budget *budget, double *rate, struct error *error) {
-    struct making making = {.calibration = calibration, .plan = plan};
-    char *view = NULL;
+    struct making making = {
+        .calibration = calibration, .plan = plan, .publication = publication, .destination = arguments->destination};
     calibration->jobs = calloc(plan->job_count, sizeof *calibration->jobs);
-    enum status status =
-        calibration->jobs ? planned_view_make(plan, publication, &view, error) : error_set_memory(error);
-    if (status == STATUS_OK)
-        status = jobs_find(&making, view, error);
+    enum status status = calibration->jobs ? jobs_find(&making, error) : error_set_memory(error);
     if (status == STATUS_OK) {
-        const struct calibrate_options options = options_of(&making, arguments, view);
+        const struct calibrate_options options = options_of(&making, arguments);
         status = calibrate_plan(&options, budget, error);
         if (status == STATUS_OK && arguments->dry_run)
             status = calibrate_rate(&options, rate, error);
     }
-    if (view)
-        folder_remove(view);
-    free(view);
     free(making.jobs);
     return status;
 }
 
-static enum status layers_make(struct making *making, const struct quantize_arguments *arguments,
-                               const struct publication *publication, struct error *error) {
-    char *view = NULL, *states = text_format("%s/%s/calibration", making->options->folder, work_folder);
+static enum status layers_make(struct making *making, const struct quantize_arguments *arguments, struct error *error) {
+    char *states = text_format("%s/%s/calibration", making->options->folder, work_folder);
     enum status status = states ? folder_make(states, error) : error_set_memory(error);
     if (status == STATUS_OK)
-        status = view_make(making->plan, publication, making->options->folder, &view, error);
+        status = view_make(making->plan, making->publication, making->options->folder, &making->view, error);
     if (status == STATUS_OK)
-        status = jobs_find(making, view, error);
+        status = jobs_find(making, error);
     if (status == STATUS_OK) {
-        struct calibrate_options options = options_of(making, arguments, view);
+        struct calibrate_options options = options_of(making, arguments);
         options.states_folder = states;
         status = sha256_of(making->fingerprint, sizeof *making->fingerprint, options.identity, error);
         if (status == STATUS_OK)
@@ -319,7 +295,6 @@ static enum status layers_make(struct making *making, const struct quantize_argu
             status = error_set(error, status, "interrupted; what is done is kept, run the same command to go on");
     }
     free(states);
-    free(view);
     return status;
 }
 
@@ -327,8 +302,13 @@ enum status calibration_execute(struct calibration *calibration, const struct pl
                                 const struct publication *publication, const struct quantize_arguments *arguments,
                                 const struct execute_options *options, const struct fingerprint *fingerprint,
                                 struct run_state *state, struct error *error) {
-    struct making making = {
-        .calibration = calibration, .plan = plan, .options = options, .fingerprint = fingerprint, .state = state};
+    struct making making = {.calibration = calibration,
+                            .plan = plan,
+                            .publication = publication,
+                            .destination = arguments->destination,
+                            .options = options,
+                            .fingerprint = fingerprint,
+                            .state = state};
     struct execute_options others = *options;
     others.left = calibration->jobs;
     enum status status = execute(plan, &others, fingerprint, state, error);
@@ -336,9 +316,10 @@ enum status calibration_execute(struct calibration *calibration, const struct pl
     for (uint32_t j = 0; j < plan->job_count; j++)
         all = all && (!calibration->jobs[j] || job_done(&making, j));
     if (status == STATUS_OK && !all)
-        status = layers_make(&making, arguments, publication, error);
+        status = layers_make(&making, arguments, error);
     if (status == STATUS_OK)
         status = execute(plan, options, fingerprint, state, error);
+    free(making.view);
     free(making.jobs);
     return status;
 }

@@ -25,9 +25,9 @@ enum status calibration_read(const struct quantize_arguments *arguments, const s
                              struct calibration *calibration, struct error *error);
 
 /*
- * Looks at what is to be done, and what it takes; touches nothing but a folder for temporary files. *rate: what this machine
- * computes, in floating-point operations a second, with --dry-run only. STATUS_USAGE when the
- * recipe leaves nothing to calibrate or --memory is too small, STATUS_BAD_INPUT when the model cannot be run.
+ * Looks at what is to be done, and what it takes; touches nothing. *rate: what this machine computes, in floating-point
+ * operations a second, with --dry-run only. STATUS_USAGE when the recipe leaves nothing to
+ * calibrate or --memory is too small, STATUS_BAD_INPUT when the model cannot be run.
  */
 enum status calibration_plan(struct calibration *calibration, const struct plan *plan,
                              const struct publication *publication, const struct quantize_arguments *arguments,

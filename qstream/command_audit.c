@@ -59,88 +59,52 @@ static bool loaders_parse(const char *list, unsigned *loaders) {
     return *loaders != 0;
 }
 
-static enum status option_parse(int option, const char *value, void *context, struct error *error) {
-    struct arguments *arguments = context;
-    switch (option) {
-    case 'f':
-        for (enum severity severity = 0; severity < SEVERITIES; severity++)
-            if (strcmp(value, severity_name(severity)) == 0) {
-                arguments->audit.fail_on = severity;
-                return STATUS_OK;
-            }
-        return error_set(error, STATUS_USAGE, "--fail-on takes error, warning or note, not '%s'", value);
-    case 'l':
-        if (!loaders_parse(value, &arguments->audit.loaders))
-            return error_set(
-                error, STATUS_USAGE,
-                "--loaders takes names from vllm, transformers, sglang, tensorrt-llm, separated by commas, "
-                "not '%s'",
-                value);
-        return STATUS_OK;
-    case 'j':
-        return option_jobs(value, &arguments->audit.jobs, error);
-    case 'H':
-        arguments->audit.headers_only = true;
-        return STATUS_OK;
-    case 'S':
-        arguments->scales = true;
-        return STATUS_OK;
-    case 'x':
-        arguments->fix = value;
-        return STATUS_OK;
-    case 'F':
-        arguments->force = true;
-        return STATUS_OK;
-    case 'J':
-        arguments->json = true;
-        return STATUS_OK;
-    case 'm':
-        arguments->modules = arguments->audit.reasons = true;
-        return STATUS_OK;
-    case 's':
-        arguments->sarif = value;
-        return STATUS_OK;
-    case 'u':
-        arguments->junit = value;
-        return STATUS_OK;
-    case 'w':
-        arguments->html = value;
-        return STATUS_OK;
-    case 'q':
-        arguments->audit.quiet = true;
-        return STATUS_OK;
-    default:
-        return error_set(error, STATUS_USAGE, "see 'qstream audit --help'");
-    }
+static enum status fail_on_parse(const char *value, void *place, struct error *error) {
+    for (enum severity severity = 0; severity < SEVERITIES; severity++)
+        if (strcmp(value, severity_name(severity)) == 0) {
+            *(enum severity *)place = severity;
+            return STATUS_OK;
+        }
+    return error_set(error, STATUS_USAGE, "--fail-on takes error, warning or note, not '%s'", value);
+}
+
+static enum status loaders_option(const char *value, void *place, struct error *error) {
+    if (!loaders_parse(value, place))
+        return error_set(error, STATUS_USAGE,
+                         "--loaders takes names from vllm, transformers, sglang, tensorrt-llm, separated by commas, "
+                         "not '%s'",
+                         value);
+    return STATUS_OK;
 }
 
 static enum status arguments_parse(int argc, char **argv, struct arguments *arguments, bool *help,
                                    struct error *error) {
-    static const struct option options[] = {
-        {"fail-on", required_argument, NULL, 'f'},
-        {"loaders", required_argument, NULL, 'l'},
-        {"headers-only", no_argument, NULL, 'H'},
-        {"fix", required_argument, NULL, 'x'},
-        {"force", no_argument, NULL, 'F'},
-        {"json", no_argument, NULL, 'J'},
-        {"modules", no_argument, NULL, 'm'},
-        {"sarif", required_argument, NULL, 's'},
-        {"junit", required_argument, NULL, 'u'},
-        {"html", required_argument, NULL, 'w'},
-        {"jobs", required_argument, NULL, 'j'},
-        {"quiet", no_argument, NULL, 'q'},
-        {"scales", no_argument, NULL, 'S'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+    struct audit_options *audit = &arguments->audit;
+    const struct command_option options[] = {
+        {"fail-on", .parse = fail_on_parse, .place = &audit->fail_on},
+        {"loaders", .parse = loaders_option, .place = &audit->loaders},
+        {"headers-only", .flag = &audit->headers_only},
+        {"fix", .text = &arguments->fix},
+        {"force", .flag = &arguments->force},
+        {"json", .flag = &arguments->json},
+        {"modules", .flag = &arguments->modules},
+        {"sarif", .text = &arguments->sarif},
+        {"junit", .text = &arguments->junit},
+        {"html", .text = &arguments->html},
+        {"jobs", .number = &audit->jobs, .least = 1, .most = OPTION_JOBS_MOST},
+        {"quiet", .flag = &audit->quiet},
+        {"scales", .flag = &arguments->scales},
+        {0},
     };
     *arguments = (struct arguments){.audit = audit_options_default()};
-    enum status status = options_read("audit", argc, argv, options, option_parse, arguments, help, error);
+    enum status status = options_read("audit", argc, argv, options, help, error);
     if (status != STATUS_OK || *help)
         return status;
     if (argc - optind != 1)
         return error_set(error, STATUS_USAGE, "audit takes one folder, MODEL; see 'qstream audit --help'");
     arguments->model = argv[optind];
-    if (arguments->audit.headers_only && arguments->scales)
+    audit->reasons = arguments->modules;
+    if (audit->headers_only && arguments->scales)
         return error_set(error, STATUS_USAGE, "--headers-only and --scales exclude each other");
     if (arguments->modules && !arguments->json)
         return error_set(error, STATUS_USAGE, "--modules goes with --json");
@@ -186,19 +150,13 @@ static enum status report_write(const char *file, void (*render)(const struct au
 }
 
 static enum status html_write(const struct arguments *arguments, const struct audit *audit, struct error *error) {
-    struct text inspect = {0}, findings = {0};
     if (!arguments->html)
         return STATUS_OK;
     struct report_view view = {0};
     enum status status = report_view_make(audit->inspection, NULL, false, &view, error);
     if (status == STATUS_OK)
-        status = inspect_json(&view, &inspect, error);
-    audit_json(audit, false, &findings);
-    if (status == STATUS_OK)
-        status = page_write(arguments->html, &inspect, &findings, error);
+        status = page_write(arguments->html, &view, audit, error);
     report_view_free(&view);
-    text_free(&inspect);
-    text_free(&findings);
     return status;
 }
 

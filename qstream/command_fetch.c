@@ -54,41 +54,17 @@ struct arguments {
 
 /* ---- the command line ---- */
 
-static enum status option_parse(int option, const char *value, void *context, struct error *error) {
-    struct arguments *arguments = context;
-    switch (option) {
-    case 'r':
-        arguments->revision = value;
-        break;
-    case 'a':
-        arguments->rules.all = true;
-        break;
-    case 'i':
-        arguments->include[arguments->rules.include_count++] = value;
-        break;
-    case 'x':
-        arguments->exclude[arguments->rules.exclude_count++] = value;
-        break;
-    case 't':
-        arguments->to = value;
-        break;
-    case 'd':
-        arguments->dataset = true;
-        break;
-    case 'c':
-        return option_number("--connections", value, 1, CONNECTIONS_MOST, &arguments->connections, error);
-    case 'n':
-        arguments->dry_run = true;
-        break;
-    case 'J':
-        arguments->json = true;
-        break;
-    case 'q':
-        arguments->quiet = true;
-        break;
-    default:
-        return error_set(error, STATUS_USAGE, "see 'qstream fetch --help'");
-    }
+static enum status include_parse(const char *value, void *place, struct error *error) {
+    struct arguments *arguments = place;
+    (void)error;
+    arguments->include[arguments->rules.include_count++] = value;
+    return STATUS_OK;
+}
+
+static enum status exclude_parse(const char *value, void *place, struct error *error) {
+    struct arguments *arguments = place;
+    (void)error;
+    arguments->exclude[arguments->rules.exclude_count++] = value;
     return STATUS_OK;
 }
 
@@ -111,19 +87,18 @@ static enum status arguments_check(const struct arguments *arguments, struct err
 /* *help is set when the text was asked for. */
 static enum status arguments_parse(int argc, char **argv, struct arguments *arguments, bool *help,
                                    struct error *error) {
-    static const struct option options[] = {
-        {"revision", required_argument, NULL, 'r'},
-        {"all", no_argument, NULL, 'a'},
-        {"include", required_argument, NULL, 'i'},
-        {"exclude", required_argument, NULL, 'x'},
-        {"to", required_argument, NULL, 't'},
-        {"dataset", no_argument, NULL, 'd'},
-        {"connections", required_argument, NULL, 'c'},
-        {"dry-run", no_argument, NULL, 'n'},
-        {"json", no_argument, NULL, 'J'},
-        {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+    const struct command_option options[] = {
+        {"revision", .text = &arguments->revision},
+        {"all", .flag = &arguments->rules.all},
+        {"include", .parse = include_parse, .place = arguments},
+        {"exclude", .parse = exclude_parse, .place = arguments},
+        {"to", .text = &arguments->to},
+        {"dataset", .flag = &arguments->dataset},
+        {"connections", .number = &arguments->connections, .least = 1, .most = CONNECTIONS_MOST},
+        {"dry-run", .flag = &arguments->dry_run},
+        {"json", .flag = &arguments->json},
+        {"quiet", .flag = &arguments->quiet},
+        {0},
     };
     *help = false;
     arguments->connections = CONNECTIONS_DEFAULT;
@@ -133,7 +108,7 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         return error_set_memory(error);
     arguments->rules.include = arguments->include;
     arguments->rules.exclude = arguments->exclude;
-    enum status status = options_read("fetch", argc, argv, options, option_parse, arguments, help, error);
+    enum status status = options_read("fetch", argc, argv, options, help, error);
     if (status != STATUS_OK || *help)
         return status;
     if (argc - optind != 1)

@@ -40,39 +40,13 @@ struct arguments {
 
 /* ---- the command line ---- */
 
-static enum status option_parse(int option, const char *value, void *context, struct error *error) {
-    struct arguments *arguments = context;
-    switch (option) {
-    case 't':
-        arguments->tensors = value;
-        return STATUS_OK;
-    case 'b':
-        for (enum grouping by = 0; by < GROUPINGS; by++)
-            if (strcmp(value, grouping_name(by)) == 0) {
-                arguments->by = by;
-                return STATUS_OK;
-            }
-        return error_set(error, STATUS_USAGE, "--by takes role, layer, format or shard, not '%s'", value);
-    case 's':
-        arguments->stats = true;
-        return STATUS_OK;
-    case 'S':
-        arguments->show = value;
-        return STATUS_OK;
-    case 'H':
-        arguments->html = value;
-        return STATUS_OK;
-    case 'J':
-        arguments->json = true;
-        return STATUS_OK;
-    case 'j':
-        return option_jobs(value, &arguments->jobs, error);
-    case 'q':
-        arguments->quiet = true;
-        return STATUS_OK;
-    default:
-        return error_set(error, STATUS_USAGE, "see 'qstream inspect --help'");
-    }
+static enum status by_parse(const char *value, void *place, struct error *error) {
+    for (enum grouping by = 0; by < GROUPINGS; by++)
+        if (strcmp(value, grouping_name(by)) == 0) {
+            *(enum grouping *)place = by;
+            return STATUS_OK;
+        }
+    return error_set(error, STATUS_USAGE, "--by takes role, layer, format or shard, not '%s'", value);
 }
 
 static enum status arguments_check(const struct arguments *arguments, struct error *error) {
@@ -90,15 +64,19 @@ static enum status arguments_check(const struct arguments *arguments, struct err
 /* *help is set when the text was asked for. */
 static enum status arguments_parse(int argc, char **argv, struct arguments *arguments, bool *help,
                                    struct error *error) {
-    static const struct option options[] = {
-        {"tensors", required_argument, NULL, 't'}, {"by", required_argument, NULL, 'b'},
-        {"stats", no_argument, NULL, 's'},         {"show", required_argument, NULL, 'S'},
-        {"html", required_argument, NULL, 'H'},    {"json", no_argument, NULL, 'J'},
-        {"jobs", required_argument, NULL, 'j'},    {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+    const struct command_option options[] = {
+        {"tensors", .text = &arguments->tensors},
+        {"by", .parse = by_parse, .place = &arguments->by},
+        {"stats", .flag = &arguments->stats},
+        {"show", .text = &arguments->show},
+        {"html", .text = &arguments->html},
+        {"json", .flag = &arguments->json},
+        {"jobs", .number = &arguments->jobs, .least = 1, .most = OPTION_JOBS_MOST},
+        {"quiet", .flag = &arguments->quiet},
+        {0},
     };
     *arguments = (struct arguments){.by = GROUPINGS, .jobs = processor_count()};
-    enum status status = options_read("inspect", argc, argv, options, option_parse, arguments, help, error);
+    enum status status = options_read("inspect", argc, argv, options, help, error);
     if (status != STATUS_OK || *help)
         return status;
     if (argc - optind != 1)
@@ -202,31 +180,24 @@ static enum status values_show(const struct inspection *inspection, const struct
 }
 
 /* The page shows the audit's findings too; values are judged where they were read. */
-static enum status html_write(struct inspection *inspection, const struct arguments *arguments,
-                              const struct text *inspect_json, struct error *error) {
+static enum status html_write(struct inspection *inspection, const struct report_view *view,
+                              const struct arguments *arguments, struct error *error) {
     struct audit_options options = audit_options_default();
     options.headers_only = !arguments->stats;
     options.jobs = arguments->jobs;
     options.quiet = true;
     struct audit audit;
-    struct text json = {0};
     enum status status = audit_run(inspection, &options, &audit, error);
-    if (status == STATUS_OK) {
-        audit_json(&audit, false, &json);
-        status = page_write(arguments->html, inspect_json, &json, error);
-    }
-    text_free(&json);
+    if (status == STATUS_OK)
+        status = page_write(arguments->html, view, &audit, error);
     audit_free(&audit);
     return status;
 }
 
-static enum status json_tell(struct inspection *inspection, const struct report_view *view,
-                             const struct arguments *arguments, struct error *error) {
+static enum status json_print(const struct report_view *view, struct error *error) {
     struct text json = {0};
     enum status status = inspect_json(view, &json, error);
-    if (status == STATUS_OK && arguments->html)
-        status = html_write(inspection, arguments, &json, error);
-    if (status == STATUS_OK && arguments->json) {
+    if (status == STATUS_OK) {
         text_write(&json, stdout);
         fputc('\n', stdout);
     }
@@ -258,9 +229,12 @@ static enum status inspect(struct inspection *inspection, const struct arguments
         status = report_view_make(inspection, chosen, arguments->stats, &view, error);
     if (status == STATUS_OK && arguments->stats)
         status = stats_gather(inspection, &view, arguments, error);
-    if (status == STATUS_OK)
-        status = arguments->json || arguments->html ? json_tell(inspection, &view, arguments, error)
-                                                    : table_tell(&view, arguments, error);
+    if (status == STATUS_OK && arguments->html)
+        status = html_write(inspection, &view, arguments, error);
+    if (status == STATUS_OK && arguments->json)
+        status = json_print(&view, error);
+    if (status == STATUS_OK && !arguments->html && !arguments->json)
+        status = table_tell(&view, arguments, error);
     report_view_free(&view);
     free(chosen);
     return status;

@@ -131,11 +131,11 @@ static enum status expectation_get(struct run *run, struct error *error) {
     if (!arguments->expect_file)
         return STATUS_OK;
     run->expects = true;
-    run->expect_path = config_file_find(arguments->expect_file, ".ppl.json");
-    if (!run->expect_path)
-        return error_set_memory(error);
-    enum status status =
-        expectation_read(run->expect_path, arguments->test, arguments->update, &run->expectation, error);
+    enum status status = config_file_find(CONFIG_EXPECTATION, arguments->expect_file, &run->expect_path, error);
+    if (status == STATUS_BAD_INPUT && arguments->update)
+        status = STATUS_OK; /* it is the name of a file to be made */
+    if (status == STATUS_OK)
+        status = expectation_read(run->expect_path, arguments->test, arguments->update, &run->expectation, error);
     return status == STATUS_OK ? expectation_settle(&run->expectation, &arguments->settings, error) : status;
 }
 

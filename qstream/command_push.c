@@ -39,57 +39,13 @@ static const char usage[] =
     "refuses, or\n"
     "a file was changed meanwhile, 4 network failure, or the branch was changed meanwhile.\n";
 
-enum option_code {
-    OPTION_SOURCE = 1000,
-    OPTION_VERIFIED,
-    OPTION_REVISION,
-    OPTION_PRIVATE,
-    OPTION_MESSAGE,
-    OPTION_CREATE_PR,
-    OPTION_DRY_RUN,
-    OPTION_CONNECTIONS,
-    OPTION_JSON,
-    OPTION_QUIET
-};
-
 /* ---- the command line ---- */
 
-static enum status option_parse(int option, const char *value, void *context, struct error *error) {
-    struct push_options *options = context;
-    enum { CONNECTIONS_MOST = 32 };
-    switch (option) {
-    case OPTION_SOURCE:
-        options->source = value;
-        return STATUS_OK;
-    case OPTION_VERIFIED:
-        options->verified = value;
-        return STATUS_OK;
-    case OPTION_REVISION:
-        options->revision = value;
-        return STATUS_OK;
-    case OPTION_PRIVATE:
-        options->private = true;
-        return STATUS_OK;
-    case OPTION_MESSAGE:
-        options->message = value;
-        if (!*value || !utf8_is_valid(value, strlen(value)) || strchr(value, '\n'))
-            return error_set(error, STATUS_USAGE, "--message takes one line of UTF-8");
-        return STATUS_OK;
-    case OPTION_CREATE_PR:
-        options->create_pull_request = true;
-        return STATUS_OK;
-    case OPTION_DRY_RUN:
-        options->dry_run = true;
-        return STATUS_OK;
-    case OPTION_CONNECTIONS:
-        return option_number("--connections", value, 1, CONNECTIONS_MOST, &options->connections, error);
-    case OPTION_JSON:
-        options->json = true;
-        return STATUS_OK;
-    default: /* OPTION_QUIET */
-        options->quiet = true;
-        return STATUS_OK;
-    }
+static enum status message_parse(const char *value, void *place, struct error *error) {
+    *(const char **)place = value;
+    if (!*value || !utf8_is_valid(value, strlen(value)) || strchr(value, '\n'))
+        return error_set(error, STATUS_USAGE, "--message takes one line of UTF-8");
+    return STATUS_OK;
 }
 
 static enum status target_parse(const char *name, const char *revision, struct hub_reference *target,
@@ -108,22 +64,22 @@ static enum status target_parse(const char *name, const char *revision, struct h
 
 static enum status arguments_parse(int argc, char **argv, struct push_options *options, struct hub_reference *target,
                                    bool *help, struct error *error) {
-    static const struct option known[] = {
-        {"source", required_argument, NULL, OPTION_SOURCE},
-        {"verified", required_argument, NULL, OPTION_VERIFIED},
-        {"revision", required_argument, NULL, OPTION_REVISION},
-        {"private", no_argument, NULL, OPTION_PRIVATE},
-        {"message", required_argument, NULL, OPTION_MESSAGE},
-        {"create-pr", no_argument, NULL, OPTION_CREATE_PR},
-        {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
-        {"connections", required_argument, NULL, OPTION_CONNECTIONS},
-        {"json", no_argument, NULL, OPTION_JSON},
-        {"quiet", no_argument, NULL, OPTION_QUIET},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+    enum { CONNECTIONS_MOST = 32 };
+    const struct command_option known[] = {
+        {"source", .text = &options->source},
+        {"verified", .text = &options->verified},
+        {"revision", .text = &options->revision},
+        {"private", .flag = &options->private},
+        {"message", .parse = message_parse, .place = &options->message},
+        {"create-pr", .flag = &options->create_pull_request},
+        {"dry-run", .flag = &options->dry_run},
+        {"connections", .number = &options->connections, .least = 1, .most = CONNECTIONS_MOST},
+        {"json", .flag = &options->json},
+        {"quiet", .flag = &options->quiet},
+        {0},
     };
     *options = (struct push_options){.connections = 8, .message = "Upload of qstream " QSTREAM_VERSION};
-    enum status status = options_read("push", argc, argv, known, option_parse, options, help, error);
+    enum status status = options_read("push", argc, argv, known, help, error);
     if (status != STATUS_OK || *help)
         return status;
     if (argc - optind != 2)

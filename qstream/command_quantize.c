@@ -113,10 +113,10 @@ struct session {
 
 static enum status session_plan(struct session *session, struct error *error) {
     const struct quantize_arguments *arguments = &session->arguments;
-    char *path = config_file_find(arguments->recipe, ".json");
-    if (!path)
-        return error_set_memory(error);
-    enum status status = recipe_read(path, &session->recipe, error);
+    char *path;
+    enum status status = config_file_find(CONFIG_RECIPE, arguments->recipe, &path, error);
+    if (status == STATUS_OK)
+        status = recipe_read(path, &session->recipe, error);
     free(path);
     if (status == STATUS_OK)
         status = checkpoint_open(arguments->source, &session->checkpoint, error);

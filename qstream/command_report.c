@@ -15,21 +15,13 @@ static const char usage[] =
     "\n"
     "Exit codes: 0 fine, 2 wrong usage, 3 a file is none of these, 4 I/O failure.\n";
 
-static enum status option_parse(int option, const char *value, void *context, struct error *error) {
-    (void)option;
-    (void)error;
-    *(const char **)context = value;
-    return STATUS_OK;
-}
-
 int command_report(int argc, char **argv) {
-    static const struct option options[] = {
-        {"html", required_argument, NULL, 1000}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
     const char *html = NULL;
+    const struct command_option options[] = {{"html", .text = &html}, {0}};
     struct report report = {0};
     struct error error = {0};
     bool help;
-    enum status status = options_read("report", argc, argv, options, option_parse, &html, &help, &error);
+    enum status status = options_read("report", argc, argv, options, &help, &error);
     if (status == STATUS_OK && help) {
         fputs(usage, stdout);
         return STATUS_OK;

@@ -25,28 +25,15 @@ struct arguments {
     bool decode;
 };
 
-enum option_code { OPTION_TEXT = 1000, OPTION_DECODE };
-
-static enum status option_parse(int option, const char *value, void *context, struct error *error) {
-    struct arguments *arguments = context;
-    (void)error;
-    if (option == OPTION_TEXT)
-        arguments->text = value;
-    else
-        arguments->decode = true;
-    return STATUS_OK;
-}
-
 /* *help is set when the text was asked for. */
 static enum status arguments_parse(int argc, char **argv, struct arguments *arguments, bool *help,
                                    struct error *error) {
-    static const struct option options[] = {
-        {"text", required_argument, NULL, OPTION_TEXT},
-        {"decode", no_argument, NULL, OPTION_DECODE},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+    const struct command_option options[] = {
+        {"text", .text = &arguments->text},
+        {"decode", .flag = &arguments->decode},
+        {0},
     };
-    enum status status = options_read("tokenize", argc, argv, options, option_parse, arguments, help, error);
+    enum status status = options_read("tokenize", argc, argv, options, help, error);
     if (status != STATUS_OK || *help)
         return status;
     if (argc - optind != 1)

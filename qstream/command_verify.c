@@ -56,130 +56,98 @@ struct arguments {
 
 /* ---- the command line ---- */
 
-enum option_code {
-    OPTION_ROUNDING = 1000,
-    OPTION_RULE,
-    OPTION_GAMMA,
-    OPTION_RECIPE,
-    OPTION_MIN_SQNR,
-    OPTION_MAX_REL,
-    OPTION_THRESHOLDS,
-    OPTION_SAMPLE,
-    OPTION_PART,
-    OPTION_HASH,
-    OPTION_TEXT,
-    OPTION_TOKENS,
-    OPTION_WINDOWS,
-    OPTION_MEMORY,
-    OPTION_JOBS,
-    OPTION_CPU,
-    OPTION_JSON,
-    OPTION_HTML,
-    OPTION_QUIET
-};
+static enum status rounding_parse(const char *value, void *place, struct error *error) {
+    const enum rounding rounding = strcmp(value, "nearest") == 0 ? ROUNDING_NEAREST
+                                   : strcmp(value, "any") == 0   ? ROUNDING_ANY
+                                                                 : ROUNDING_UNSET;
+    *(enum rounding *)place = rounding;
+    if (rounding == ROUNDING_UNSET)
+        return error_set(error, STATUS_USAGE, "--rounding takes nearest or any, not '%s'", value);
+    return STATUS_OK;
+}
 
-static enum status option_parse(int option, const char *value, void *context, struct error *error) {
-    struct arguments *arguments = context;
-    struct verify_options *verify = &arguments->verify;
-    switch (option) {
-    case OPTION_ROUNDING:
-        verify->rounding = strcmp(value, "nearest") == 0 ? ROUNDING_NEAREST
-                           : strcmp(value, "any") == 0   ? ROUNDING_ANY
-                                                         : ROUNDING_UNSET;
-        if (verify->rounding == ROUNDING_UNSET)
-            return error_set(error, STATUS_USAGE, "--rounding takes nearest or any, not '%s'", value);
-        return STATUS_OK;
-    case OPTION_RULE:
-        verify->rule = known_rule_parse(value);
-        if (verify->rule == KNOWN_NONE)
-            return error_set(error, STATUS_USAGE, "--rule takes amax, qstream or mse, not '%s'", value);
-        return STATUS_OK;
-    case OPTION_GAMMA:
-        verify->gamma = value;
-        if (strcmp(value, "none") != 0 && strcmp(value, "layernorm") != 0 && strcmp(value, "original") != 0)
-            return error_set(error, STATUS_USAGE, "--gamma takes none, layernorm or original, not '%s'", value);
-        return STATUS_OK;
-    case OPTION_RECIPE:
-        arguments->recipe = value;
-        return STATUS_OK;
-    case OPTION_MIN_SQNR:
-        return thresholds_add(&arguments->thresholds, LIMIT_MIN_SQNR, value, error);
-    case OPTION_MAX_REL:
-        return thresholds_add(&arguments->thresholds, LIMIT_MAX_REL, value, error);
-    case OPTION_THRESHOLDS:
-        arguments->thresholds_file = value;
-        return STATUS_OK;
-    case OPTION_SAMPLE:
-        return option_share("--sample", value, DBL_TRUE_MIN, &verify->sample, error);
-    case OPTION_PART:
-        return option_part(value, &verify->part, &verify->parts, error);
-    case OPTION_HASH:
-        verify->hash = true;
-        return STATUS_OK;
-    case OPTION_TEXT:
-    case OPTION_TOKENS:
-        if (arguments->text)
-            return error_set(error, STATUS_USAGE, "--text and --tokens: give one of them, once");
-        arguments->text = value;
-        arguments->text_is_ids = option == OPTION_TOKENS;
-        return STATUS_OK;
-    case OPTION_WINDOWS:
-        return option_number("--windows", value, 1, UINT32_MAX, &arguments->windows, error);
-    case OPTION_MEMORY:
-        if (!text_parse_size(value, &verify->memory))
-            return error_set(error, STATUS_USAGE, "--memory takes a size such as 256MiB, not '%s'", value);
-        return STATUS_OK;
-    case OPTION_JOBS:
-        return option_jobs(value, &verify->jobs, error);
-    case OPTION_CPU:
-        return option_cpu(value, &verify->cpu, error);
-    case OPTION_JSON:
-        arguments->json = true;
-        return STATUS_OK;
-    case OPTION_HTML:
-        arguments->html = value;
-        return STATUS_OK;
-    default: /* OPTION_QUIET */
-        verify->quiet = true;
-        return STATUS_OK;
-    }
+static enum status rule_parse(const char *value, void *place, struct error *error) {
+    const enum known_rule rule = known_rule_parse(value);
+    *(enum known_rule *)place = rule;
+    if (rule == KNOWN_NONE)
+        return error_set(error, STATUS_USAGE, "--rule takes amax, qstream or mse, not '%s'", value);
+    return STATUS_OK;
+}
+
+static enum status gamma_parse(const char *value, void *place, struct error *error) {
+    *(const char **)place = value;
+    if (strcmp(value, "none") != 0 && strcmp(value, "layernorm") != 0 && strcmp(value, "original") != 0)
+        return error_set(error, STATUS_USAGE, "--gamma takes none, layernorm or original, not '%s'", value);
+    return STATUS_OK;
+}
+
+static enum status min_sqnr_parse(const char *value, void *place, struct error *error) {
+    return thresholds_add(place, LIMIT_MIN_SQNR, value, error);
+}
+
+static enum status max_rel_parse(const char *value, void *place, struct error *error) {
+    return thresholds_add(place, LIMIT_MAX_REL, value, error);
+}
+
+static enum status sample_parse(const char *value, void *place, struct error *error) {
+    return option_share("sample", value, DBL_TRUE_MIN, place, error);
+}
+
+static enum status part_parse(const char *value, void *place, struct error *error) {
+    struct verify_options *verify = place;
+    return option_part(value, &verify->part, &verify->parts, error);
+}
+
+static enum status text_take(const char *value, bool is_ids, struct arguments *arguments, struct error *error) {
+    if (arguments->text)
+        return error_set(error, STATUS_USAGE, "--text and --tokens: give one of them, once");
+    arguments->text = value;
+    arguments->text_is_ids = is_ids;
+    return STATUS_OK;
+}
+
+static enum status text_parse(const char *value, void *place, struct error *error) {
+    return text_take(value, false, place, error);
+}
+
+static enum status tokens_parse(const char *value, void *place, struct error *error) {
+    return text_take(value, true, place, error);
 }
 
 /* *help is set when the text was asked for. */
 static enum status arguments_parse(int argc, char **argv, struct arguments *arguments, bool *help,
                                    struct error *error) {
-    static const struct option options[] = {
-        {"rounding", required_argument, NULL, OPTION_ROUNDING},
-        {"rule", required_argument, NULL, OPTION_RULE},
-        {"gamma", required_argument, NULL, OPTION_GAMMA},
-        {"recipe", required_argument, NULL, OPTION_RECIPE},
-        {"min-sqnr", required_argument, NULL, OPTION_MIN_SQNR},
-        {"max-rel", required_argument, NULL, OPTION_MAX_REL},
-        {"thresholds", required_argument, NULL, OPTION_THRESHOLDS},
-        {"sample", required_argument, NULL, OPTION_SAMPLE},
-        {"part", required_argument, NULL, OPTION_PART},
-        {"hash", no_argument, NULL, OPTION_HASH},
-        {"text", required_argument, NULL, OPTION_TEXT},
-        {"tokens", required_argument, NULL, OPTION_TOKENS},
-        {"windows", required_argument, NULL, OPTION_WINDOWS},
-        {"memory", required_argument, NULL, OPTION_MEMORY},
-        {"jobs", required_argument, NULL, OPTION_JOBS},
-        {"cpu", required_argument, NULL, OPTION_CPU},
-        {"json", no_argument, NULL, OPTION_JSON},
-        {"html", required_argument, NULL, OPTION_HTML},
-        {"quiet", no_argument, NULL, OPTION_QUIET},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+    struct verify_options *verify = &arguments->verify;
+    const struct command_option options[] = {
+        {"rounding", .parse = rounding_parse, .place = &verify->rounding},
+        {"rule", .parse = rule_parse, .place = &verify->rule},
+        {"gamma", .parse = gamma_parse, .place = &verify->gamma},
+        {"recipe", .text = &arguments->recipe},
+        {"min-sqnr", .parse = min_sqnr_parse, .place = &arguments->thresholds},
+        {"max-rel", .parse = max_rel_parse, .place = &arguments->thresholds},
+        {"thresholds", .text = &arguments->thresholds_file},
+        {"sample", .parse = sample_parse, .place = &verify->sample},
+        {"part", .parse = part_parse, .place = verify},
+        {"hash", .flag = &verify->hash},
+        {"text", .parse = text_parse, .place = arguments},
+        {"tokens", .parse = tokens_parse, .place = arguments},
+        {"windows", .number = &arguments->windows, .least = 1, .most = UINT32_MAX},
+        {"memory", .size = &verify->memory, .example = "256MiB"},
+        {"jobs", .number = &verify->jobs, .least = 1, .most = OPTION_JOBS_MOST},
+        {"cpu", .parse = option_cpu, .place = &verify->cpu},
+        {"json", .flag = &arguments->json},
+        {"html", .text = &arguments->html},
+        {"quiet", .flag = &verify->quiet},
+        {0},
     };
-    arguments->verify = verify_options_default();
-    const uint64_t memory = arguments->verify.memory;
-    arguments->verify.memory = 0;
-    enum status status = options_read("verify", argc, argv, options, option_parse, arguments, help, error);
+    *verify = verify_options_default();
+    const uint64_t memory = verify->memory;
+    verify->memory = 0;
+    enum status status = options_read("verify", argc, argv, options, help, error);
     if (status != STATUS_OK || *help)
         return status;
     if (argc - optind != 2)
         return error_set(error, STATUS_USAGE, "verify takes two folders, SRC and DST; see 'qstream verify --help'");
-    const struct verify_options *verify = &arguments->verify;
     if (verify->gamma && strcmp(verify->gamma, "none") != 0 && verify->rule != KNOWN_NONE &&
         verify->rule != KNOWN_QSTREAM)
         return error_set(error, STATUS_USAGE, "--gamma goes with --rule qstream");
@@ -191,9 +159,9 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
         return error_set(error, STATUS_USAGE, "%s goes with all of the weights: not with --part or --sample",
                          arguments->text_is_ids ? "--tokens" : "--text");
     if (verify->memory == 0)
-        arguments->verify.memory = arguments->text ? option_memory_default() : memory;
-    arguments->verify.source = argv[optind];
-    arguments->verify.folder = argv[optind + 1];
+        verify->memory = arguments->text ? option_memory_default() : memory;
+    verify->source = argv[optind];
+    verify->folder = argv[optind + 1];
     return STATUS_OK;
 }
 
@@ -202,8 +170,10 @@ static enum status arguments_parse(int argc, char **argv, struct arguments *argu
 static enum status thresholds_load(struct arguments *arguments, struct error *error) {
     if (!arguments->thresholds_file)
         return STATUS_OK;
-    char *path = config_file_find(arguments->thresholds_file, ".thresholds.json");
-    enum status status = path ? thresholds_read(&arguments->thresholds, path, error) : error_set_memory(error);
+    char *path;
+    enum status status = config_file_find(CONFIG_THRESHOLDS, arguments->thresholds_file, &path, error);
+    if (status == STATUS_OK)
+        status = thresholds_read(&arguments->thresholds, path, error);
     free(path);
     return status;
 }
@@ -289,13 +259,14 @@ static enum status outputs_measure(const struct arguments *arguments, struct out
 
 static enum status verify(struct arguments *arguments, struct error *error) {
     struct verification verification = {0};
-    char *recipe = arguments->recipe ? config_file_find(arguments->recipe, ".json") : NULL;
-    if (arguments->recipe && !recipe)
-        return error_set_memory(error);
+    char *recipe = NULL;
+    enum status status =
+        arguments->recipe ? config_file_find(CONFIG_RECIPE, arguments->recipe, &recipe, error) : STATUS_OK;
     arguments->verify.recipe = recipe;
     arguments->verify.thresholds = arguments->thresholds.count > 0 ? &arguments->thresholds : NULL;
     struct outputs outputs = {0};
-    enum status status = verification_open(&arguments->verify, &verification, error);
+    if (status == STATUS_OK)
+        status = verification_open(&arguments->verify, &verification, error);
     if (status == STATUS_OK && arguments->text)
         status = outputs_measure(arguments, &outputs, error);
     if (status == STATUS_OK)

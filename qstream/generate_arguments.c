@@ -51,56 +51,6 @@ const char generate_usage[] =
     "Exit codes: 0 fine, 2 wrong usage or too little memory, 3 the checkpoint or prompt is damaged or does not fit,\n"
     "4 I/O, device or memory failure, 130 interrupted.\n";
 
-enum option_code {
-    OPTION_PROMPT = 1000,
-    OPTION_PROMPT_FILE,
-    OPTION_TOKENS,
-    OPTION_BOS,
-    OPTION_NO_BOS,
-    OPTION_MAX_TOKENS,
-    OPTION_IGNORE_EOS,
-    OPTION_TEMPERATURE,
-    OPTION_TOP_P,
-    OPTION_SEED,
-    OPTION_ACTIVATIONS,
-    OPTION_FUSED_SCALES,
-    OPTION_KV_CACHE,
-    OPTION_MEMORY,
-    OPTION_JOBS,
-    OPTION_CPU,
-    OPTION_DEVICE,
-    OPTION_DEVICE_MEMORY,
-    OPTION_DRY_RUN,
-    OPTION_JSON,
-    OPTION_QUIET
-};
-
-static const struct option options[] = {
-    {"prompt", required_argument, NULL, OPTION_PROMPT},
-    {"prompt-file", required_argument, NULL, OPTION_PROMPT_FILE},
-    {"tokens", required_argument, NULL, OPTION_TOKENS},
-    {"bos", no_argument, NULL, OPTION_BOS},
-    {"no-bos", no_argument, NULL, OPTION_NO_BOS},
-    {"max-tokens", required_argument, NULL, OPTION_MAX_TOKENS},
-    {"ignore-eos", no_argument, NULL, OPTION_IGNORE_EOS},
-    {"temperature", required_argument, NULL, OPTION_TEMPERATURE},
-    {"top-p", required_argument, NULL, OPTION_TOP_P},
-    {"seed", required_argument, NULL, OPTION_SEED},
-    {"activations", required_argument, NULL, OPTION_ACTIVATIONS},
-    {"fused-scales", no_argument, NULL, OPTION_FUSED_SCALES},
-    {"kv-cache", required_argument, NULL, OPTION_KV_CACHE},
-    {"memory", required_argument, NULL, OPTION_MEMORY},
-    {"jobs", required_argument, NULL, OPTION_JOBS},
-    {"cpu", required_argument, NULL, OPTION_CPU},
-    {"device", required_argument, NULL, OPTION_DEVICE},
-    {"device-memory", required_argument, NULL, OPTION_DEVICE_MEMORY},
-    {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
-    {"json", no_argument, NULL, OPTION_JSON},
-    {"quiet", no_argument, NULL, OPTION_QUIET},
-    {"help", no_argument, NULL, 'h'},
-    {NULL, 0, NULL, 0},
-};
-
 /* What was said, where the default depends on it. */
 struct said {
     bool temperature, top_p, seed, bos, no_bos;
@@ -117,115 +67,31 @@ static enum status real_parse(const char *value, double least, double most, doub
     return STATUS_OK;
 }
 
-static enum status temperature_parse(const char *value, double *temperature, struct error *error) {
+static enum status temperature_parse(const char *value, void *place, struct error *error) {
     static const char problem[] = "--temperature takes 0, or a number from 0.001 to 100";
+    double *temperature = place;
     enum status status = real_parse(value, 0, temperature_most, temperature, problem, error);
     if (status == STATUS_OK && *temperature > 0 && *temperature < SAMPLER_COLDEST)
         return error_set(error, STATUS_USAGE, "%s, not '%s'", problem, value);
     return status;
 }
 
-static enum status top_p_parse(const char *value, double *top_p, struct error *error) {
+static enum status top_p_parse(const char *value, void *place, struct error *error) {
     static const char problem[] = "--top-p takes a probability above 0, at most 1";
+    double *top_p = place;
     enum status status = real_parse(value, 0, 1, top_p, problem, error);
     return status == STATUS_OK && *top_p == 0 ? error_set(error, STATUS_USAGE, "%s, not '%s'", problem, value) : status;
 }
 
-static enum status seed_parse(const char *value, uint64_t *seed, struct error *error) {
+static enum status seed_parse(const char *value, void *place, struct error *error) {
     uint32_t number;
-    enum status status = option_number("--seed", value, 0, UINT32_MAX, &number, error);
+    enum status status = option_number("seed", value, 0, UINT32_MAX, &number, error);
     if (status == STATUS_OK)
-        *seed = number;
+        *(uint64_t *)place = number;
     return status;
 }
 
-static enum status activations_parse(const char *value, bool *as_float, struct error *error) {
-    *as_float = strcmp(value, "float") == 0;
-    return *as_float || strcmp(value, "as-served") == 0
-               ? STATUS_OK
-               : error_set(error, STATUS_USAGE, "--activations takes as-served or float, not '%s'", value);
-}
-
-static enum status kv_cache_parse(const char *value, enum kv_cache *kv_cache, struct error *error) {
-    static const char *const names[] = {[KV_CACHE_AUTO] = "auto", [KV_CACHE_BF16] = "bf16", [KV_CACHE_FP8] = "fp8"};
-    for (enum kv_cache i = KV_CACHE_AUTO; i <= KV_CACHE_FP8; i++)
-        if (strcmp(value, names[i]) == 0) {
-            *kv_cache = i;
-            return STATUS_OK;
-        }
-    return error_set(error, STATUS_USAGE, "--kv-cache takes auto, bf16 or fp8, not '%s'", value);
-}
-
-/* ---- options ---- */
-
-/* What the command line is read into. */
-struct parsing {
-    struct generate_arguments *arguments;
-    struct said said;
-};
-
-static enum status option_parse(int option, const char *value, void *context, struct error *error) {
-    struct generate_arguments *arguments = ((struct parsing *)context)->arguments;
-    struct said *said = &((struct parsing *)context)->said;
-    struct decode_options *decode = &arguments->decode;
-    switch (option) {
-    case OPTION_PROMPT:
-        arguments->prompt = value;
-        return STATUS_OK;
-    case OPTION_PROMPT_FILE:
-        arguments->prompt_file = value;
-        return STATUS_OK;
-    case OPTION_TOKENS:
-        arguments->tokens_file = value;
-        return STATUS_OK;
-    case OPTION_BOS:
-        said->bos = true;
-        return STATUS_OK;
-    case OPTION_NO_BOS:
-        said->no_bos = true;
-        return STATUS_OK;
-    case OPTION_MAX_TOKENS:
-        return option_number("--max-tokens", value, 1, TOKENS_MAX, &arguments->max_tokens, error);
-    case OPTION_IGNORE_EOS:
-        arguments->ignore_eos = true;
-        return STATUS_OK;
-    case OPTION_TEMPERATURE:
-        said->temperature = true;
-        return temperature_parse(value, &arguments->sampling.temperature, error);
-    case OPTION_TOP_P:
-        said->top_p = true;
-        return top_p_parse(value, &arguments->sampling.top_p, error);
-    case OPTION_SEED:
-        said->seed = true;
-        return seed_parse(value, &arguments->sampling.seed, error);
-    case OPTION_ACTIVATIONS:
-        return activations_parse(value, &decode->model.activations_float, error);
-    case OPTION_FUSED_SCALES:
-        decode->model.fused_scales = true;
-        return STATUS_OK;
-    case OPTION_KV_CACHE:
-        return kv_cache_parse(value, &decode->kv_cache, error);
-    case OPTION_MEMORY:
-        return option_memory(value, &decode->memory, error);
-    case OPTION_JOBS:
-        return option_jobs(value, &decode->jobs, error);
-    case OPTION_CPU:
-        return option_cpu(value, &decode->cpu, error);
-    case OPTION_DEVICE:
-        return option_device(value, &decode->device, error);
-    case OPTION_DEVICE_MEMORY:
-        return option_device_memory(value, &decode->device, error);
-    case OPTION_DRY_RUN:
-        decode->plan_only = true;
-        return STATUS_OK;
-    case OPTION_JSON:
-        arguments->json = true;
-        return STATUS_OK;
-    default: /* OPTION_QUIET */
-        decode->quiet = true;
-        return STATUS_OK;
-    }
-}
+/* ---- what goes together ---- */
 
 static enum status prompt_check(struct generate_arguments *arguments, const struct said *said, struct error *error) {
     const int prompts =
@@ -258,18 +124,43 @@ enum status generate_arguments_parse(int argc, char **argv, struct generate_argu
         .max_tokens = TOKENS_DEFAULT,
         .sampling = {.top_p = 1},
         .decode = {.jobs = processor_count(), .cpu = cpu_best(), .memory = option_memory_default()}};
-    struct parsing parsing = {.arguments = arguments};
-    const struct said *said = &parsing.said;
-    enum status status = options_read("generate", argc, argv, options, option_parse, &parsing, help, error);
+    struct said said = {0};
+    struct decode_options *decode = &arguments->decode;
+    struct sampler_options *sampling = &arguments->sampling;
+    const struct command_option options[] = {
+        {"prompt", .text = &arguments->prompt},
+        {"prompt-file", .text = &arguments->prompt_file},
+        {"tokens", .text = &arguments->tokens_file},
+        {"bos", .flag = &said.bos},
+        {"no-bos", .flag = &said.no_bos},
+        {"max-tokens", .number = &arguments->max_tokens, .least = 1, .most = TOKENS_MAX},
+        {"ignore-eos", .flag = &arguments->ignore_eos},
+        {"temperature", .flag = &said.temperature, .parse = temperature_parse, .place = &sampling->temperature},
+        {"top-p", .flag = &said.top_p, .parse = top_p_parse, .place = &sampling->top_p},
+        {"seed", .flag = &said.seed, .parse = seed_parse, .place = &sampling->seed},
+        {"activations", .parse = option_activations, .place = &decode->model.activations_float},
+        {"fused-scales", .flag = &decode->model.fused_scales},
+        {"kv-cache", .parse = option_kv_cache, .place = &decode->kv_cache},
+        {"memory", .size = &decode->memory, .example = "16GiB"},
+        {"jobs", .number = &decode->jobs, .least = 1, .most = OPTION_JOBS_MOST},
+        {"cpu", .parse = option_cpu, .place = &decode->cpu},
+        {"device", .parse = option_device, .place = &decode->device},
+        {"device-memory", .parse = option_device_memory, .place = &decode->device},
+        {"dry-run", .flag = &decode->plan_only},
+        {"json", .flag = &arguments->json},
+        {"quiet", .flag = &decode->quiet},
+        {0},
+    };
+    enum status status = options_read("generate", argc, argv, options, help, error);
     if (status != STATUS_OK || *help)
         return status;
     if (argc - optind != 1)
         return error_set(error, STATUS_USAGE, "generate takes one folder, MODEL; see 'qstream generate --help'");
     arguments->model = argv[optind];
-    if (said->top_p && !said->temperature)
+    if (said.top_p && !said.temperature)
         arguments->sampling.temperature = 1;
     if (arguments->decode.device.memory > 0 && arguments->decode.device.kind == DEVICE_CPU)
         return error_set(error, STATUS_USAGE, "--device-memory goes with --device cuda");
-    status = prompt_check(arguments, said, error);
-    return status == STATUS_OK && !said->seed ? seed_choose(&arguments->sampling.seed, error) : status;
+    status = prompt_check(arguments, &said, error);
+    return status == STATUS_OK && !said.seed ? seed_choose(&arguments->sampling.seed, error) : status;
 }

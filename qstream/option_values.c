@@ -1,5 +1,6 @@
 #include "qstream/option_values.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,32 +8,52 @@
 #include <unistd.h>
 
 #include "common/text.h"
+#include "infer/report/expectation.h"
 
-/* Whether a number is one of the table: of a long option. */
-static bool is_known(const struct option *options, int number) {
-    while (options->name && options->val != number)
-        options++;
-    return options->name != NULL;
+static bool takes_value(const struct command_option *option) {
+    return option->text || option->number || option->size || option->parse;
 }
 
-enum status options_read(const char *command, int argc, char **argv, const struct option *options,
-                         option_function *parse, void *arguments, bool *help, struct error *error) {
+static enum status option_take(const struct command_option *option, const char *value, struct error *error) {
+    if (option->flag)
+        *option->flag = true;
+    if (option->text)
+        *option->text = value;
+    if (option->number)
+        return option_number(option->name, value, option->least, option->most, option->number, error);
+    if (option->size && !text_parse_size(value, option->size))
+        return error_set(error, STATUS_USAGE, "--%s takes a size such as %s, not '%s'", option->name, option->example,
+                         value);
+    return option->parse ? option->parse(value, option->place, error) : STATUS_OK;
+}
+
+enum status options_read(const char *command, int argc, char **argv, const struct command_option *options, bool *help,
+                         struct error *error) {
+    enum { OPTIONS_MOST = 64, FIRST = 1000 }; /* their numbers: behind all letters */
+    struct option known[OPTIONS_MOST + 2] = {{"help", no_argument, NULL, 'h'}};
+    for (int i = 0; options[i].name; i++) {
+        assert(i < OPTIONS_MOST);
+        known[i + 1] = (struct option){options[i].name, takes_value(&options[i]) ? required_argument : no_argument,
+                                       NULL, FIRST + i};
+    }
     enum status status = STATUS_OK;
     int option;
     *help = false;
     opterr = 0;
-    while (status == STATUS_OK && (option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
-        const char letter[3] = {'-', (char)optopt, '\0'};
-        const char *word = optopt && !is_known(options, optopt) ? letter : argv[optind - 1];
+    while (status == STATUS_OK && (option = getopt_long(argc, argv, ":h", known, NULL)) != -1) {
         if (option == 'h') {
             *help = true;
             return STATUS_OK;
         }
-        if (option == '?' || option == ':')
+        if (option == '?' || option == ':') {
+            const char letter[3] = {'-', (char)optopt, '\0'}; /* which is one of several in a word, maybe */
+            const bool is_letter = optopt && optopt != 'h' && optopt < FIRST;
             status = error_set(error, STATUS_USAGE, "%s '%s'; see 'qstream %s --help'",
-                               option == ':' ? "a value is missing behind" : "there is no option", word, command);
-        else
-            status = parse(option, optarg, arguments, error);
+                               option == ':' ? "a value is missing behind" : "there is no option",
+                               is_letter ? letter : argv[optind - 1], command);
+        } else {
+            status = option_take(&options[option - FIRST], optarg, error);
+        }
     }
     return status;
 }
@@ -51,7 +72,8 @@ enum status option_number(const char *option, const char *value, uint32_t least,
                           struct error *error) {
     const char *end;
     if (!number_read(value, least, most, number, &end) || *end)
-        return error_set(error, STATUS_USAGE, "%s takes a number from %u to %u, not '%s'", option, least, most, value);
+        return error_set(error, STATUS_USAGE, "--%s takes a number from %u to %u, not '%s'", option, least, most,
+                         value);
     return STATUS_OK;
 }
 
@@ -63,12 +85,8 @@ enum status option_share(const char *option, const char *value, double least, do
         end++;
     }
     if (*value < '0' || *value > '9' || *end || !(*share >= least && *share <= 1))
-        return error_set(error, STATUS_USAGE, "%s takes a share such as 0.01 or 1%%, not '%s'", option, value);
+        return error_set(error, STATUS_USAGE, "--%s takes a share such as 0.01 or 1%%, not '%s'", option, value);
     return STATUS_OK;
-}
-
-enum status option_jobs(const char *value, uint32_t *jobs, struct error *error) {
-    return option_number("--jobs", value, 1, 1024, jobs, error);
 }
 
 enum status option_part(const char *value, uint32_t *part, uint32_t *parts, struct error *error) {
@@ -80,7 +98,8 @@ enum status option_part(const char *value, uint32_t *part, uint32_t *parts, stru
     return STATUS_OK;
 }
 
-enum status option_cpu(const char *value, enum cpu_level *cpu, struct error *error) {
+enum status option_cpu(const char *value, void *place, struct error *error) {
+    enum cpu_level *cpu = place;
     *cpu = cpu_level_parse(value);
     if (*cpu == CPU_LEVELS)
         return error_set(error, STATUS_USAGE,
@@ -90,13 +109,8 @@ enum status option_cpu(const char *value, enum cpu_level *cpu, struct error *err
     return STATUS_OK;
 }
 
-enum status option_memory(const char *value, uint64_t *memory, struct error *error) {
-    if (!text_parse_size(value, memory))
-        return error_set(error, STATUS_USAGE, "--memory takes a size such as 16GiB, not '%s'", value);
-    return STATUS_OK;
-}
-
-enum status option_device(const char *value, struct device_choice *device, struct error *error) {
+enum status option_device(const char *value, void *place, struct error *error) {
+    struct device_choice *device = place;
     enum { NUMBER_MOST = 1023 };
     static const char *const names[] = {[DEVICE_CPU] = "cpu", [DEVICE_CUDA] = "cuda", [DEVICE_AUTO] = "auto"};
     for (enum device_kind kind = DEVICE_CPU; kind <= DEVICE_AUTO; kind++)
@@ -108,7 +122,7 @@ enum status option_device(const char *value, struct device_choice *device, struc
     uint32_t number;
     static const char prefix[] = "cuda:";
     if (strncmp(value, prefix, sizeof prefix - 1) == 0 &&
-        option_number("--device", value + sizeof prefix - 1, 0, NUMBER_MOST, &number, error) == STATUS_OK) {
+        option_number("device", value + sizeof prefix - 1, 0, NUMBER_MOST, &number, error) == STATUS_OK) {
         device->kind = DEVICE_CUDA;
         device->number = (int)number;
         return STATUS_OK;
@@ -116,13 +130,26 @@ enum status option_device(const char *value, struct device_choice *device, struc
     return error_set(error, STATUS_USAGE, "--device takes cpu, cuda, cuda:N or auto, not '%s'", value);
 }
 
-enum status option_device_memory(const char *value, struct device_choice *device, struct error *error) {
+enum status option_device_memory(const char *value, void *place, struct error *error) {
+    struct device_choice *device = place;
     static const char prefix[] = "unified:";
     device->unified = strncmp(value, prefix, sizeof prefix - 1) == 0;
     if (text_parse_size(value + (device->unified ? sizeof prefix - 1 : 0), &device->memory) && device->memory > 0)
         return STATUS_OK;
     return error_set(error, STATUS_USAGE, "--device-memory takes a size such as 96GiB or unified:128GiB, not '%s'",
                      value);
+}
+
+enum status option_activations(const char *value, void *place, struct error *error) {
+    if (activations_parse(value, place))
+        return STATUS_OK;
+    return error_set(error, STATUS_USAGE, "--activations takes as-served or float, not '%s'", value);
+}
+
+enum status option_kv_cache(const char *value, void *place, struct error *error) {
+    if (kv_cache_parse(value, place))
+        return STATUS_OK;
+    return error_set(error, STATUS_USAGE, "--kv-cache takes auto, bf16 or fp8, not '%s'", value);
 }
 
 /* UINT64_MAX when the file has no number: it is not there, or says "max". */

@@ -71,106 +71,36 @@ const char ppl_usage[] =
     "damaged\n"
     "or does not fit, 4 I/O, device, network or memory failure, 130 interrupted.\n";
 
-enum option_code {
-    OPTION_TEXT = 1000,
-    OPTION_TOKENS,
-    OPTION_WINDOW,
-    OPTION_STRIDE,
-    OPTION_WINDOWS,
-    OPTION_BOS,
-    OPTION_TEXT_JOIN,
-    OPTION_COMPUTE,
-    OPTION_ACTIVATIONS,
-    OPTION_FUSED_SCALES,
-    OPTION_KV_CACHE,
-    OPTION_ROPE_FREQUENCIES,
-    OPTION_BASELINE,
-    OPTION_MEMORY,
-    OPTION_RESIDENT,
-    OPTION_SPILL_FOLDER,
-    OPTION_JOBS,
-    OPTION_CPU,
-    OPTION_DEVICE,
-    OPTION_DEVICE_MEMORY,
-    OPTION_DRY_RUN,
-    OPTION_EXPECT,
-    OPTION_TOLERANCE,
-    OPTION_EXPECT_FILE,
-    OPTION_CASE,
-    OPTION_UPDATE,
-    OPTION_JUNIT,
-    OPTION_JSON,
-    OPTION_HTML,
-    OPTION_PER_TOKEN,
-    OPTION_SERVER,
-    OPTION_SERVER_MODEL,
-    OPTION_IN_FLIGHT,
-    OPTION_TIMEOUT,
-    OPTION_RETRIES,
-    OPTION_QUIET
-};
+/* ---- values ---- */
 
-/* ---- how it is measured ---- */
-
-static enum status windows_parse(const char *value, struct ppl_settings *settings, struct error *error) {
-    settings->has_windows = true;
-    settings->protocol.windows = 0;
+static enum status windows_parse(const char *value, void *place, struct error *error) {
+    uint32_t *windows = place;
+    *windows = 0;
     if (strcmp(value, "all") == 0)
         return STATUS_OK;
-    enum status status = option_number("--windows", value, 1, WINDOWS_MAX, &settings->protocol.windows, error);
+    enum status status = option_number("windows", value, 1, WINDOWS_MAX, windows, error);
     return status == STATUS_OK ? status
                                : error_set(error, status, "--windows takes all, or a number from 1 to %d, not '%s'",
                                            WINDOWS_MAX, value);
 }
 
-static enum status word_unknown(const char *option, const char *words, const char *value, struct error *error) {
-    return error_set(error, STATUS_USAGE, "%s takes %s, not '%s'", option, words, value);
+static enum status join_parse(const char *value, void *place, struct error *error) {
+    return text_join_parse(value, place)
+               ? STATUS_OK
+               : error_set(error, STATUS_USAGE, "--text-join takes raw or hf, not '%s'", value);
 }
 
-static enum status setting_parse(int option, const char *value, struct ppl_settings *settings, struct error *error) {
-    struct ppl_variants *variants = &settings->variants;
-    switch (option) {
-    case OPTION_WINDOW:
-        settings->has_window = true;
-        return option_number("--window", value, 2, WINDOW_MAX, &settings->protocol.window, error);
-    case OPTION_STRIDE:
-        settings->has_stride = true;
-        return option_number("--stride", value, 1, WINDOW_MAX, &settings->protocol.stride, error);
-    case OPTION_WINDOWS:
-        return windows_parse(value, settings, error);
-    case OPTION_BOS:
-        settings->has_bos = variants->bos = true;
-        return STATUS_OK;
-    case OPTION_FUSED_SCALES:
-        settings->has_fused_scales = variants->fused_scales = true;
-        return STATUS_OK;
-    case OPTION_TEXT_JOIN:
-        settings->has_text_join = true;
-        return text_join_parse(value, &variants->text_join) ? STATUS_OK
-                                                            : word_unknown("--text-join", "raw or hf", value, error);
-    case OPTION_COMPUTE:
-        settings->has_compute = true;
-        return compute_parse(value, &settings->compute) ? STATUS_OK
-                                                        : word_unknown("--compute", "auto, bf16 or f32", value, error);
-    case OPTION_ACTIVATIONS:
-        settings->has_activations = true;
-        return activations_parse(value, &variants->activations_float)
-                   ? STATUS_OK
-                   : word_unknown("--activations", "as-served or float", value, error);
-    case OPTION_KV_CACHE:
-        settings->has_kv_cache = true;
-        return kv_cache_parse(value, &variants->kv_cache)
-                   ? STATUS_OK
-                   : word_unknown("--kv-cache", "auto, bf16 or fp8", value, error);
-    default: /* OPTION_ROPE_FREQUENCIES */
-        settings->has_rope = true;
-        return rope_frequencies_parse(value, &variants->rope_bf16)
-                   ? STATUS_OK
-                   : word_unknown("--rope-frequencies", "f32 or bf16", value, error);
-    }
+static enum status compute_option(const char *value, void *place, struct error *error) {
+    return compute_parse(value, place)
+               ? STATUS_OK
+               : error_set(error, STATUS_USAGE, "--compute takes auto, bf16 or f32, not '%s'", value);
 }
 
-/* ---- the rest ---- */
+static enum status frequencies_parse(const char *value, void *place, struct error *error) {
+    return rope_frequencies_parse(value, place)
+               ? STATUS_OK
+               : error_set(error, STATUS_USAGE, "--rope-frequencies takes f32 or bf16, not '%s'", value);
+}
 
 static bool real_parse(const char *value, double *number) {
     char *end;
@@ -178,116 +108,25 @@ static bool real_parse(const char *value, double *number) {
     return *value && !value[strspn(value, "0123456789.eE+-")] && !*end && isfinite(*number);
 }
 
-static enum status expected_parse(int option, const char *value, struct ppl_arguments *arguments, struct error *error) {
-    switch (option) {
-    case OPTION_EXPECT:
-        arguments->has_expect = true;
-        return real_parse(value, &arguments->expect) && arguments->expect >= 1
-                   ? STATUS_OK
-                   : error_set(error, STATUS_USAGE, "--expect takes a perplexity, a number from 1 on, not '%s'", value);
-    case OPTION_TOLERANCE:
-        arguments->has_tolerance = true;
-        return tolerance_parse(value, &arguments->tolerance)
-                   ? STATUS_OK
-                   : error_set(error, STATUS_USAGE,
-                               "--tolerance takes a share such as 0.5%% or an amount such as 0.01, not '%s'", value);
-    case OPTION_EXPECT_FILE:
-        arguments->expect_file = value;
-        return STATUS_OK;
-    case OPTION_CASE:
-        arguments->test = value;
-        return STATUS_OK;
-    default: /* OPTION_UPDATE */
-        arguments->update = true;
-        return STATUS_OK;
-    }
+static enum status expect_parse(const char *value, void *place, struct error *error) {
+    double *expected = place;
+    return real_parse(value, expected) && *expected >= 1
+               ? STATUS_OK
+               : error_set(error, STATUS_USAGE, "--expect takes a perplexity, a number from 1 on, not '%s'", value);
 }
 
-static enum status server_parse(int option, const char *value, struct ppl_server_options *server, struct error *error) {
-    switch (option) {
-    case OPTION_SERVER:
-        server->url = value;
-        return STATUS_OK;
-    case OPTION_SERVER_MODEL:
-        server->model = value;
-        return STATUS_OK;
-    case OPTION_IN_FLIGHT:
-        return option_number("--in-flight", value, 1, IN_FLIGHT_MAX, &server->in_flight, error);
-    case OPTION_RETRIES:
-        return option_number("--retries", value, 0, RETRIES_MAX, &server->retries, error);
-    default: /* OPTION_TIMEOUT */
-        return real_parse(value, &server->timeout_seconds) && server->timeout_seconds >= 0 &&
-                       server->timeout_seconds <= timeout_max
-                   ? STATUS_OK
-                   : error_set(error, STATUS_USAGE, "--timeout takes a number of seconds, not '%s'", value);
-    }
+static enum status tolerance_option(const char *value, void *place, struct error *error) {
+    return tolerance_parse(value, place)
+               ? STATUS_OK
+               : error_set(error, STATUS_USAGE,
+                           "--tolerance takes a share such as 0.5%% or an amount such as 0.01, not '%s'", value);
 }
 
-static enum status machine_parse(int option, const char *value, struct ppl_options *run, struct error *error) {
-    switch (option) {
-    case OPTION_BASELINE:
-        run->baseline = value;
-        return STATUS_OK;
-    case OPTION_MEMORY:
-        return option_memory(value, &run->memory, error);
-    case OPTION_RESIDENT:
-        run->resident = true;
-        return STATUS_OK;
-    case OPTION_SPILL_FOLDER:
-        run->spill_folder = value;
-        return STATUS_OK;
-    case OPTION_JOBS:
-        return option_jobs(value, &run->jobs, error);
-    case OPTION_CPU:
-        return option_cpu(value, &run->cpu, error);
-    case OPTION_DEVICE:
-        return option_device(value, &run->device, error);
-    case OPTION_DEVICE_MEMORY:
-        return option_device_memory(value, &run->device, error);
-    default: /* OPTION_QUIET */
-        run->quiet = true;
-        return STATUS_OK;
-    }
-}
-
-static void output_parse(int option, const char *value, struct ppl_arguments *arguments) {
-    switch (option) {
-    case OPTION_TEXT:
-        arguments->text = value;
-        break;
-    case OPTION_TOKENS:
-        arguments->tokens = value;
-        break;
-    case OPTION_JUNIT:
-        arguments->junit = value;
-        break;
-    case OPTION_HTML:
-        arguments->page = value;
-        break;
-    case OPTION_PER_TOKEN:
-        arguments->per_token = value;
-        break;
-    case OPTION_DRY_RUN:
-        arguments->dry_run = true;
-        break;
-    default: /* OPTION_JSON */
-        arguments->json = true;
-        break;
-    }
-}
-
-static enum status option_parse(int option, const char *value, void *context, struct error *error) {
-    struct ppl_arguments *arguments = context;
-    if (option >= OPTION_WINDOW && option <= OPTION_ROPE_FREQUENCIES)
-        return setting_parse(option, value, &arguments->settings, error);
-    if (option >= OPTION_EXPECT && option <= OPTION_UPDATE)
-        return expected_parse(option, value, arguments, error);
-    if (option >= OPTION_SERVER && option <= OPTION_RETRIES)
-        return server_parse(option, value, &arguments->server, error);
-    if ((option >= OPTION_BASELINE && option <= OPTION_DEVICE_MEMORY) || option == OPTION_QUIET)
-        return machine_parse(option, value, &arguments->run, error);
-    output_parse(option, value, arguments);
-    return STATUS_OK;
+static enum status timeout_parse(const char *value, void *place, struct error *error) {
+    double *seconds = place;
+    return real_parse(value, seconds) && *seconds >= 0 && *seconds <= timeout_max
+               ? STATUS_OK
+               : error_set(error, STATUS_USAGE, "--timeout takes a number of seconds, not '%s'", value);
 }
 
 /* ---- what goes together ---- */
@@ -367,47 +206,6 @@ static enum status arguments_check(struct ppl_arguments *arguments, struct error
     return status == STATUS_OK ? outputs_check(arguments, error) : status;
 }
 
-static const struct option options[] = {
-    {"text", required_argument, NULL, OPTION_TEXT},
-    {"tokens", required_argument, NULL, OPTION_TOKENS},
-    {"window", required_argument, NULL, OPTION_WINDOW},
-    {"stride", required_argument, NULL, OPTION_STRIDE},
-    {"windows", required_argument, NULL, OPTION_WINDOWS},
-    {"bos", no_argument, NULL, OPTION_BOS},
-    {"text-join", required_argument, NULL, OPTION_TEXT_JOIN},
-    {"compute", required_argument, NULL, OPTION_COMPUTE},
-    {"activations", required_argument, NULL, OPTION_ACTIVATIONS},
-    {"fused-scales", no_argument, NULL, OPTION_FUSED_SCALES},
-    {"kv-cache", required_argument, NULL, OPTION_KV_CACHE},
-    {"rope-frequencies", required_argument, NULL, OPTION_ROPE_FREQUENCIES},
-    {"baseline", required_argument, NULL, OPTION_BASELINE},
-    {"memory", required_argument, NULL, OPTION_MEMORY},
-    {"resident", no_argument, NULL, OPTION_RESIDENT},
-    {"spill-folder", required_argument, NULL, OPTION_SPILL_FOLDER},
-    {"jobs", required_argument, NULL, OPTION_JOBS},
-    {"cpu", required_argument, NULL, OPTION_CPU},
-    {"device", required_argument, NULL, OPTION_DEVICE},
-    {"device-memory", required_argument, NULL, OPTION_DEVICE_MEMORY},
-    {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
-    {"expect", required_argument, NULL, OPTION_EXPECT},
-    {"tolerance", required_argument, NULL, OPTION_TOLERANCE},
-    {"expect-file", required_argument, NULL, OPTION_EXPECT_FILE},
-    {"case", required_argument, NULL, OPTION_CASE},
-    {"update", no_argument, NULL, OPTION_UPDATE},
-    {"junit", required_argument, NULL, OPTION_JUNIT},
-    {"json", no_argument, NULL, OPTION_JSON},
-    {"html", required_argument, NULL, OPTION_HTML},
-    {"per-token", required_argument, NULL, OPTION_PER_TOKEN},
-    {"server", required_argument, NULL, OPTION_SERVER},
-    {"server-model", required_argument, NULL, OPTION_SERVER_MODEL},
-    {"in-flight", required_argument, NULL, OPTION_IN_FLIGHT},
-    {"timeout", required_argument, NULL, OPTION_TIMEOUT},
-    {"retries", required_argument, NULL, OPTION_RETRIES},
-    {"quiet", no_argument, NULL, OPTION_QUIET},
-    {"help", no_argument, NULL, 'h'},
-    {NULL, 0, NULL, 0},
-};
-
 enum status ppl_arguments_parse(int argc, char **argv, struct ppl_arguments *arguments, bool *help,
                                 struct error *error) {
     *arguments =
@@ -415,7 +213,53 @@ enum status ppl_arguments_parse(int argc, char **argv, struct ppl_arguments *arg
                                .server = {.in_flight = 4, .retries = 3, .timeout_seconds = 600},
                                .settings = {.protocol = {.window = 2048, .stride = 512}},
                                .tolerance = tolerance_default};
-    enum status status = options_read("ppl", argc, argv, options, option_parse, arguments, help, error);
+    struct ppl_settings *settings = &arguments->settings;
+    struct ppl_variants *variants = &settings->variants;
+    struct ppl_options *run = &arguments->run;
+    struct ppl_server_options *server = &arguments->server;
+    const struct command_option options[] = {
+        {"text", .text = &arguments->text},
+        {"tokens", .text = &arguments->tokens},
+        {"window", .flag = &settings->has_window, .number = &settings->protocol.window, .least = 2, .most = WINDOW_MAX},
+        {"stride", .flag = &settings->has_stride, .number = &settings->protocol.stride, .least = 1, .most = WINDOW_MAX},
+        {"windows", .flag = &settings->has_windows, .parse = windows_parse, .place = &settings->protocol.windows},
+        {"bos", .flag = &settings->has_bos},
+        {"text-join", .flag = &settings->has_text_join, .parse = join_parse, .place = &variants->text_join},
+        {"compute", .flag = &settings->has_compute, .parse = compute_option, .place = &settings->compute},
+        {"activations", .flag = &settings->has_activations, .parse = option_activations,
+         .place = &variants->activations_float},
+        {"fused-scales", .flag = &settings->has_fused_scales},
+        {"kv-cache", .flag = &settings->has_kv_cache, .parse = option_kv_cache, .place = &variants->kv_cache},
+        {"rope-frequencies", .flag = &settings->has_rope, .parse = frequencies_parse, .place = &variants->rope_bf16},
+        {"baseline", .text = &run->baseline},
+        {"memory", .size = &run->memory, .example = "16GiB"},
+        {"resident", .flag = &run->resident},
+        {"spill-folder", .text = &run->spill_folder},
+        {"jobs", .number = &run->jobs, .least = 1, .most = OPTION_JOBS_MOST},
+        {"cpu", .parse = option_cpu, .place = &run->cpu},
+        {"device", .parse = option_device, .place = &run->device},
+        {"device-memory", .parse = option_device_memory, .place = &run->device},
+        {"dry-run", .flag = &arguments->dry_run},
+        {"expect", .flag = &arguments->has_expect, .parse = expect_parse, .place = &arguments->expect},
+        {"tolerance", .flag = &arguments->has_tolerance, .parse = tolerance_option, .place = &arguments->tolerance},
+        {"expect-file", .text = &arguments->expect_file},
+        {"case", .text = &arguments->test},
+        {"update", .flag = &arguments->update},
+        {"junit", .text = &arguments->junit},
+        {"json", .flag = &arguments->json},
+        {"html", .text = &arguments->page},
+        {"per-token", .text = &arguments->per_token},
+        {"server", .text = &server->url},
+        {"server-model", .text = &server->model},
+        {"in-flight", .number = &server->in_flight, .least = 1, .most = IN_FLIGHT_MAX},
+        {"timeout", .parse = timeout_parse, .place = &server->timeout_seconds},
+        {"retries", .number = &server->retries, .least = 0, .most = RETRIES_MAX},
+        {"quiet", .flag = &run->quiet},
+        {0},
+    };
+    enum status status = options_read("ppl", argc, argv, options, help, error);
+    variants->bos = settings->has_bos;
+    variants->fused_scales = settings->has_fused_scales;
     if (status != STATUS_OK || *help)
         return status;
     const int words = argc - optind;

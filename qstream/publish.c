@@ -461,8 +461,6 @@ static void folder_clean(const char *path, bool deeper) {
     rmdir(path);
 }
 
-void folder_remove(const char *path) { folder_clean(path, true); }
-
 void publication_clean(const char *folder) {
     char *path = text_format("%s/%s", folder, work_folder);
     if (path)

@@ -45,9 +45,6 @@ enum status publication_write(const struct plan *plan, const struct publication 
 /* Removes the work folder of a published folder. Failing to do so harms nobody. */
 void publication_clean(const char *folder);
 
-/* Removes a folder of ours with its files, and its folders that hold files only; as far as it can. */
-void folder_remove(const char *path);
-
 void publication_free(struct publication *publication);
 
 /* The fingerprint that a published folder's manifest states; false when there is no such manifest. */

@@ -52,108 +52,78 @@ enum { CALIBRATE_TOKENS = 65536 };
 static const double calibrate_correction = 0.25;
 static const uint64_t default_memory = (uint64_t)256 << 20;
 
-static enum status option_parse(int option, const char *value, void *context, struct error *error) {
-    struct quantize_arguments *arguments = context;
-    switch (option) {
-    case 'r':
-        arguments->recipe = value;
-        return STATUS_OK;
-    case 'R':
-        arguments->plan.rule = scale_rule_parse(value);
-        if (arguments->plan.rule == SCALE_RULES)
-            return error_set(error, STATUS_USAGE, "--rule takes mse, amax or qstream, not '%s'", value);
-        return STATUS_OK;
-    case 'g':
-        for (int i = 0; i < GAMMA_SOURCES; i++)
-            if (strcmp(value, gamma_name((enum gamma_source)i)) == 0) {
-                arguments->plan.gamma = (enum gamma_source)i;
-                return STATUS_OK;
-            }
-        return error_set(error, STATUS_USAGE, "--gamma takes none, layernorm or original, not '%s'", value);
-    case 'C':
-    case 'I':
-        if (arguments->calibrate)
-            return error_set(error, STATUS_USAGE, "--calibrate and --calibrate-ids: give one of them, once");
-        arguments->calibrate = value;
-        arguments->calibrate_ids = option == 'I';
-        return STATUS_OK;
-    case 'T':
-        return option_number("--calibrate-tokens", value, 1, UINT32_MAX, &arguments->calibrate_tokens, error);
-    case 'S':
-        return option_number("--calibrate-skip", value, 0, UINT32_MAX, &arguments->calibrate_skip, error);
-    case 'Q':
-        arguments->correction_given = true;
-        return option_share("--calibrate-correction", value, 0, &arguments->calibrate_correction, error);
-    case 's':
-        if (!text_parse_size(value, &arguments->plan.shard_size))
-            return error_set(error, STATUS_USAGE, "--shard-size takes a size such as 5GB, not '%s'", value);
-        return STATUS_OK;
-    case 'd':
-        if (!text_parse_size(value, &arguments->disk))
-            return error_set(error, STATUS_USAGE, "--disk takes a size such as 20GB, not '%s'", value);
-        return STATUS_OK;
-    case 'k':
-        arguments->keep_source = true;
-        return STATUS_OK;
-    case 'm':
-        if (!text_parse_size(value, &arguments->memory))
-            return error_set(error, STATUS_USAGE, "--memory takes a size such as 256MiB, not '%s'", value);
-        return STATUS_OK;
-    case 'j':
-        return option_jobs(value, &arguments->jobs, error);
-    case 'p':
-        return option_part(value, &arguments->part, &arguments->parts, error);
-    case 'c':
-        return option_cpu(value, &arguments->cpu, error);
-    case 'n':
-        arguments->dry_run = true;
-        return STATUS_OK;
-    case 'f':
-        arguments->finish = true;
-        return STATUS_OK;
-    case 'H':
-        arguments->plan.hash_source = true;
-        return STATUS_OK;
-    case 'J':
-        arguments->json = true;
-        return STATUS_OK;
-    case 'q':
-        arguments->quiet = true;
-        return STATUS_OK;
-    default:
-        return error_set(error, STATUS_USAGE, "see 'qstream quantize --help'");
-    }
+static enum status rule_parse(const char *value, void *place, struct error *error) {
+    const enum scale_rule rule = scale_rule_parse(value);
+    *(enum scale_rule *)place = rule;
+    if (rule == SCALE_RULES)
+        return error_set(error, STATUS_USAGE, "--rule takes mse, amax or qstream, not '%s'", value);
+    return STATUS_OK;
+}
+
+static enum status gamma_parse(const char *value, void *place, struct error *error) {
+    for (int i = 0; i < GAMMA_SOURCES; i++)
+        if (strcmp(value, gamma_name((enum gamma_source)i)) == 0) {
+            *(enum gamma_source *)place = (enum gamma_source)i;
+            return STATUS_OK;
+        }
+    return error_set(error, STATUS_USAGE, "--gamma takes none, layernorm or original, not '%s'", value);
+}
+
+static enum status text_take(const char *value, bool is_ids, struct quantize_arguments *arguments,
+                             struct error *error) {
+    if (arguments->calibrate)
+        return error_set(error, STATUS_USAGE, "--calibrate and --calibrate-ids: give one of them, once");
+    arguments->calibrate = value;
+    arguments->calibrate_ids = is_ids;
+    return STATUS_OK;
+}
+
+static enum status calibrate_parse(const char *value, void *place, struct error *error) {
+    return text_take(value, false, place, error);
+}
+
+static enum status calibrate_ids_parse(const char *value, void *place, struct error *error) {
+    return text_take(value, true, place, error);
+}
+
+static enum status correction_parse(const char *value, void *place, struct error *error) {
+    return option_share("calibrate-correction", value, 0, place, error);
+}
+
+static enum status part_parse(const char *value, void *place, struct error *error) {
+    struct quantize_arguments *arguments = place;
+    return option_part(value, &arguments->part, &arguments->parts, error);
 }
 
 enum status quantize_arguments_parse(int argc, char **argv, struct quantize_arguments *arguments, bool *help,
                                      struct error *error) {
-    static const struct option options[] = {
-        {"recipe", required_argument, NULL, 'r'},
-        {"rule", required_argument, NULL, 'R'},
-        {"gamma", required_argument, NULL, 'g'},
-        {"calibrate", required_argument, NULL, 'C'},
-        {"calibrate-ids", required_argument, NULL, 'I'},
-        {"calibrate-tokens", required_argument, NULL, 'T'},
-        {"calibrate-skip", required_argument, NULL, 'S'},
-        {"calibrate-correction", required_argument, NULL, 'Q'},
-        {"shard-size", required_argument, NULL, 's'},
-        {"disk", required_argument, NULL, 'd'},
-        {"memory", required_argument, NULL, 'm'},
-        {"jobs", required_argument, NULL, 'j'},
-        {"part", required_argument, NULL, 'p'},
-        {"cpu", required_argument, NULL, 'c'},
-        {"dry-run", no_argument, NULL, 'n'},
-        {"finish", no_argument, NULL, 'f'},
-        {"keep-source", no_argument, NULL, 'k'},
-        {"hash-source", no_argument, NULL, 'H'},
-        {"json", no_argument, NULL, 'J'},
-        {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+    const struct command_option options[] = {
+        {"recipe", .text = &arguments->recipe},
+        {"rule", .parse = rule_parse, .place = &arguments->plan.rule},
+        {"gamma", .parse = gamma_parse, .place = &arguments->plan.gamma},
+        {"calibrate", .parse = calibrate_parse, .place = arguments},
+        {"calibrate-ids", .parse = calibrate_ids_parse, .place = arguments},
+        {"calibrate-tokens", .number = &arguments->calibrate_tokens, .least = 1, .most = UINT32_MAX},
+        {"calibrate-skip", .number = &arguments->calibrate_skip, .least = 0, .most = UINT32_MAX},
+        {"calibrate-correction", .flag = &arguments->correction_given, .parse = correction_parse,
+         .place = &arguments->calibrate_correction},
+        {"shard-size", .size = &arguments->plan.shard_size, .example = "5GB"},
+        {"disk", .size = &arguments->disk, .example = "20GB"},
+        {"memory", .size = &arguments->memory, .example = "256MiB"},
+        {"jobs", .number = &arguments->jobs, .least = 1, .most = OPTION_JOBS_MOST},
+        {"part", .parse = part_parse, .place = arguments},
+        {"cpu", .parse = option_cpu, .place = &arguments->cpu},
+        {"dry-run", .flag = &arguments->dry_run},
+        {"finish", .flag = &arguments->finish},
+        {"keep-source", .flag = &arguments->keep_source},
+        {"hash-source", .flag = &arguments->plan.hash_source},
+        {"json", .flag = &arguments->json},
+        {"quiet", .flag = &arguments->quiet},
+        {0},
     };
     *arguments = (struct quantize_arguments){
         .plan = {.rule = SCALE_RULE_MSE, .gamma = GAMMA_NONE}, .jobs = processor_count(), .cpu = cpu_best()};
-    enum status status = options_read("quantize", argc, argv, options, option_parse, arguments, help, error);
+    enum status status = options_read("quantize", argc, argv, options, help, error);
     if (status != STATUS_OK || *help)
         return status;
     if (argc - optind != 2)

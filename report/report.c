@@ -92,14 +92,14 @@ enum status report_write(const struct report *report, const char *file, struct e
     struct page_member members[REPORT_PARTS + 1];
     bool any = false;
     for (enum report_part part = 0; part < REPORT_PARTS; part++) {
-        members[part] = (struct page_member){parts[part].name, &report->json[part]};
+        members[part] = (struct page_member){.name = parts[part].name, .json = &report->json[part]};
         any |= report->json[part].length > 0;
     }
     if (!any)
         return error_set(error, STATUS_USAGE, "there is nothing to show");
     struct text pages = {0};
     pages_put(&pages);
-    members[REPORT_PARTS] = (struct page_member){"pages", &pages};
+    members[REPORT_PARTS] = (struct page_member){.name = "pages", .json = &pages};
     const enum status status =
         page_embed(file, report_page_html, report_page_html_size, members, REPORT_PARTS + 1, error);
     text_free(&pages);

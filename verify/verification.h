@@ -10,9 +10,11 @@
 enum setting_from { FROM_DEFAULT, FROM_OPTION, FROM_MANIFEST, FROM_SCALES };
 const char *setting_from_name(enum setting_from from); /* "default", "option", "manifest", "scales" */
 
+enum rounding { ROUNDING_UNSET, ROUNDING_NEAREST, ROUNDING_ANY };
+
 struct verify_options {
     const char *source, *folder;
-    enum { ROUNDING_UNSET, ROUNDING_NEAREST, ROUNDING_ANY } rounding;
+    enum rounding rounding;
     enum known_rule rule; /* KNOWN_NONE: not given */
     const char *gamma;    /* NULL: not given */
     const char *recipe;   /* path, NULL: not given */

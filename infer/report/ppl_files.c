@@ -10,7 +10,7 @@ extern const unsigned char infer_report_page_html[];
 extern const unsigned long infer_report_page_html_size;
 
 enum status ppl_report_page(const char *file, const struct text *json, struct error *error) {
-    const struct page_member members[] = {{"ppl", json}};
+    const struct page_member members[] = {{.name = "ppl", .json = json}};
     return page_embed(file, infer_report_page_html, infer_report_page_html_size, members, 1, error);
 }
 

@@ -36,7 +36,7 @@ class Case:
         self.random = random.Random(arguments.seed)
         self.folder = Path(tempfile.mkdtemp(prefix="qstream-calibrate-"))
         self.ids = self.file("ids.json", json.dumps([self.random.randrange(500) for _ in range(6000)]))
-        os.environ["TMPDIR"] = str(self.folder)  # what a killed run leaves goes with it
+        os.environ["TMPDIR"] = str(self.folder)
         self.number = self.failed = 0
 
     def file(self, name, text):
@@ -382,6 +382,14 @@ def given_what_cannot_be_then_it_is_said(case):
         shutil.rmtree(target, ignore_errors=True)
 
 
+def given_nowhere_for_temporary_files_then_it_is_planned_and_made(case):
+    source = case.model("fp8-tensor")
+    nowhere = {**os.environ, "TMPDIR": str(case.folder / "nowhere")}
+    for words in (("--dry-run",), ()):  # so a run that is killed leaves nothing but its output
+        case.quantize(source, "nowhere-out", *words, "--quiet", env=nowhere)
+    assert not (case.folder / "nowhere").exists()
+
+
 def given_the_reference_model_then_its_plan_needs_no_weight_and_little_memory(case):
     sys.path.insert(0, str(HERE.parent / "cuda"))
     import check_cuda  # noqa: PLC0415
@@ -430,6 +438,7 @@ def main():
         case.check(given_values_that_are_not_finite_then_their_place_is_named)
         case.check(given_attention_that_sees_less_than_a_window_then_verify_refuses_to_run_it)
         case.check(given_what_cannot_be_then_it_is_said)
+        case.check(given_nowhere_for_temporary_files_then_it_is_planned_and_made)
     finally:
         shutil.rmtree(case.folder, ignore_errors=True)
     print(f"1..{case.number}")

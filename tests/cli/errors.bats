@@ -36,6 +36,7 @@ Q=model.layers.0.self_attn.q_proj
     bf16
     refuses 2 "'--speed'" "--help" -- --speed
     refuses 2 "'--rule'" -- --rule
+    refuses 2 "'-r'" -- -rq
     refuses 2 "'best'" "mse" -- --rule best
     refuses 2 "'some'" "layernorm" -- --gamma some --rule qstream
     refuses 2 "--gamma goes with --rule qstream" -- --gamma layernorm
@@ -89,7 +90,7 @@ recipe() { # JQ-FILTER on llama-mxfp4
 @test "given a recipe that is not there, is a folder, or is no JSON, then it is named" {
     bf16
     RECIPE=$BATS_TEST_TMPDIR/none.json refuses 3 "none.json" "No such file"
-    RECIPE=no-such-name refuses 3 "no-such-name"
+    RECIPE=no-such-name refuses 3 "'no-such-name' is neither a file nor a recipe that comes with qstream"
     RECIPE=$BATS_TEST_TMPDIR refuses 3 "$BATS_TEST_TMPDIR" "not a regular file"
     echo '{"schema": ' >"$BATS_TEST_TMPDIR/bad.json"
     RECIPE=$BATS_TEST_TMPDIR/bad.json refuses 3 "bad.json" "not valid JSON" "line"
@@ -97,6 +98,9 @@ recipe() { # JQ-FILTER on llama-mxfp4
     RECIPE=$BATS_TEST_TMPDIR/big.json refuses 3 "big.json" "2000000"
     head -c 100000 /dev/zero | tr '\0' '[' >"$BATS_TEST_TMPDIR/deep.json"
     RECIPE=$BATS_TEST_TMPDIR/deep.json refuses 3 "deep.json" "not valid JSON"
+    [[ $QSTREAM == "$ROOT/build/qstream" ]] || return 0 # found beside the program
+    RECIPE=no-such-name refuses 3 "there are: llama-mxfp4, mistral-medium-3.5-mxfp4, qwen3-moe-mxfp4"
+    [[ ${lines[0]} == *qwen3-moe-mxfp4 ]] # and no other file of the folder
 }
 
 @test "given a recipe with unknown keys, formats or another schema, then each is named" {

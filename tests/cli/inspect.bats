@@ -549,6 +549,17 @@ PYTHON
     done
 }
 
+@test "given a hundred thousand tensors, when a page is written, then it is never in memory as a whole" {
+    local arguments page=$BATS_TEST_TMPDIR/page.html
+    many_tensors 20
+    for arguments in inspect "audit --headers-only --fail-on error"; do
+        # shellcheck disable=SC2086 # several options
+        run prlimit --as=$((96 << 20)) --core=0 "$QSTREAM" $arguments "$SRC" --quiet --html "$page"
+        [[ $status -le 1 && $(stat -c %s "$page") -gt 30000000 ]]
+        rm "$page"
+    done
+}
+
 @test "given too little memory, whatever it is, then it succeeds or says so, and never crashes" {
     local space refused=0 code
     SRC=$(source_checkpoint --layout fp8-tensor "${TINY[@]}")

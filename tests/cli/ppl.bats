@@ -316,6 +316,12 @@ PYTHON
     exits 0
     [[ $(jq '.notes == "kept" and .cases[0].expected.ppl.tolerance == 1e-7' "$file") == true ]]
     valid "$file" "$ROOT/configs/ppl.schema.json"
+
+    # a bare word is a file's name, too, while there is none of that name
+    cd "$BATS_TEST_TMPDIR"
+    run ppl "$MODEL" --tokens "$IDS" "${WINDOWS[@]}" --quiet --expect-file bare-word --update
+    exits 0
+    valid bare-word "$ROOT/configs/ppl.schema.json"
 }
 
 @test "given a file that cannot be written, then the exit code is 4, it is named, and what was there stays" {
@@ -335,6 +341,8 @@ PYTHON
     done
     [[ $QSTREAM == "$ROOT/build/qstream" ]] || return 0 # found beside the program
     refuses 2 "several cases" "bf16/f32" -- "$MODEL" --tokens "$IDS" --expect-file smollm2
+    refuses 3 "'no-such-name' is neither a file nor a file of expectations" "mistral-medium-3.5, smollm2" -- \
+        "$MODEL" --tokens "$IDS" --expect-file no-such-name
     refuses 2 "several cases" "hf-bos" -- "$MODEL" --tokens "$IDS" --expect-file mistral-medium-3.5
 }
 

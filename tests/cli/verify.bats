@@ -832,7 +832,8 @@ tensors[name][2] = bytes(64) + tensors[name][2][64:]"
         refuses 3 "wrong.json" "${@:2}" -- "$SRC" "$DST" --thresholds "$BATS_TEST_TMPDIR/wrong.json"
     }
     refuses 3 "none.json" -- "$SRC" "$DST" --thresholds "$BATS_TEST_TMPDIR/none.json"
-    refuses 3 "no-such-name" -- "$SRC" "$DST" --thresholds no-such-name
+    refuses 3 "'no-such-name' is neither a file nor a file of thresholds" -- "$SRC" "$DST" --thresholds no-such-name
+    refuses 3 "'no-such-name' is neither a file nor a recipe" -- "$SRC" "$DST" --recipe no-such-name
     wrong 'garbage' "JSON"
     wrong '[]'
     wrong '{"schema": "qstream.thresholds/9", "name": "x", "rules": [{"min_sqnr_db": 5}]}' "schema"

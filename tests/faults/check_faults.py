@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every call that can fail does, one a run (fault_shim.c), in quantize, verify and ppl on the smallest models. Prints TAP.
+"""Every call that can fail does, one a run (fault_shim.c), in each command on the smallest models. Prints TAP.
 
     check_faults.py SHIM QSTREAM [--most N] [--some N] [--only WORD] [--kind KIND...] [--seed N] [--full]
 
@@ -362,6 +362,10 @@ def commands(root: Path) -> list[Command]:
                 multiplies=True),  # fmt: skip
         Command("verify", ["verify", "../../fp8", "../../mxfp4", "--hash", "--jobs", "1", "--json", "--html", "page.html"],
                 files=["page.html"]),  # fmt: skip
+        Command("inspect", ["inspect", "../../fp8", "--stats", "--jobs", "1", "--json", "--html", "page.html", "--quiet"],
+                files=["page.html"]),  # fmt: skip
+        Command("audit", ["audit", "../../mxfp4", "--jobs", "1", "--html", "page.html", "--sarif", "audit.sarif", "--fail-on",
+                          "error", "--quiet"], files=["page.html", "audit.sarif"]),  # fmt: skip
         Command("ppl", ["ppl", "../../mxfp4", "--baseline", "../../fp8", "--tokens", "../../ids.json", "--window", "64", "--stride",
                         "32", "--windows", "2", "--jobs", "1", "--compute", "f32", "--json", "--html", "page.html"],
                 files=["page.html"], multiplies=True),  # fmt: skip

@@ -115,6 +115,18 @@ check "given the manual page and the completions, then they are where man, bash 
     ls "$root/usr/share/man/man1/qstream.1.gz" "$root/usr/share/bash-completion/completions/qstream" \
     "$root/usr/share/zsh/vendor-completions/_qstream"
 
+links_lead() {
+    local page target links=0 dead=0
+    while read -r page; do
+        while read -r target; do
+            links=$((links + 1))
+            [[ -e ${page%/*}/$target ]] || { echo "$page: $target leads nowhere" && dead=1; }
+        done < <(grep -o '](\([^)]*\))' "$page" | sed 's/^](//; s/)$//; s/#.*//' | grep -v -e ':' -e '^$')
+    done < <(find "$root/usr/share/doc/qstream" -name '*.md')
+    [[ $links -gt 50 && $dead = 0 ]] || { echo "$links links" && return 1; }
+}
+check "given the installed documentation, then each link from a page leads to a file that is installed" links_lead
+
 recommended() {
     local said packages
     # shellcheck disable=SC2016 # for dpkg-query, not for this shell; of alternatives the first

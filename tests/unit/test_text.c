@@ -148,6 +148,27 @@ static void given_a_failed_allocation_then_later_appends_change_nothing(void **s
     assert_false(text.failed);
 }
 
+static void into_another(void *to, const char *bytes, size_t length) { text_append(to, bytes, length); }
+
+static void given_a_text_that_is_passed_on_then_all_arrives_and_little_is_kept(void **state) {
+    (void)state;
+    struct text whole = {0}, arrived = {0}, passed = {.pass = into_another, .to = &arrived};
+    for (int i = 0; i < 100000; i++) {
+        text_printf(&whole, "%d,", i);
+        text_append_string(&whole, "x");
+        text_printf(&passed, "%d,", i);
+        text_append_string(&passed, "x");
+    }
+    text_pass_rest(&passed);
+    assert_false(passed.failed);
+    assert_int_equal(arrived.length, whole.length);
+    assert_string_equal(arrived.bytes, whole.bytes);
+    assert_true(passed.capacity < whole.length / 4);
+    text_free(&passed);
+    text_free(&arrived);
+    text_free(&whole);
+}
+
 static void given_any_string_when_written_as_json_then_it_reads_back(void **state) {
     (void)state;
     char all[128];
@@ -350,6 +371,7 @@ int main(void) {
         cmocka_unit_test(given_pieces_of_all_lengths_when_appended_then_the_string_is_their_sequence),
         cmocka_unit_test(given_a_piece_that_fills_the_room_exactly_then_there_is_still_room_for_the_nul),
         cmocka_unit_test(given_a_failed_allocation_then_later_appends_change_nothing),
+        cmocka_unit_test(given_a_text_that_is_passed_on_then_all_arrives_and_little_is_kept),
         cmocka_unit_test(given_any_string_when_written_as_json_then_it_reads_back),
         cmocka_unit_test(given_any_string_when_written_as_ascii_json_then_nothing_else_reaches_the_output),
         cmocka_unit_test(given_bytes_when_written_as_base64_then_they_are_as_the_rfc_has_them),
