@@ -91,16 +91,6 @@ float fp8_e5m2_decode(uint8_t code) {
     return f16_decode((uint16_t)(code << 8));
 }
 
-uint8_t fp8_e5m2_encode(float value) {
-    uint32_t bits = float_to_bits(value);
-    uint8_t sign = (uint8_t)(bits >> 24 & 0x80u);
-    bits &= 0x7fffffffu;
-    if (bits > 0x7f800000u)
-        return (uint8_t)(sign | 0x7eu | (bits >> 21 & 3u));
-    uint32_t code = bits == 0x7f800000u ? 0x7cu : round_magnitude(bits, 2, -14);
-    return (uint8_t)(sign | (code > 0x7cu ? 0x7cu : code));
-}
-
 float e8m0_decode(uint8_t code) {
     if (code == 255)
         return float_from_bits(0x7fc00000u);

@@ -48,7 +48,6 @@ float fp8_e4m3_decode(uint8_t code);
 uint8_t fp8_e4m3_encode(float value);
 
 float fp8_e5m2_decode(uint8_t code);
-uint8_t fp8_e5m2_encode(float value); /* overflow to infinity, as IEEE */
 
 float e8m0_decode(uint8_t code); /* 255 gives NaN; code 0 is the subnormal float32 2^-127 */
 

@@ -34,19 +34,6 @@ int amax_exponent(float amax) {
     return exponent < EXPONENT_LEAST ? EXPONENT_LEAST : exponent;
 }
 
-int mse_exponent(const float values[RULE_BLOCK]) {
-    int best = EXPONENT_LEAST;
-    double least = scale_error(values, best, NULL);
-    for (int exponent = EXPONENT_LEAST + 1; exponent <= EXPONENT_LARGEST; exponent++) {
-        double error = scale_error(values, exponent, NULL);
-        if (error < least) {
-            least = error;
-            best = exponent;
-        }
-    }
-    return best;
-}
-
 /* floor(log2(x)), exact. */
 static int log2_floor(double x) {
     int exponent;

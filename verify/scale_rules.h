@@ -20,9 +20,6 @@ double scale_error(const float values[RULE_BLOCK], int exponent, const double *w
 /* compressed-tensors' scale. */
 int amax_exponent(float amax);
 
-/* The smallest of the exponents, all 255 tried, whose error is least. */
-int mse_exponent(const float values[RULE_BLOCK]);
-
 /*
  * Whether the qstream rule may give this exponent. The original computes in float32 and its scales hang on comparisons of
  * float32 sums: what two of its runs on different machines may decide either way (errors that agree to 1e-6, a

@@ -109,12 +109,6 @@ enum status cuda_rope_make(const struct cuda *cuda, const struct model *model, u
     return status;
 }
 
-void cuda_rope_free(const struct cuda *cuda, struct cuda_rope *rope) {
-    if (rope->cosines)
-        cuda->plugin->release(cuda->device, rope->cosines);
-    *rope = (struct cuda_rope){0};
-}
-
 /* ---- linear layers ---- */
 
 /* Rows of a product, rounded as a weight wants them. */

@@ -31,14 +31,13 @@ struct cuda_space {
 void cuda_space_lay(const struct model *models, unsigned count, enum cuda_type act, const struct cuda_shape *shape,
                     unsigned char *base, struct cuda_space *space);
 
-/* Cosines, sines and factors on the device, in one allocation. */
+/* Cosines, sines and factors on the device, in one allocation that lasts as long as the device is open. */
 struct cuda_rope {
     float *cosines, *sines, *query_factors;
 };
 uint64_t cuda_rope_bytes(const struct model *model, uint32_t positions);
 enum status cuda_rope_make(const struct cuda *cuda, const struct model *model, uint32_t positions,
                            struct cuda_rope *rope, struct error *error);
-void cuda_rope_free(const struct cuda *cuda, struct cuda_rope *rope);
 
 /* Windows whose tokens lie one after another. */
 struct cuda_group {

@@ -137,34 +137,17 @@ static void given_values_beyond_e4m3_then_it_saturates(void **state) {
     assert_int_equal(fp8_e4m3_encode(-0.0f), 0x80);
 }
 
-static void given_every_e5m2_code_then_it_decodes_by_definition_and_encodes_back(void **state) {
+static void given_every_e5m2_code_then_it_decodes_by_definition(void **state) {
     (void)state;
     for (uint32_t code = 0; code < 256; code++) {
         float value = fp8_e5m2_decode((uint8_t)code);
-        if ((code & 0x7f) > 0x7c) {
+        if ((code & 0x7f) > 0x7c)
             assert_true(isnan(value));
-            assert_int_equal(fp8_e5m2_encode(value), code | 0x02);
-            continue;
-        }
-        if ((code & 0x7f) == 0x7c)
+        else if ((code & 0x7f) == 0x7c)
             assert_true(isinf(value) && (value < 0) == (code >> 7));
         else
             assert_same(value, defined_value(code, 5, 2, 15));
-        assert_int_equal(fp8_e5m2_encode(value), code);
     }
-}
-
-static void given_values_between_e5m2_codes_then_the_nearer_or_even_one_is_chosen(void **state) {
-    (void)state;
-    for (uint32_t code = 0; code < 0x7b; code++) {
-        struct middle middle = middle_of(fp8_e5m2_decode((uint8_t)code), fp8_e5m2_decode((uint8_t)(code + 1)));
-        assert_int_equal(fp8_e5m2_encode(middle.below), code);
-        assert_int_equal(fp8_e5m2_encode(middle.at), code + (code & 1));
-        assert_int_equal(fp8_e5m2_encode(middle.above), code + 1);
-    }
-    assert_int_equal(fp8_e5m2_encode(61439.996f), 0x7b);
-    assert_int_equal(fp8_e5m2_encode(61440), 0x7c);
-    assert_int_equal(fp8_e5m2_encode(-HUGE_VALF), 0xfc);
 }
 
 static void given_every_e8m0_code_then_it_is_that_power_of_two(void **state) {
@@ -220,8 +203,7 @@ int main(void) {
         cmocka_unit_test(given_every_e4m3_code_then_it_decodes_by_definition_and_encodes_back),
         cmocka_unit_test(given_values_between_e4m3_codes_then_the_nearer_or_even_one_is_chosen),
         cmocka_unit_test(given_values_beyond_e4m3_then_it_saturates),
-        cmocka_unit_test(given_every_e5m2_code_then_it_decodes_by_definition_and_encodes_back),
-        cmocka_unit_test(given_values_between_e5m2_codes_then_the_nearer_or_even_one_is_chosen),
+        cmocka_unit_test(given_every_e5m2_code_then_it_decodes_by_definition),
         cmocka_unit_test(given_every_e8m0_code_then_it_is_that_power_of_two),
         cmocka_unit_test(given_every_e2m1_code_under_every_scale_then_it_decodes_and_encodes_back),
         cmocka_unit_test(given_values_between_e2m1_codes_then_ties_go_as_asked),

@@ -254,6 +254,20 @@ static void rules_are_recognized_and_none_takes_a_wrong_scale(void **state) {
     }
 }
 
+/* The smallest of the exponents, all 255 tried, whose error is least. */
+static int mse_exponent(const float values[RULE_BLOCK]) {
+    int best = EXPONENT_LEAST;
+    double least = scale_error(values, best, NULL);
+    for (int exponent = EXPONENT_LEAST + 1; exponent <= EXPONENT_LARGEST; exponent++) {
+        double error = scale_error(values, exponent, NULL);
+        if (error < least) {
+            least = error;
+            best = exponent;
+        }
+    }
+    return best;
+}
+
 static void the_plain_rules_are_the_quantizers(void **state) {
     (void)state;
     struct made made;
