@@ -4,6 +4,8 @@ prefix ?= /usr/local
 zshdir ?= $(prefix)/share/zsh/site-functions
 BUILD ?= build
 CFLAGS ?= -O2 -g
+# What spends its time in loops over weights.
+KERNEL_FLAGS ?= -O3
 Q := $(if $(V),,@)
 
 WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
@@ -45,11 +47,11 @@ $(LIBRARY): $(OBJECTS)
 # Files named after an instruction set are compiled for it and called only where the machine has it.
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 AVX2 = -mavx2 -mfma -mbmi2 -mf16c
-$(BUILD)/obj/%_avx2.o: QCFLAGS += -O3 $(AVX2)
-$(BUILD)/obj/%_avx512.o: QCFLAGS += -O3 $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi
+$(BUILD)/obj/%_avx2.o: QCFLAGS += $(KERNEL_FLAGS) $(AVX2)
+$(BUILD)/obj/%_avx512.o: QCFLAGS += $(KERNEL_FLAGS) $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi
 $(BUILD)/obj/infer/cpu/rows_avx512.o: QCFLAGS += -mprefer-vector-width=512
 endif
-$(BUILD)/obj/%_portable.o $(BUILD)/obj/%_neon.o $(BUILD)/obj/qstream/convert.o $(BUILD)/obj/inspect/scan_values.o $(addprefix $(BUILD)/obj/verify/,matrix.o value_measure.o compare.o mxfp4_block.o figures.o): QCFLAGS += -O3
+$(BUILD)/obj/%_portable.o $(BUILD)/obj/%_neon.o $(BUILD)/obj/qstream/convert.o $(BUILD)/obj/inspect/scan_values.o $(addprefix $(BUILD)/obj/verify/,matrix.o value_measure.o compare.o mxfp4_block.o figures.o): QCFLAGS += $(KERNEL_FLAGS)
 
 # Nothing here asks for floating-point exceptions or errno: loops with conditions can be vectorized.
 $(BUILD)/obj/infer/cpu/rows_%.o $(BUILD)/obj/calibrate/columns_%.o: QCFLAGS += -fno-math-errno -fno-trapping-math
@@ -81,12 +83,12 @@ $(BUILD)/unit/%: tests/unit/%.c $(LIBRARY)
 	$(Q)$(CC) $(QCFLAGS) $(LDFLAGS) -o $@ $< $(LIBRARY) -lcmocka $(LIBRARIES)
 
 # With the sanitizers, and counters for libFuzzer: what the suites named asan and the fuzzing run.
-SANITIZE = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
+SANITIZE = -O1 -gline-tables-only -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
 FUZZERS = $(patsubst tests/fuzz/fuzz_%.c,build/asan/fuzz_%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .PHONY: asan
 asan: ## build with clang and its sanitizers, build/asan
-	$(MAKE) BUILD=build/asan CC=clang CFLAGS="$(SANITIZE)" all unit $(FUZZERS)
+	$(MAKE) BUILD=build/asan CC=clang CFLAGS="$(SANITIZE)" KERNEL_FLAGS= all unit $(FUZZERS)
 
 $(BUILD)/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.c $(LIBRARY)
 	$(Q)echo "  LD $@"
@@ -194,6 +196,11 @@ demo: ## install what is missing; quantize, audit, verify and measure the sample
 test: ## install what is missing and run the tests
 	./setup test
 	tests/run.sh
+
+.PHONY: test-full
+test-full: ## the same, in more places: more kills, faults, layouts, sanitizers (an hour on two cores)
+	./setup test
+	tests/run.sh --full
 
 .PHONY: test-clients
 test-clients: all ## compare with vLLM's and transformers' own code (brings torch: 9 GB under build/readers)

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Layout and static analysis of the C sources. Prints what is wrong; exit 1 when anything is.
+# Layout and static analysis of the C sources. Prints what is wrong; exit 1 when anything is. --quick leaves out clang's path
+# analysis, four fifths of the time.
 set -u
 cd "$(dirname "$0")/.."
 failed=0
@@ -15,10 +16,10 @@ cppcheck --quiet --std=c11 --language=c --error-exitcode=1 --inline-suppr -I. \
     --enable=warning,performance,portability --suppress=missingIncludeSystem --suppress=invalidPointerCast \
     -D_GNU_SOURCE -D__x86_64__ common/*.c common/hub/*.c qstream/*.c inspect/*.c verify/*.c infer/*.c infer/*/*.c calibrate/*.c report/*.c || failed=1
 
-checks=-*,bugprone-*,clang-analyzer-*,cert-err*,-bugprone-easily-swappable-parameters,-bugprone-narrowing-conversions
+checks=-*,bugprone-*,cert-err*,-bugprone-easily-swappable-parameters,-bugprone-narrowing-conversions
 checks=$checks,-bugprone-implicit-widening-of-multiplication-result,-bugprone-reserved-identifier
-checks=$checks,-bugprone-assignment-in-if-condition,-clang-analyzer-security.insecureAPI.*,-bugprone-suspicious-include
-checks=$checks,-cert-err33-c,-clang-analyzer-optin.portability.UnixAPI
+checks=$checks,-bugprone-assignment-in-if-condition,-bugprone-suspicious-include,-cert-err33-c
+[ "${1:-}" = --quick ] || checks=$checks,clang-analyzer-*,-clang-analyzer-security.insecureAPI.*,-clang-analyzer-optin.portability.UnixAPI
 # shellcheck disable=SC2016
 echo "$units" | grep -e ^common/ -e ^qstream/ -e ^inspect/ -e ^verify/ -e ^infer/ -e ^calibrate/ -e ^report/ | xargs -P "$(nproc)" -n 1 sh -c '
     # a fifth of the paths that the analyzer would follow: four times as fast, and it finds what it found

@@ -1,10 +1,14 @@
 #!/bin/bash
-# Runs every test and closes with 'N passed, N failed, N skipped'. Called by 'make test'.
+# Runs the tests and closes with 'N passed, N failed, N skipped'. Called by 'make test' and 'make test-full'.
+#
+#   tests/run.sh [--full] [SUITE]
 #
 # First all is built, then suites run, two or more beside each other; each writes TAP to build/test/NAME.tap. Only failures
-# and a line per suite are shown.
+# and a line per suite are shown, with what it took of the clock and of the processors.
+# Without --full what takes long is looked at in fewer places: fewer kills and faults, seeds and layouts, the smaller models
+# under the sanitizers, no package, no path analysis. QSTREAM_TEST_FULL tells it to the tests that no argument reaches.
 # With CI=true a skipped test is a failure, unless QSTREAM_TEST_ALLOW_SKIP is set; but for those that want daemons or another
-# root folder, which not every machine lets one have. A suite's name as an argument runs only that one: 'tests/run.sh cli'.
+# root folder, which not every machine lets one have. SUITE runs only that one.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 results=build/test
@@ -35,7 +39,18 @@ count() {
         skip=0
     fi
     passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + skip))
-    printf '%-14s %4d passed, %d failed, %d skipped  (%d s)\n' "$1" "$ok" "$bad" "$skip" $((SECONDS - started))
+    local took user system
+    read -r took user system < <(tail -n 1 "$results/$1.time")
+    printf '%-14s %4d passed, %d failed, %d skipped  (%d s, %d of processors)\n' "$1" "$ok" "$bad" "$skip" "$took" \
+        $((user + system))
+}
+
+# timed NAME COMMAND...: what it takes, in whole seconds, goes to NAME.time.
+timed() {
+    local name=$1 status=0 TIMEFORMAT='%0R %0U %0S'
+    shift
+    { time "$@" 2>&3; } 3>&2 2>"$results/$name.time" || status=$?
+    return $status
 }
 
 # suite NAME COMMAND...: the command prints TAP. One suite more than there are processors runs at a time, since some wait for
@@ -50,20 +65,17 @@ suite() {
     done
     suites+=("$name")
     {
-        local begin=$SECONDS status=0
-        "$@" >"$results/$name.tap" 2>"$results/$name.log" || status=$?
-        echo "$status $((SECONDS - begin))" >"$results/$name.end"
+        local status=0
+        timed "$name" "$@" >"$results/$name.tap" 2>"$results/$name.log" || status=$?
+        echo $status >"$results/$name.end"
     } &
 }
 finish() {
-    local name status took
+    local name
     wait
     for name in ${suites[@]+"${suites[@]}"}; do
-        read -r status took <"$results/$name.end"
-        started=$((SECONDS - took))
-        count "$name" "$status"
+        count "$name" "$(cat "$results/$name.end")"
     done
-    suites=()
 }
 
 # one NAME COMMAND...: the command is one test.
@@ -71,9 +83,8 @@ one() {
     local name=$1
     shift
     [ -z "$only" ] || [ "$only" = "$name" ] || return 0
-    started=$SECONDS
     local status=0
-    "$@" >"$results/$name.log" 2>&1 || status=$?
+    timed "$name" "$@" >"$results/$name.log" 2>&1 || status=$?
     if [ "$status" = 0 ]; then echo "ok 1 - $name"; else echo "not ok 1 - $name"; fi >"$results/$name.tap"
     count "$name" $status
 }
@@ -83,6 +94,12 @@ one_test() {
     if "$@" >&2; then echo "ok 1 - $1"; else echo "not ok 1 - $1"; fi
 }
 
+quick=--quick
+export QSTREAM_TEST_FULL=''
+if [ "${1:-}" = --full ]; then
+    quick='' QSTREAM_TEST_FULL=1
+    shift
+fi
 only=${1:-}
 export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 
@@ -108,22 +125,24 @@ jobs=$(nproc)
 one build make -j"$jobs" all
 one build-unit make -j"$jobs" unit
 one build-asan make -j"$jobs" asan
-one build-cuda make -j"$jobs" cuda
+# in full for all generations of cards
+one build-cuda make -j"$jobs" cuda ${quick:+"ARCHS=80 90 120"}
 one build-model make -j"$jobs" cuda-model
 if [ "$(uname -m)" = x86_64 ]; then
-    one build-arm64 make -j"$jobs" BUILD=build/arm64 CC=aarch64-linux-gnu-gcc all unit
+    one build-arm64 make -j"$jobs" BUILD=build/arm64 CC=aarch64-linux-gnu-gcc ${quick:+"CFLAGS=-O1"} all unit
 fi
 one sample-model sh -c 'tests/models/venv.sh && build/venv/bin/python tests/models/make_sample.py --out build/models --check tests/models/smollm2_tensors.json'
-one lint tests/lint.sh
+one lint tests/lint.sh $quick
 suite unit-asan units_asan
 suite unit units build/unit
 # the longest first
 suite hub tests/hub/run_hub.sh
 suite cluster tests/cluster/run_cluster.sh
-suite cli bats --timing --formatter tap tests/cli
+# shellcheck disable=SC2086 # several words
+suite cli bats --timing --formatter tap ${quick:+--filter-tags !full} tests/cli
 suite infer tests/infer/run_infer.sh
 suite cuda tests/cuda/run_cuda.sh
-suite infer-asan env QSTREAM=build/asan/qstream tests/infer/run_infer.sh --quick
+suite infer-asan env QSTREAM=build/asan/qstream tests/infer/run_infer.sh --quick ${quick:+--only refused}
 suite verify tests/verify/run_verify.sh
 suite tokenizer tests/tokenizer/run_tokenizer.sh
 suite server tests/server/run_server.sh
@@ -131,13 +150,13 @@ suite clients tests/clients/run_clients.sh
 suite hub-asan env QSTREAM=build/asan/qstream tests/hub/run_hub.sh check_faults
 suite quantize-asan env QSTREAM=build/asan/qstream tests/hub/run_hub.sh check_quantize
 suite cuda-engine tests/cuda/run_engine.sh
-suite cuda-model tests/cuda/model/self_test.sh
+[ -n "$quick" ] || suite cuda-model tests/cuda/model/self_test.sh
 suite cuda-gates tests/cuda/gates.sh --access sm_90
 suite audit tests/audit/run_audit.sh
 suite audit-asan env QSTREAM=build/asan/qstream tests/audit/run_audit.sh
 suite verify-asan env QSTREAM=build/asan/qstream build/venv/bin/python tests/verify/corruption.py --places 1
 suite tokenizer-asan env BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/tokenizer/run_tokenizer.sh --only "sample model" --count 200
-suite faults tests/faults/run_faults.sh
+suite faults tests/faults/run_faults.sh ${quick:+--most 12 --some 2}
 suite faults-asan tests/faults/run_faults.sh --sanitized
 suite parquet tests/parquet/run_parquet.sh
 suite parquet-asan env BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/parquet/run_parquet.sh --only damage
@@ -145,7 +164,7 @@ suite calibrate tests/calibrate/run_calibrate.sh
 suite calibrate-asan env QSTREAM=build/asan/qstream BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/calibrate/run_calibrate.sh --quick
 suite browser tests/browser/run_browser.sh
 suite large tests/large/run_large.sh
-suite packaging tests/packaging/run_packaging.sh
+[ -n "$quick" ] || suite packaging tests/packaging/run_packaging.sh
 if [ "$(uname -m)" = x86_64 ]; then
     suite unit-arm64 units_arm64
     suite arm64 one_test tests/arm64.sh

@@ -53,20 +53,28 @@ def gram(case, damping=DAMPING):
 
 def nearest(x, scales):
     """The distance to the nearest value of the grid."""
-    grid = np.concatenate([-GRID[::-1], GRID])
-    return np.abs(x[..., None] - grid * scales[..., None]).min(-1)
+    x = np.abs(x)
+    return np.abs(x - scales * GRID[np.searchsorted((GRID[1:] + GRID[:-1]) / 2, x / scales)])
 
 
 def scale_costs(w, exponents):
-    """What each block costs with its exponent, and the best of all exponents, the largest one on ties, and its cost."""
+    """What each block costs with its exponent, and the best of all exponents, the largest one on ties, and its cost.
+
+    An exponent more than 12 below that of the largest weight loses that weight; one 4 above rounds all to zero, as do those
+    beyond.
+    """
     blocks = w.astype(float).reshape(len(w), -1, 32)
-    own, best, chosen = np.zeros(blocks.shape[:2]), np.full(blocks.shape[:2], np.inf), np.zeros(blocks.shape[:2], int)
-    for e in range(255):
-        with np.errstate(over="ignore"):
-            cost = (nearest(blocks, np.full(blocks.shape, 2.0 ** (e - 127))) ** 2).sum(-1)
-        chosen, best = np.where(cost <= best, e, chosen), np.minimum(best, cost)
-        own = np.where(exponents == e, cost, own)
-    return own, chosen, best
+
+    def cost(e):
+        return (nearest(blocks, np.broadcast_to(np.exp2(e - 127.0)[..., None], blocks.shape)) ** 2).sum(-1)
+
+    top = np.frexp(np.abs(blocks).max(-1))[1] + 127
+    best, chosen = np.full(top.shape, np.inf), np.zeros(top.shape, int)
+    for step in range(-12, 5):
+        e = np.clip(top + step, 0, 254)
+        costs = cost(e)
+        chosen, best = np.where(costs <= best, e, chosen), np.minimum(best, costs)
+    return cost(np.asarray(exponents)), chosen, best
 
 
 def scales_wrong(case, result):
@@ -77,7 +85,7 @@ def scales_wrong(case, result):
 
 def gptq(case, order):
     """GPTQ with its own scales."""
-    _, exponents, _ = scale_costs(case[2], -1)
+    _, exponents, _ = scale_costs(case[2], np.zeros((len(case[2]), case[2].shape[1] // 32)))
     return rounded(case, {"order": order, "scales": np.repeat(np.exp2(exponents - 127.0), 32, 1)}, False)[0]
 
 

@@ -58,7 +58,8 @@ HASTE=(SHIM_HASTE=1 SHIM_SLOW=300) # several commits even in a run this small
 
 # Kills runs at random operations, resumes each, until CRASHES are reached; at the end of every few the run is left alone.
 kill_and_resume() { # CRASHES OPTIONS...
-    local crashes=0 wanted=$1 k in_a_row
+    local crashes=0 k in_a_row wanted
+    wanted=$(often "$1")
     shift
     while ((crashes < wanted)); do
         rm -rf "$DST"
@@ -76,7 +77,7 @@ kill_and_resume() { # CRASHES OPTIONS...
     done
 }
 
-@test "given a kill at 60 random moments, when the run is repeated, then the folder is the same as without" {
+@test "given a kill at random moments, when the run is repeated, then the folder is the same as without" {
     SHIM_SETTINGS=("${HASTE[@]}")
     given_source
     given_reference
@@ -104,7 +105,7 @@ kill_and_resume() { # CRASHES OPTIONS...
     SHIM_SETTINGS=(SHIM_HASTE=1 SHIM_SLOW=1000)
     given_source
     given_reference
-    for ((i = 0; i < 12; i++)); do
+    for ((i = 0; i < $(often 12); i++)); do
         run timeout -s KILL "0.$(printf %03d "$(random 5 120)")" env SHIM_OUTPUT="$DST" "${SHIM_SETTINGS[@]}" LD_PRELOAD="$SHIM" \
             "$QSTREAM" quantize "$SRC" "$DST" --recipe "$RECIPE" --quiet
         nothing_false
@@ -121,7 +122,7 @@ kill_and_resume() { # CRASHES OPTIONS...
     SHIM_SETTINGS=("${HASTE[@]}")
     given_source
     given_reference
-    for ((round = 0; round < 8; round++)); do
+    for ((round = 0; round < $(often 8); round++)); do
         rm -rf "$DST"
         for part in 2 0 1; do
             for k in $(random 1 40) $(random 1 40); do
@@ -139,7 +140,7 @@ kill_and_resume() { # CRASHES OPTIONS...
         context "kill at operation $k of --finish" quantize --quiet --finish
         context "kill at operation $k of --finish" right_output
     done
-    ((crashes >= 20)) || { echo "only $crashes crashes"; false; }
+    ((crashes >= $(often 20))) || { echo "only $crashes crashes"; false; }
 }
 
 @test "given a kill at each of the last operations, when the run is repeated, then no work folder is left either" {
@@ -177,7 +178,7 @@ kill_and_resume() { # CRASHES OPTIONS...
     SHIM_SETTINGS=("${HASTE[@]}")
     given_source
     given_reference
-    for ((i = 0; i < 20; i++)); do
+    for ((i = 0; i < $(often 20); i++)); do
         k=$(random 1 $((OPERATIONS * 2 / 3)))
         run with_shim "${SHIM_SETTINGS[@]}" SHIM_TERM=$k -- quantize --quiet
         nothing_false
@@ -193,7 +194,7 @@ kill_and_resume() { # CRASHES OPTIONS...
     done
     quantize --quiet
     right_output
-    ((stopped >= 5)) || { echo "stopped $stopped times only"; false; }
+    ((stopped >= $(often 5))) || { echo "stopped $stopped times only"; false; }
 
     rm -rf "$DST"
     env SHIM_OUTPUT="$DST" SHIM_HOLD=20:"$BATS_TEST_TMPDIR/go" LD_PRELOAD="$SHIM" \
@@ -227,7 +228,7 @@ kill_and_resume() { # CRASHES OPTIONS...
 
 power_loss_and_resume() { # ["random"]: a loss at every few operations, and after the end
     local k step
-    step=$((OPERATIONS / 35 + 1))
+    step=$((OPERATIONS / $(often 35) + 1))
     for ((k = 1 + RANDOM % step; k <= OPERATIONS + step; k += step)); do
         rm -rf "$DST" "$DST".lost.*
         run with_shim "${SHIM_SETTINGS[@]}" SHIM_POWER=$k ${1:+SHIM_POWER_SEED=$((SEED + k))} -- quantize --quiet
@@ -268,7 +269,7 @@ power_loss_and_resume() { # ["random"]: a loss at every few operations, and afte
     SHIM_SETTINGS=("${HASTE[@]}")
     given_source
     given_reference
-    for ((round = 0; round < 5; round++)); do
+    for ((round = 0; round < $(often 5); round++)); do
         rm -rf "$DST" "$DST".lost.*
         for ((i = 0; i < 5; i++)); do
             k=$(random 1 "$OPERATIONS")
@@ -307,7 +308,7 @@ fail_and_resume() { # CALL ERRNO [SUFFIX]
     local call=$1 error=$2 k count step
     count=$(calls "$call")
     ((count > 0)) || { echo "a run makes no call of $call" >&2; return 1; }
-    step=$((count / 14 + 1))
+    step=$((count / $(often 14) + 1))
     for ((k = 1; k <= count; k += step)); do
         rm -rf "$DST"
         run with_shim SHIM_FAIL="$call:$k${3:-}:$error" -- quantize --quiet --jobs 3

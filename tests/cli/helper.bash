@@ -7,6 +7,7 @@
 #   quantize ARGUMENTS...           runs `qstream quantize SRC DST --recipe RECIPE ARGUMENTS...` with SRC, DST and RECIPE as
 #                                   the test has set them
 #   with_shim NAME=VALUE... -- COMMAND...   runs a command with an accident (crash_shim.c)
+#   often N                         how many tries
 #
 # QSTREAM names another binary than build/qstream, QSTREAM_TEST_SEED another seed for what is random.
 
@@ -31,6 +32,9 @@ prepare() {
         fi
     ) 9>"$BUILD/.lock"
 }
+
+# often N: how many times something is tried that happens at random: N times, a third of that without QSTREAM_TEST_FULL.
+often() { if [[ ${QSTREAM_TEST_FULL:-} ]]; then echo "$1"; else echo $((($1 + 2) / 3)); fi; }
 
 # In every setup: an empty place, and the usual recipe.
 fresh() {

@@ -4,10 +4,7 @@
 # The same tests run with blocks and threads in several orders, other bytes in memory that nobody has written, and streams
 # that run early or late; their results have to be the same to the bit. Then on the other generations of cards that kernels
 # tell apart, and, with fewer and smaller cases, under AddressSanitizer with UBSan and under ThreadSanitizer, which sees
-# threads of a block that do not wait for each other.
-#
-#   tests/cuda/run_cuda.sh            all
-#   tests/cuda/run_cuda.sh --quick    one order only
+# threads of a block that do not wait for each other. Without QSTREAM_TEST_FULL: two orders, and AddressSanitizer.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 out=build/cuda-test
@@ -90,24 +87,23 @@ same() {
 model=build/cuda-model/libqstream_cuda.so program=$out/test_plugin
 build plug-in "$program" $model || exit 1
 rm -f "$out"/*.digest
-if [ "${1:-}" = --quick ]; then
-    later forward "$program" $model
-    gather
-else
-    build asan BUILD=build/asan CC=clang CXX=clang++ CFLAGS="$sanitize -fsanitize=fuzzer-no-link" MODEL_FLAGS="$sanitize -fno-sanitize=vptr,function" \
-        build/asan/cuda-test/test_plugin build/asan/cuda-model/libqstream_cuda.so
+build asan BUILD=build/asan CC=clang CXX=clang++ CFLAGS="$sanitize -fsanitize=fuzzer-no-link" MODEL_FLAGS="$sanitize -fno-sanitize=vptr,function" \
+    build/asan/cuda-test/test_plugin build/asan/cuda-model/libqstream_cuda.so
+later asan build/asan/cuda-test/test_plugin build/asan/cuda-model/libqstream_cuda.so QSTREAM_TEST_SCALE=0.05
+scale=(QSTREAM_TEST_SCALE=0.3)
+[ -z "${QSTREAM_TEST_FULL:-}" ] || scale=()
+later forward "$program" $model "${scale[@]}"
+later reverse "$program" $model "${scale[@]}" QSTREAM_MODEL_ORDER=reverse QSTREAM_MODEL_POISON=0 QSTREAM_MODEL_EAGER=3
+if [ -n "${QSTREAM_TEST_FULL:-}" ]; then
     build tsan MODEL=build/tsan/cuda-model MODEL_FLAGS="-O1 -g -fsanitize=thread" "$out/test_plugin_tsan" \
         build/tsan/cuda-model/libqstream_cuda.so
-    later asan build/asan/cuda-test/test_plugin build/asan/cuda-model/libqstream_cuda.so QSTREAM_TEST_SCALE=0.05
     later tsan "$out/test_plugin_tsan" build/tsan/cuda-model/libqstream_cuda.so QSTREAM_TEST_SCALE=0.05
-    later forward "$program" $model
-    later reverse "$program" $model QSTREAM_MODEL_ORDER=reverse QSTREAM_MODEL_POISON=0 QSTREAM_MODEL_EAGER=3
     later random "$program" $model QSTREAM_MODEL_ORDER=20260117 QSTREAM_MODEL_POISON=0x5a QSTREAM_MODEL_EAGER=2
     later capability-80 "$program" $model QSTREAM_MODEL_CAPABILITY=80 QSTREAM_TEST_SCALE=0.1
     later unified-121 "$program" $model QSTREAM_MODEL_CAPABILITY=121 QSTREAM_MODEL_UNIFIED=1 QSTREAM_TEST_SCALE=0.1
-    gather
-    same forward reverse
-    same forward random
 fi
+gather
+same forward reverse
+[ -z "${QSTREAM_TEST_FULL:-}" ] || same forward random
 echo "1..$number"
 exit $failed

@@ -29,6 +29,7 @@ SAMPLE = ROOT / "build/models"
 RECIPE = str(ROOT / "configs/mistral-medium-3.5-mxfp4.json")
 TESTS = []
 DEVICE = [] # options that choose it
+FULL = bool(os.environ.get("QSTREAM_TEST_FULL"))
 F32, BF16 = 1e-4, 0.05  # by which a token's NLL may differ
 
 
@@ -468,6 +469,8 @@ def golden_sample(case):
             (two + "compressed-tensors, activations float", case.folder / "amax", "float", {"bf16": 3e-3}),
             (two + "qstream without gamma, activations float", case.folder / "qstream", "float", {"bf16": 3e-3})):
         for compute, tolerance in computes.items():
+            if compute == "bf16" and not FULL and not key.startswith(two + "compressed-tensors"):
+                continue
             result = json.loads(case.run(model, "--text", WIKITEXT, "--windows", 1, "--compute", compute,
                                          "--activations", activations, "--json"))
             close("%s, %s" % (key, compute), result["windows"][0]["nll"], golden[key]["window_nll"][0], tolerance)

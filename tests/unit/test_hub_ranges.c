@@ -3,6 +3,7 @@
  * break off, ignore ranges or send others. Large files are served by another host than the Hub.
  */
 #include "tests/unit/hub_server.h"
+#include "tests/unit/scale.h"
 
 #include <openssl/evp.h>
 
@@ -249,13 +250,6 @@ static void given_a_hint_then_what_it_names_is_fetched_once(void **state) {
 
 enum { READERS = 8, READS = 25 };
 
-/* QSTREAM_TEST_SCALE (a factor, 1 by default) makes them fewer on a machine that is emulated. */
-static int reads(void) {
-    const char *factor = getenv("QSTREAM_TEST_SCALE");
-    const int count = (int)(READS * (factor ? atof(factor) : 1));
-    return count < 3 ? 3 : count;
-}
-
 struct reader {
     struct world *world;
     struct byte_source *source;
@@ -268,7 +262,7 @@ static void *read_around(void *context) {
     static const size_t most = 3 * MIB;
     char *buffer = malloc(most);
     struct error error;
-    for (int i = 0, count = reads(); i < count; i++) {
+    for (int i = 0, count = scaled(READS, 3); i < count; i++) {
         const uint64_t offset = fixture_random(&reader->seed) % LARGE;
         size_t size = fixture_random(&reader->seed) % most;
         if (size > LARGE - offset)
@@ -326,7 +320,7 @@ static void given_many_readers_of_one_place_then_it_is_fetched_once(void **state
     }
     byte_source_close(source);
     requests(&world.away, &size);
-    assert_in_range(size, 1, (uint64_t)(reads() + 10) * 3 * MIB / 2); /* what one of them reads */
+    assert_in_range(size, 1, (uint64_t)(scaled(READS, 3) + 10) * 3 * MIB / 2); /* what one of them reads */
     world_stop(&world);
 }
 

@@ -20,6 +20,7 @@
 #include "common/cpu.h"
 #include "common/formats.h"
 #include "qstream/mxfp4.h"
+#include "tests/unit/scale.h"
 
 /* ---- random blocks
  * ----------------------------------------------------------------------------------------- */
@@ -142,12 +143,6 @@ static void random_gamma(enum gamma_kind kind, float gamma[MXFP4_BLOCK]) {
     }
 }
 
-static size_t scaled_count(size_t count) {
-    const char *factor = getenv("QSTREAM_TEST_SCALE");
-    size_t scaled = factor != NULL ? (size_t)((double)count * atof(factor)) : count;
-    return scaled > 0 ? scaled : 1;
-}
-
 /* ---- every variant equals the scalar reference
  * ------------------------------------------------------------- */
 
@@ -183,7 +178,7 @@ static void compare_batch(enum kind kind, enum scale_rule rule, enum gamma_kind 
 
 static void compare_rule(enum scale_rule rule, enum gamma_kind gamma_kind, size_t blocks) {
     random_state = (uint64_t)rule * GAMMA_KINDS + gamma_kind;
-    size_t batches = scaled_count(blocks / BATCH / KINDS);
+    size_t batches = (size_t)scaled((int)(blocks / BATCH / KINDS), 1);
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t i = 0; i < batches; i++)
             compare_batch((enum kind)kind, rule, gamma_kind);
@@ -248,7 +243,7 @@ static void random_balanced_block(int power, uint16_t bf16[MXFP4_BLOCK]) {
 static void given_two_equally_good_scales_then_the_smaller_one_is_taken(void **state) {
     (void)state;
     random_state = 21;
-    size_t ties = 0, wanted = scaled_count(20000);
+    size_t ties = 0, wanted = (size_t)scaled(20000, 1);
     while (ties < wanted) {
         uint16_t bf16[MXFP4_BLOCK];
         int power = random_below(20) - 18;
@@ -265,7 +260,7 @@ static void given_two_equally_good_scales_then_the_smaller_one_is_taken(void **s
 static void given_a_tie_and_specks_that_float64_rounds_then_variants_still_agree(void **state) {
     (void)state;
     random_state = 22;
-    size_t ties = 0, wanted = scaled_count(20000), upper_mse = 0, upper_qstream = 0;
+    size_t ties = 0, wanted = (size_t)scaled(20000, 1), upper_mse = 0, upper_qstream = 0;
     while (ties < wanted) {
         uint16_t bf16[MXFP4_BLOCK];
         random_balanced_block(0, bf16);
@@ -284,7 +279,7 @@ static void given_a_tie_and_specks_that_float64_rounds_then_variants_still_agree
 static void given_a_nearly_exact_tie_under_gamma_then_variants_still_agree(void **state) {
     (void)state;
     random_state = 23;
-    size_t balanced = 0, wanted = scaled_count(100000), upper = 0;
+    size_t balanced = 0, wanted = (size_t)scaled(100000, 1), upper = 0;
     while (balanced < wanted) {
         uint16_t bf16[MXFP4_BLOCK];
         float gamma[MXFP4_BLOCK];
@@ -315,7 +310,7 @@ static void given_every_bf16_value_then_every_variant_equals_the_scalar(void **s
     static const uint16_t others[] = {0x3f80, 0x3fe0, 0x0000, 0x3a12, 0xbf01};
     uint16_t bf16[MXFP4_BLOCK];
     for (size_t other = 0; other < sizeof others / sizeof *others; other++)
-        for (uint32_t code = 0; code < 0x10000; code += scaled_count(64) == 64 ? 1 : 37) {
+        for (uint32_t code = 0; code < 0x10000; code += scaled(64, 1) == 64 ? 1 : 37) {
             if ((code & 0x7fff) >= 0x7f80)
                 continue;
             for (int i = 0; i < MXFP4_BLOCK; i++)
@@ -400,7 +395,7 @@ static double stored_error(const uint16_t bf16[MXFP4_BLOCK], const uint8_t packe
 static void given_random_blocks_then_mse_finds_the_least_error_of_all_255_exponents(void **state) {
     (void)state;
     random_state = 7;
-    size_t count = scaled_count(1000);
+    size_t count = (size_t)scaled(1000, 1);
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t repeat = 0; repeat < count; repeat++) {
             uint16_t bf16[MXFP4_BLOCK];
@@ -424,7 +419,7 @@ static void given_random_blocks_then_mse_finds_the_least_error_of_all_255_expone
 static void given_random_blocks_then_no_other_rule_has_less_error_than_mse(void **state) {
     (void)state;
     random_state = 8;
-    size_t count = scaled_count(5000);
+    size_t count = (size_t)scaled(5000, 1);
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t repeat = 0; repeat < count; repeat++) {
             uint16_t bf16[MXFP4_BLOCK];

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "infer/sampler.h"
+#include "tests/unit/scale.h"
 
 static struct sampler *sampler_of(double temperature, double top_p, uint64_t seed, uint32_t count) {
     const struct sampler_options options = {.temperature = temperature, .top_p = top_p, .seed = seed};
@@ -28,13 +29,15 @@ static int32_t choose_once(double temperature, double top_p, const float *logits
     return id;
 }
 
-enum { DRAWS = 100000, COUNT = 6 };
+enum { COUNT = 6 };
+
+static int draws(void) { return scaled(100000, 3000); }
 
 static void counts_make(double temperature, double top_p, const float *logits, uint32_t counts[COUNT]) {
     struct sampler *sampler = sampler_of(temperature, top_p, 7, COUNT);
     for (int i = 0; i < COUNT; i++)
         counts[i] = 0;
-    for (int i = 0; i < DRAWS; i++) {
+    for (int i = draws(); i > 0; i--) {
         const int32_t id = sampler_choose(sampler, logits);
         assert_in_range(id, 0, COUNT - 1);
         counts[id]++;
@@ -44,7 +47,7 @@ static void counts_make(double temperature, double top_p, const float *logits, u
 
 /* Within five standard deviations. */
 static void share_check(uint32_t count, double expected) {
-    const double share = (double)count / DRAWS, deviation = sqrt(expected * (1 - expected) / DRAWS);
+    const double share = (double)count / draws(), deviation = sqrt(expected * (1 - expected) / draws());
     if (fabs(share - expected) > 5 * deviation + 1e-12)
         fail_msg("a share of %.5f instead of %.5f", share, expected);
 }
@@ -82,7 +85,7 @@ static void given_nan_then_it_is_never_chosen(void **state) {
     uint32_t counts[COUNT];
     counts_make(1, 1, logits, counts);
     share_check(counts[1], 0.5);
-    assert_int_equal(counts[1] + counts[3], DRAWS);
+    assert_int_equal(counts[1] + counts[3], draws());
 }
 
 static void given_infinity_then_it_is_chosen(void **state) {
@@ -157,7 +160,7 @@ static void given_many_tokens_then_top_p_keeps_those_that_sorting_keeps(void **s
         mass += exp((double)logits[best]);
     }
     struct sampler *sampler = sampler_of(1, 0.7, 1, TOKENS);
-    for (int i = 0; i < 20000; i++)
+    for (int i = scaled(20000, 200); i > 0; i--)
         assert_true(kept[sampler_choose(sampler, logits)]);
     sampler_close(sampler);
 }

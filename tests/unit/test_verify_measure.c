@@ -17,6 +17,7 @@
 
 #include "common/formats.h"
 #include "qstream/mxfp4.h"
+#include "tests/unit/scale.h"
 #include "verify/mxfp4_measure.h"
 #include "verify/scale_rules.h"
 
@@ -33,12 +34,6 @@ static uint64_t random_bits(void) { /* splitmix64 */
 }
 
 static unsigned random_below(unsigned end) { return (unsigned)(random_bits() % end); }
-
-static int random_count(int count) {
-    const char *factor = getenv("QSTREAM_TEST_SCALE");
-    double scaled = factor ? count * strtod(factor, NULL) : count;
-    return scaled < 3 ? 3 : (int)scaled;
-}
 
 /* ---- rows ---- */
 
@@ -142,7 +137,7 @@ static void every_variant_gives_the_same_bits(void **state) {
     struct made made;
     static struct outcome portable, other;
     random_state = 1;
-    for (int n = random_count(400); n > 0; n--) {
+    for (int n = scaled(400, 3); n > 0; n--) {
         row_make(&made, (enum scale_rule)random_below(SCALE_RULES));
         if (n % 2)
             row_damage(&made);
@@ -168,7 +163,7 @@ static void figures_are_those_of_plain_float64(void **state) {
     struct made made;
     static struct outcome outcome;
     random_state = 2;
-    for (int n = random_count(300); n > 0; n--) {
+    for (int n = scaled(300, 3); n > 0; n--) {
         row_make(&made, (enum scale_rule)random_below(SCALE_RULES));
         if (n % 2)
             row_damage(&made);
@@ -204,7 +199,7 @@ static void the_least_error_is_that_of_all_255_scales(void **state) {
     (void)state;
     struct made made;
     random_state = 3;
-    for (int n = random_count(40); n > 0; n--) {
+    for (int n = scaled(40, 3); n > 0; n--) {
         static struct outcome outcome;
         row_make(&made, SCALE_RULE_MSE);
         row_measure(&made, mxfp4_measure_for(cpu_best()), 0, &outcome);
@@ -233,7 +228,7 @@ static void rules_are_recognized_and_none_takes_a_wrong_scale(void **state) {
     struct made made;
     static struct outcome outcome;
     random_state = 4;
-    for (int n = random_count(300); n > 0; n--) {
+    for (int n = scaled(300, 3); n > 0; n--) {
         enum scale_rule rule = (enum scale_rule)random_below(SCALE_RULES);
         row_make(&made, rule);
         row_measure(&made, mxfp4_measure_for(cpu_best()), ALL_RULES, &outcome);
@@ -272,7 +267,7 @@ static void the_plain_rules_are_the_quantizers(void **state) {
     (void)state;
     struct made made;
     random_state = 5;
-    for (int n = random_count(20); n > 0; n--) {
+    for (int n = scaled(20, 3); n > 0; n--) {
         row_make(&made, SCALE_RULE_MSE);
         for (int b = 0; b < BLOCKS; b++) {
             float values[RULE_BLOCK];
