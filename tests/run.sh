@@ -3,7 +3,7 @@
 #
 #   tests/run.sh [--full] [SUITE]
 #
-# First all is built, then suites run, two or more beside each other; each writes TAP to build/test/NAME.tap. Only failures
+# All is built, and suites run, two or more beside each other; each writes TAP to build/test/NAME.tap. Only failures
 # and a line per suite are shown, with what it took of the clock and of the processors.
 # Without --full what takes long is looked at in fewer places: fewer kills and faults, seeds and layouts, the smaller models
 # under the sanitizers, no package, no path analysis. QSTREAM_TEST_FULL tells it to the tests that no argument reaches.
@@ -76,6 +76,7 @@ finish() {
     for name in ${suites[@]+"${suites[@]}"}; do
         count "$name" "$(cat "$results/$name.end")"
     done
+    suites=()
 }
 
 # one NAME COMMAND...: the command is one test.
@@ -122,8 +123,16 @@ units_arm64() {
 }
 jobs=$(nproc)
 
+sample_model() {
+    tests/models/venv.sh && build/venv/bin/python tests/models/make_sample.py --out build/models --check tests/models/smollm2_tensors.json
+}
+suite sample-model one_test sample_model # waits for packages and is one thread
 one build make -j"$jobs" all
 one build-unit make -j"$jobs" unit
+finish
+# while the rest is built: these wait for servers and clocks
+suite hub tests/hub/run_hub.sh
+suite cluster tests/cluster/run_cluster.sh
 one build-asan make -j"$jobs" asan
 # in full for all generations of cards
 one build-cuda make -j"$jobs" cuda ${quick:+"ARCHS=80 90 120"}
@@ -131,13 +140,10 @@ one build-model make -j"$jobs" cuda-model
 if [ "$(uname -m)" = x86_64 ]; then
     one build-arm64 make -j"$jobs" BUILD=build/arm64 CC=aarch64-linux-gnu-gcc ${quick:+"CFLAGS=-O1"} all unit
 fi
-one sample-model sh -c 'tests/models/venv.sh && build/venv/bin/python tests/models/make_sample.py --out build/models --check tests/models/smollm2_tensors.json'
 one lint tests/lint.sh $quick
 suite unit-asan units_asan
 suite unit units build/unit
 # the longest first
-suite hub tests/hub/run_hub.sh
-suite cluster tests/cluster/run_cluster.sh
 # shellcheck disable=SC2086 # several words
 suite cli bats --timing --formatter tap ${quick:+--filter-tags !full} tests/cli
 suite infer tests/infer/run_infer.sh
@@ -152,7 +158,7 @@ suite quantize-asan env QSTREAM=build/asan/qstream tests/hub/run_hub.sh check_qu
 suite cuda-engine tests/cuda/run_engine.sh
 [ -n "$quick" ] || suite cuda-model tests/cuda/model/self_test.sh
 suite cuda-gates tests/cuda/gates.sh --access sm_90
-suite audit tests/audit/run_audit.sh
+[ -n "$quick" ] || suite audit tests/audit/run_audit.sh
 suite audit-asan env QSTREAM=build/asan/qstream tests/audit/run_audit.sh
 suite verify-asan env QSTREAM=build/asan/qstream build/venv/bin/python tests/verify/corruption.py --places 1
 suite tokenizer-asan env BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/tokenizer/run_tokenizer.sh --only "sample model" --count 200
@@ -170,7 +176,7 @@ if [ "$(uname -m)" = x86_64 ]; then
     suite arm64 one_test tests/arm64.sh
 fi
 # a look at each parser; 'make fuzz' takes longer
-suite fuzz one_test tests/fuzz/run.sh "$([ "${CI:-}" = true ] && echo 10 || echo 3)"
+suite fuzz one_test tests/fuzz/run.sh "$([ "${CI:-}" = true ] && echo 5 || echo 3)"
 finish
 
 echo
