@@ -70,6 +70,8 @@ suite() {
         echo $status >"$results/$name.end"
     } &
 }
+# In full only, or when it is asked for.
+full_suite() { [ -n "$quick" ] && [ "$only" != "$1" ] || suite "$@"; }
 finish() {
     local name
     wait
@@ -156,9 +158,9 @@ suite clients tests/clients/run_clients.sh
 suite hub-asan env QSTREAM=build/asan/qstream tests/hub/run_hub.sh check_faults
 suite quantize-asan env QSTREAM=build/asan/qstream tests/hub/run_hub.sh check_quantize
 suite cuda-engine tests/cuda/run_engine.sh
-[ -n "$quick" ] || suite cuda-model tests/cuda/model/self_test.sh
+full_suite cuda-model tests/cuda/model/self_test.sh
 suite cuda-gates tests/cuda/gates.sh --access sm_90
-[ -n "$quick" ] || suite audit tests/audit/run_audit.sh
+full_suite audit tests/audit/run_audit.sh
 suite audit-asan env QSTREAM=build/asan/qstream tests/audit/run_audit.sh
 suite verify-asan env QSTREAM=build/asan/qstream build/venv/bin/python tests/verify/corruption.py --places 1
 suite tokenizer-asan env BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/tokenizer/run_tokenizer.sh --only "sample model" --count 200
@@ -170,7 +172,7 @@ suite calibrate tests/calibrate/run_calibrate.sh
 suite calibrate-asan env QSTREAM=build/asan/qstream BUILD=build/asan CC=clang CFLAGS="-g -fsanitize=address,undefined" tests/calibrate/run_calibrate.sh --quick
 suite browser tests/browser/run_browser.sh
 suite large tests/large/run_large.sh
-[ -n "$quick" ] || suite packaging tests/packaging/run_packaging.sh
+full_suite packaging tests/packaging/run_packaging.sh
 if [ "$(uname -m)" = x86_64 ]; then
     suite unit-arm64 units_arm64
     suite arm64 one_test tests/arm64.sh
@@ -178,6 +180,10 @@ fi
 # a look at each parser; 'make fuzz' takes longer
 suite fuzz one_test tests/fuzz/run.sh "$([ "${CI:-}" = true ] && echo 5 || echo 3)"
 finish
+[ $((passed + failed + skipped)) -gt 0 ] || {
+    echo "run.sh: there is no suite '$only'" >&2
+    exit 2
+}
 
 echo
 echo "$passed passed, $failed failed, $skipped skipped"

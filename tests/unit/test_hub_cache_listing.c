@@ -25,26 +25,22 @@ static void list(struct fixture *fixture, const char *tree, struct hub_listing *
     assert_ok(hub_cache_listing(&environment, &reference, listing, whole, &fixture->error), fixture->error);
 }
 
-static void given_a_list_then_it_counts(void **state) {
+/* Lists it: it is this file alone. */
+static void lists_only(struct fixture *fixture, const char *tree, const char *path, uint64_t size, bool is_whole) {
     struct hub_listing listing;
     bool whole;
-    list(*state, TREE "}}", &listing, &whole);
-    assert_true(whole);
+    list(fixture, tree, &listing, &whole);
+    assert_int_equal(whole, is_whole);
     assert_int_equal(listing.count, 1);
-    assert_string_equal(listing.files[0].path, "a.json");
-    assert_int_equal(listing.files[0].size, 3);
+    assert_string_equal(listing.files[0].path, path);
+    assert_int_equal(listing.files[0].size, size);
     hub_listing_free(&listing);
 }
 
+static void given_a_list_then_it_counts(void **state) { lists_only(*state, TREE "}}", "a.json", 3, true); }
+
 static void given_a_list_that_is_wrong_behind_its_first_file_then_what_lies_there_counts(void **state) {
-    struct hub_listing listing;
-    bool whole;
-    list(*state, TREE ", \"b.json\": {}}}", &listing, &whole);
-    assert_false(whole);
-    assert_int_equal(listing.count, 1);
-    assert_string_equal(listing.files[0].path, "config.json");
-    assert_int_equal(listing.files[0].size, 2);
-    hub_listing_free(&listing);
+    lists_only(*state, TREE ", \"b.json\": {}}}", "config.json", 2, false);
 }
 
 int main(void) {
